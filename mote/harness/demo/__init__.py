@@ -1,0 +1,1 @@
+"""The demo model: corpus, tokenizer, trainer, evaluation, and the packaged checkpoint."""

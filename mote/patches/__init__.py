@@ -1,0 +1,1 @@
+"""The router patch for vLLM: profiles (what to tune), the edit, capture, and the plugin that hooks them in."""
