@@ -1,1 +1,1 @@
-"""The study: recipes, engines, run store, activation maps and resonance, controls, transitions, report, command line."""
+"""The study: recipes, engines, run store, resonance, controls, transitions, report, command line."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class MoteError(Exception):
-    """A user's mistake. The command line prints the message alone and exits with code 2; a traceback is for our bugs."""
+    """A user's mistake. The command line prints the message alone and exits with 2; tracebacks are for our bugs."""
 
 
 def nearest(wrong: str, known: Iterable[str]) -> str:
