@@ -1,0 +1,259 @@
+"""What comes back with an answer: the receipt, the activation maps, and the mechanism check.
+
+vLLM has one field that carries an array from the engine to the caller, ``CompletionOutput.routed_experts``, and over
+HTTP its base64. The patch puts a packet of bytes there: a magic word, a JSON header, and raw little-endian arrays that
+the header describes. Reading it executes nothing and allocates only what the header's shapes can justify; a packet
+that is cut, damaged or of another version is an error, never a partial answer. No vLLM is imported here, so a client
+can read what a server sent.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import json
+import math
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mote.patches.profile import Profile
+
+MAGIC = b"MOTE\x01"
+_HEAD = struct.Struct("<5sII")  # magic, bytes of the header, bytes of the arrays
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "i4": np.dtype("<i4"),
+    "f4": np.dtype("<f4"),
+    "u1": np.dtype("u1"),
+    "u2": np.dtype("<u2"),
+}
+
+
+class ObservationError(ValueError):
+    """An answer carries no observation, or one that cannot be read. One line that says which and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """Proof of what the worker applied.
+
+    Attributes:
+        digest: of the profile the worker held while it computed this answer; compare it with ``Profile.digest``.
+        tokens_edited: tokens of the request that were routed under a profile with edits (0 for the empty profile).
+            Prompt tokens served from the prefix cache are not routed again; they were computed under the same digest.
+        patch_version: of the router patch in the worker.
+    """
+
+    digest: str
+    tokens_edited: int
+    patch_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class ActivationMap:
+    """How often each expert was chosen by the router, before any edit, over the tokens of one role.
+
+    Attributes:
+        counts: int32 [layers, experts]; row i is the model's i-th layer with experts.
+        counted: tokens that were seen.
+        total: tokens there were; less were counted if some came from the prefix cache, and the last generated token
+            is never routed.
+        weights: float32 [layers, experts], the routing weights summed over the same tokens, if they were asked for.
+    """
+
+    counts: NDArray[np.int32]
+    counted: int
+    total: int
+    weights: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EditEffect:
+    """What one edit did in one answer, counted where it happened.
+
+    Attributes:
+        layer: of the edited expert.
+        expert: the edited expert.
+        action: suppress, stimulate or scale.
+        factor: of scale.
+        tokens: tokens to which the edit applied.
+        selected: of these, tokens where the router itself had chosen the expert.
+        entered: tokens where a stimulated expert that was absent took a slot.
+        weight_before: the router's weights of the expert, summed over the tokens where it was chosen.
+        weight_after: its weights after the edit, summed over all tokens; 0 for a suppressed expert.
+    """
+
+    layer: int
+    expert: int
+    action: str
+    factor: float
+    tokens: int
+    selected: int
+    entered: int
+    weight_before: float
+    weight_after: float
+
+    @property
+    def absent(self) -> int:
+        """Tokens that were routed without the expert after the edit; 0 for a stimulated one that always had a slot."""
+        return self.tokens - self.selected - self.entered
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """All that one answer says about how it was computed.
+
+    Attributes:
+        receipt: what was applied.
+        layers: the model's layers with experts, one for each row of a map.
+        maps: by role (``prompt``; ``reasoning`` and ``answer`` where roles were asked for), empty without capture.
+        mechanism: one record for each edit, in canonical order; empty for the empty profile.
+        rows: by role (``prompt``, ``generated``), uint16 [tokens, layers, top_k], the experts the router chose for each
+            token, if rows were asked for. The order within a row is the router's.
+    """
+
+    receipt: Receipt
+    layers: tuple[int, ...] = ()
+    maps: dict[str, ActivationMap] = field(default_factory=dict)
+    mechanism: tuple[EditEffect, ...] = ()
+    rows: dict[str, NDArray[np.uint16]] = field(default_factory=dict)
+
+
+def request_args(profile: Profile, capture: str | Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the ``extra_args`` of a request: ``SamplingParams(extra_args=request_args(profile, "prompt"))``.
+
+    Over HTTP the same goes as a JSON string: ``{"vllm_xargs": {"mote": json.dumps(request_args(profile)["mote"])}}``.
+    ``capture`` is None, a name (``"prompt"``), or an object; the server refuses what it does not know.
+    """
+    body: dict[str, Any] = {"profile": profile.to_request()}
+    if capture is not None:
+        body["capture"] = capture if isinstance(capture, str) else dict(capture)
+    return {"mote": body}
+
+
+def read_observation(output: Any) -> Observation:
+    """Read the observation of one answer.
+
+    Args:
+        output: vLLM's ``CompletionOutput``; a choice of an OpenAI response (object or dictionary); or the field
+            itself, as an array or as base64.
+
+    Raises:
+        ObservationError: the answer carries none (the server runs without the patch, the request carried no ``mote``
+            entry, or the answer is not finished), or what it carries is damaged.
+    """
+    value = output
+    if isinstance(output, Mapping):
+        value = output.get("routed_experts")
+    elif not isinstance(output, str | np.ndarray):
+        value = getattr(output, "routed_experts", None)
+    if value is None:
+        raise ObservationError(
+            "the answer carries no receipt: the engine runs without the MoTE patch, or the request had no 'mote' entry"
+        )
+    return unpack(_packet_bytes(value))
+
+
+def _packet_bytes(value: Any) -> bytes:
+    if isinstance(value, str):
+        try:
+            raw = base64.b64decode(value, validate=True)
+            value = np.load(io.BytesIO(raw), allow_pickle=False)
+        except (binascii.Error, ValueError, EOFError, OSError) as error:
+            raise ObservationError(f"the answer's routed_experts is no base64 array: {error}") from None
+    if not isinstance(value, np.ndarray) or value.dtype != np.uint8 or value.ndim != 1:
+        raise ObservationError(
+            "the answer's routed_experts is not from the MoTE patch; "
+            "start the engine without enable_return_routed_experts"
+        )
+    return value.tobytes()
+
+
+def pack(observation: Observation) -> NDArray[np.uint8]:
+    """Write an observation as the packet that travels in ``routed_experts``: uint8 [bytes]."""
+    arrays: list[tuple[str, NDArray[Any]]] = []
+    for role, found in observation.maps.items():
+        arrays.append((f"counts/{role}", np.ascontiguousarray(found.counts, "<i4")))
+        if found.weights is not None:
+            arrays.append((f"weights/{role}", np.ascontiguousarray(found.weights, "<f4")))
+    for role, rows in observation.rows.items():
+        small = rows.size == 0 or int(rows.max()) < 256
+        arrays.append((f"rows/{role}", np.ascontiguousarray(rows, "u1" if small else "<u2")))
+    receipt = observation.receipt
+    header = {
+        "digest": receipt.digest,
+        "tokens_edited": receipt.tokens_edited,
+        "patch_version": receipt.patch_version,
+        "layers": list(observation.layers),
+        "maps": {role: [found.counted, found.total] for role, found in observation.maps.items()},
+        "mechanism": [
+            [e.layer, e.expert, e.action, e.factor, e.tokens, e.selected, e.entered, e.weight_before, e.weight_after]
+            for e in observation.mechanism
+        ],
+        "arrays": [[name, array.dtype.str[-2:], list(array.shape)] for name, array in arrays],
+    }
+    head = json.dumps(header, separators=(",", ":")).encode("ascii")
+    body = b"".join(array.tobytes() for _, array in arrays)
+    return np.frombuffer(_HEAD.pack(MAGIC, len(head), len(body)) + head + body, dtype=np.uint8)
+
+
+def unpack(data: bytes) -> Observation:
+    """Read what :func:`pack` wrote. Of several packets in a row the last is read: each says all that was known by then.
+
+    Raises:
+        ObservationError: the bytes are no packet, or a damaged one.
+    """
+    start, packet = 0, None
+    while start < len(data):
+        if len(data) - start < _HEAD.size:
+            raise ObservationError("the observation is cut off")
+        magic, head, body = _HEAD.unpack_from(data, start)
+        if magic != MAGIC:
+            raise ObservationError(
+                "the observation is not one that this version of mote reads; use the server's version"
+            )
+        middle = start + _HEAD.size + head
+        end = middle + body
+        if end > len(data):
+            raise ObservationError("the observation is cut off")
+        packet = (data[start + _HEAD.size : middle], data[middle:end])
+        start = end
+    if packet is None:
+        raise ObservationError("the observation is empty")
+    try:
+        header = json.loads(packet[0])
+        return _observation(header, _arrays(header["arrays"], packet[1]))
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise ObservationError(f"the observation is damaged: {error!r}") from None
+
+
+def _arrays(described: Sequence[Any], body: bytes) -> dict[str, NDArray[Any]]:
+    found: dict[str, NDArray[Any]] = {}
+    offset = 0
+    for name, kind, shape in described:
+        dtype, count = _DTYPES[kind], math.prod(shape)
+        if any(size < 0 for size in shape) or offset + count * dtype.itemsize > len(body):
+            raise ValueError(f"array {name} of shape {shape} is longer than the packet")
+        found[name] = np.frombuffer(body, dtype, count, offset).reshape(shape)
+        offset += count * dtype.itemsize
+    return found
+
+
+def _observation(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Observation:
+    maps = {
+        role: ActivationMap(arrays[f"counts/{role}"], int(counted), int(total), arrays.get(f"weights/{role}"))
+        for role, (counted, total) in header["maps"].items()
+    }
+    rows = {
+        name.removeprefix("rows/"): array.astype(np.uint16)
+        for name, array in arrays.items()
+        if name.startswith("rows/")
+    }
+    receipt = Receipt(str(header["digest"]), int(header["tokens_edited"]), str(header["patch_version"]))
+    mechanism = tuple(EditEffect(*effect) for effect in header["mechanism"])
+    return Observation(receipt, tuple(header["layers"]), maps, mechanism, rows)

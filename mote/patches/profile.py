@@ -1,0 +1,286 @@
+"""Profiles: which experts to edit, how, and for which tokens.
+
+A profile is a named set of edits. It is checked when it is made, so an invalid one never exists; it is written as
+JSON (``profile.schema.json`` beside this file), and its digest, the sha256 of its canonical edits, is the one identity
+that caches, receipts, rows and manifests share. The order of edits never matters: duplicates merge, contradictions are
+refused, and canonical edits are sorted. Nothing here imports vLLM or torch.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+from mote.patches.layout import ModelLayout, ProfileError
+
+Action = Literal["suppress", "stimulate", "scale"]
+Tokens = Literal["all", "prompt", "generated"]
+ACTIONS: tuple[str, ...] = get_args(Action)
+TOKENS: tuple[str, ...] = get_args(Tokens)
+FORMAT = "mote-profile/1"
+MAX_FACTOR = 1000.0
+"""Above this a scaled weight leaves nothing of the others in float32 arithmetic; stimulate says that better."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """One edit of one routed expert.
+
+    Attributes:
+        layer: decoder layer, as the model numbers it.
+        expert: routed expert of that layer, from 0.
+        action: ``suppress`` (its weight becomes 0), ``stimulate`` (it is always chosen, with the token's largest
+            weight) or ``scale`` (its weight is multiplied by ``factor`` where it is chosen). The other weights are
+            rescaled so that the token's weights keep their sum (the paper, section 2.5).
+        factor: for ``scale`` only, 0 to 1000. 0 is the same as suppress, 1 changes nothing.
+    """
+
+    layer: int
+    expert: int
+    action: Action
+    factor: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("layer", "expert"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+                raise ProfileError(f"edit {self}: {name} must be a whole number from 0")
+        if self.action not in ACTIONS:
+            raise ProfileError(f"edit {self}: unknown action {self.action!r}.{_nearest(self.action, ACTIONS)}")
+        if not isinstance(self.factor, int | float) or isinstance(self.factor, bool):
+            raise ProfileError(f"edit {self}: factor must be a number from 0 to {MAX_FACTOR:g}")
+        if not math.isfinite(self.factor) or not 0.0 <= self.factor <= MAX_FACTOR:
+            near = MAX_FACTOR if self.factor > MAX_FACTOR else 0.0
+            raise ProfileError(f"edit {self}: factor must be from 0 to {MAX_FACTOR:g}; the nearest is {near:g}")
+        if self.action != "scale" and self.factor != 0.0:
+            raise ProfileError(f"edit {self}: only 'scale' takes a factor; leave it out, or write action 'scale'")
+
+    def __str__(self) -> str:
+        return f"({self.layer}, {self.expert}) {self.action}"
+
+    @property
+    def canonical(self) -> Edit:
+        """The edit in its one spelling: scaling by 0 is suppression, factors are floats."""
+        if self.action == "scale":
+            if self.factor == 0.0:
+                return Edit(self.layer, self.expert, "suppress")
+            return Edit(self.layer, self.expert, "scale", float(self.factor))
+        return self
+
+    def to_list(self) -> list[int | str | float]:
+        """Return ``[layer, expert, action]``, with the factor as fourth where the action is ``scale``."""
+        head: list[int | str | float] = [self.layer, self.expert, self.action]
+        return [*head, float(self.factor)] if self.action == "scale" else head
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A named set of edits, for all tokens of a request, its prompt tokens only, or its generated tokens only.
+
+    A token is "generated" when it was sampled: the last prompt token belongs to the prompt although its output is the
+    first generated token.
+
+    Raises:
+        ProfileError: an edit is out of the layout of ``model``, or two edits of one expert contradict each other.
+    """
+
+    name: str
+    edits: tuple[Edit, ...]
+    model: ModelLayout | None = None
+    tokens: Tokens = "all"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name.strip():
+            raise ProfileError("a profile needs a name, e.g. 'suppress-top10'")
+        if self.tokens not in TOKENS:
+            raise ProfileError(
+                f"profile '{self.name}': unknown tokens {self.tokens!r}.{_nearest(str(self.tokens), TOKENS)}"
+            )
+        object.__setattr__(self, "edits", tuple(self.edits))
+        for edit in self.edits:
+            if not isinstance(edit, Edit):
+                raise ProfileError(f"profile '{self.name}': {edit!r} is no Edit")
+        _ = self.canonical
+        if self.model is not None:
+            self._check_edits(self.model)
+
+    @cached_property
+    def canonical(self) -> tuple[Edit, ...]:
+        """The edits sorted by (layer, expert), duplicates merged, edits without effect (a factor of 1) left out."""
+        seen: dict[tuple[int, int], Edit] = {}
+        for edit in (each.canonical for each in self.edits):
+            other = seen.setdefault((edit.layer, edit.expert), edit)
+            if other != edit:
+                raise ProfileError(
+                    f"profile '{self.name}': expert ({edit.layer}, {edit.expert}) has two different edits, "
+                    f"{_describe(other)} and {_describe(edit)}; keep one of them"
+                )
+        return tuple(edit for _, edit in sorted(seen.items()) if not (edit.action == "scale" and edit.factor == 1.0))
+
+    @cached_property
+    def spec(self) -> str:
+        """The canonical edits as compact JSON: what is hashed, and what travels to the workers.
+
+        Name and model are not part of it, and without edits the choice of tokens is not either: whatever computes the
+        same thing has the same spec.
+        """
+        edits = [edit.to_list() for edit in self.canonical]
+        return json.dumps({"edits": edits, "tokens": self.tokens if edits else "all"}, separators=(",", ":"))
+
+    @cached_property
+    def digest(self) -> str:
+        """Sha256 of :attr:`spec`, as hexadecimal."""
+        return hashlib.sha256(self.spec.encode("ascii")).hexdigest()
+
+    def check(self, layout: ModelLayout) -> None:
+        """Raise :class:`ProfileError` unless every edit exists in ``layout`` and the profile was made for it."""
+        if self.model is not None and self.model != layout:
+            raise ProfileError(
+                f"profile '{self.name}' was made for {_layout_line(self.model)}, this model is {_layout_line(layout)}"
+            )
+        self._check_edits(layout)
+
+    def _check_edits(self, layout: ModelLayout) -> None:
+        known = set(layout.layers)
+        for edit in self.edits:
+            if edit.layer not in known:
+                near = min(layout.layers, key=lambda layer: abs(layer - edit.layer))
+                raise ProfileError(
+                    f"profile '{self.name}', edit {edit}: layer {edit.layer} of {layout.architecture} has no routed "
+                    f"experts; the nearest that has is {near}"
+                )
+            if edit.expert >= layout.experts:
+                raise ProfileError(
+                    f"profile '{self.name}', edit {edit}: {layout.architecture} has experts 0 to {layout.experts - 1} "
+                    f"in each layer; the nearest is {layout.experts - 1}"
+                )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the profile as the JSON object that ``profile.schema.json`` describes."""
+        data: dict[str, Any] = {"format": FORMAT, "name": self.name, "tokens": self.tokens}
+        if self.model is not None:
+            data["model"] = self.model.to_dict()
+        data["edits"] = [_edit_dict(edit) for edit in self.edits]
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Profile:
+        """Read the JSON object that :meth:`to_dict` writes.
+
+        Raises:
+            ProfileError: anything in it is unknown, missing or out of range.
+        """
+        if not isinstance(data, Mapping):
+            raise ProfileError(
+                "a profile is a JSON object with the keys format, name, edits, and optionally model, tokens"
+            )
+        _known_keys("profile", data, required=("format", "name", "edits"), optional=("model", "tokens"))
+        if data["format"] != FORMAT:
+            raise ProfileError(f"profile format {data['format']!r} is not known; this version reads '{FORMAT}'")
+        model = None if data.get("model") is None else ModelLayout.from_dict(data["model"])
+        return cls(data["name"], _edits(data["edits"]), model, cast(Tokens, data.get("tokens", "all")))
+
+    def to_request(self) -> dict[str, Any]:
+        """Return what a request carries: canonical edits in short form, tokens, and the model if it is named."""
+        request: dict[str, Any] = {"name": self.name, **json.loads(self.spec)}
+        if self.model is not None:
+            request["model"] = self.model.to_dict()
+        return request
+
+    @classmethod
+    def from_request(cls, data: Any) -> Profile:
+        """Read what :meth:`to_request` wrote; edits may be in short or in long form.
+
+        Raises:
+            ProfileError: anything in it is unknown, missing or out of range.
+        """
+        if not isinstance(data, Mapping):
+            raise ProfileError("'profile' must be an object with the key edits, or the name of a profile of the server")
+        _known_keys("profile", data, required=("edits",), optional=("name", "tokens", "model", "format"))
+        model = None if data.get("model") is None else ModelLayout.from_dict(data["model"])
+        tokens = cast(Tokens, data.get("tokens", "all"))
+        return cls(data.get("name", "request"), _edits(data["edits"]), model, tokens)
+
+    @classmethod
+    def read(cls, path: str | Path) -> Profile:
+        """Read a profile file.
+
+        Raises:
+            ProfileError: the file is missing, is not JSON, or holds no valid profile.
+        """
+        try:
+            data = json.loads(Path(path).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ProfileError(f"{path}: no such profile file") from None
+        except (OSError, ValueError) as error:
+            raise ProfileError(f"{path}: not a readable profile: {error}") from None
+        try:
+            return cls.from_dict(data)
+        except ProfileError as error:
+            raise ProfileError(f"{path}: {error}") from None
+
+    def write(self, path: str | Path) -> None:
+        """Write the profile as a JSON file that :meth:`read` and the schema accept."""
+        Path(path).write_text(json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+EMPTY_PROFILE = Profile("baseline", ())
+"""The untouched model. Requests carry it so that the baseline, too, has a receipt."""
+
+
+def _nearest(wrong: object, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(str(wrong), list(known), n=1, cutoff=0.4)
+    return f" Did you mean '{close[0]}'?" if close else f" Known: {', '.join(known)}."
+
+
+def _describe(edit: Edit) -> str:
+    return f"scale {edit.factor:g}" if edit.action == "scale" else edit.action
+
+
+def _layout_line(layout: ModelLayout) -> str:
+    return (
+        f"{layout.architecture} with {len(layout.layers)} expert layers "
+        f"({layout.layers[0]} to {layout.layers[-1]}) of {layout.experts} experts, {layout.top_k} chosen"
+    )
+
+
+def _edit_dict(edit: Edit) -> dict[str, Any]:
+    data: dict[str, Any] = {"layer": edit.layer, "expert": edit.expert, "action": edit.action}
+    return data | {"factor": float(edit.factor)} if edit.action == "scale" else data
+
+
+def _known_keys(what: str, data: Mapping[Any, Any], required: tuple[str, ...], optional: tuple[str, ...]) -> None:
+    for key in data:
+        if key not in required and key not in optional:
+            raise ProfileError(f"{what}: unknown key {key!r}.{_nearest(key, (*required, *optional))}")
+    for key in required:
+        if key not in data:
+            raise ProfileError(f"{what}: key '{key}' is missing")
+
+
+def _edits(data: Any) -> tuple[Edit, ...]:
+    if not isinstance(data, list | tuple):
+        raise ProfileError("'edits' must be a list of edits, e.g. [[3, 17, \"suppress\"]]")
+    return tuple(_edit(number, item) for number, item in enumerate(data))
+
+
+def _edit(number: int, data: Any) -> Edit:
+    """Read one edit: ``[layer, expert, action]``, with the factor as fourth, or the object of the file format."""
+    if isinstance(data, Mapping):
+        _known_keys(f"edit {number}", data, required=("layer", "expert", "action"), optional=("factor",))
+        if data["action"] == "scale" and "factor" not in data:
+            raise ProfileError(f"edit {number}: 'scale' needs a factor, e.g. 0.5")
+        return Edit(data["layer"], data["expert"], data["action"], data.get("factor", 0.0))
+    if isinstance(data, list | tuple) and len(data) == (4 if len(data) > 2 and data[2] == "scale" else 3):
+        return Edit(*data)
+    raise ProfileError(
+        f"edit {number}: {data!r} is neither [layer, expert, action] (a fourth value, the factor, for 'scale' only) "
+        "nor an object with layer, expert and action"
+    )
