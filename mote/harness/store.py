@@ -58,6 +58,7 @@ create table generations (
     profile_digest text not null,
     seed integer not null,             -- of this request: drawn from the profile's seed and the prompt
     sampling text not null,            -- JSON
+    prompt_opens integer not null,     -- 1 where the chat template had opened the reasoning before the text
     raw text not null,
     reasoning text not null,
     answer text not null,
@@ -125,6 +126,7 @@ class GenerationRow(NamedTuple):
     profile_digest: str
     seed: int
     sampling: Mapping[str, Any]
+    prompt_opens: bool
     raw: str
     reasoning: str
     answer: str
@@ -134,6 +136,15 @@ class GenerationRow(NamedTuple):
     receipt: Mapping[str, Any]
     mechanism: Sequence[Mapping[str, Any]]
     maps: Sequence[MapRow] = ()
+
+
+class Unlabelled(NamedTuple):
+    """A generation as a judge is given it."""
+
+    generation_id: int
+    raw: str
+    prompt_opens: bool
+    finish_reason: str | None
 
 
 class LabelRow(NamedTuple):
@@ -238,15 +249,16 @@ class RunStore:
         with closing(self._db.cursor()) as cursor, self._transaction():
             for row in rows:
                 cursor.execute(
-                    "insert into generations (prompt_id, profile, profile_digest, seed, sampling, raw, reasoning,"
-                    " answer, prompt_tokens, generated_tokens, finish_reason, receipt, mechanism)"
-                    " values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    "insert into generations (prompt_id, profile, profile_digest, seed, sampling, prompt_opens, raw,"
+                    " reasoning, answer, prompt_tokens, generated_tokens, finish_reason, receipt, mechanism)"
+                    " values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     (
                         row.prompt_id,
                         row.profile,
                         row.profile_digest,
                         row.seed,
                         canonical_json(dict(row.sampling)),
+                        int(row.prompt_opens),
                         row.raw,
                         row.reasoning,
                         row.answer,
@@ -309,13 +321,14 @@ class RunStore:
         """Return (prompt id, profile) of every generation that is there."""
         return set(self._db.execute("select prompt_id, profile from generations"))
 
-    def unlabelled(self, judge: str) -> list[tuple[int, str, str | None]]:
-        """Return (generation id, raw text, finish reason) of what a judge has not labelled yet."""
-        return self._db.execute(
-            "select generation_id, raw, finish_reason from generations"
+    def unlabelled(self, judge: str) -> list[Unlabelled]:
+        """Return what a judge has not labelled yet, in the order in which it was generated."""
+        cursor = self._db.execute(
+            "select generation_id, raw, prompt_opens, finish_reason from generations"
             " where generation_id not in (select generation_id from labels where judge = ?) order by generation_id",
             (judge,),
-        ).fetchall()
+        )
+        return [Unlabelled(key, raw, bool(opens), reason) for key, raw, opens, reason in cursor]
 
     def generations_frame(self, judge: str) -> pd.DataFrame:
         """Return one row a generation, with its label by a judge (NaN where unlabelled), prompt, and profile."""

@@ -1,0 +1,50 @@
+# `make demo` and `make test` need Python 3.11 or newer, pip and make; each makes .venv if it is missing or older than the lock.
+
+PYTHON ?= python3
+BIN := .venv/bin
+TORCH := torch==2.13.0+cpu
+# Where CPU builds of torch are published; asked only if pip doesn't find one where it is set up to look.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+# The harness runs on what is on this disk: no hub, no usage reports.
+OFFLINE := HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 DO_NOT_TRACK=1
+
+.PHONY: demo test check format slow clean
+
+demo: .venv/installed
+	$(OFFLINE) $(BIN)/mote run demo
+
+test: check
+	$(OFFLINE) $(BIN)/pytest
+
+check: .venv/installed
+	$(BIN)/ruff format --check mote tests
+	$(BIN)/ruff check mote tests
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+format: .venv/installed
+	$(BIN)/ruff format mote tests
+	$(BIN)/ruff check --fix mote tests
+
+# The long checks: soak, compiled engines, training. CI leaves them out; run them before a release.
+slow: .venv/installed
+	$(OFFLINE) $(BIN)/pytest -m slow
+
+.venv: .venv/installed
+
+.venv/installed: .venv/locked pyproject.toml
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/locked: requirements-cpu.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "MoTE Harness needs Python 3.11 or newer; name one: make PYTHON=python3.12"; exit 2; }
+	@echo "Making .venv (about 1 GB to download, 3 GB on disk; a few minutes)"
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --no-deps '$(TORCH)' || $(BIN)/pip install --quiet --no-deps --index-url $(TORCH_INDEX) '$(TORCH)'
+	$(BIN)/pip install --quiet --no-deps -r requirements-cpu.lock
+	@touch $@
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

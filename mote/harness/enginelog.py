@@ -1,0 +1,78 @@
+"""The engine's own words go to a file: vLLM, torch and their C++ print to the process's streams; the terminal is ours.
+
+File descriptors are redirected, not ``sys.stdout``: most of what vLLM prints does not pass through Python. Before the
+run's folder exists, the words wait in a temporary file, so that a refused recipe leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+from rich.console import Console
+
+
+class EngineLog:
+    """While open, file descriptors 1 and 2 write to a log, and the console still to the terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
+        self._saved: dict[int, int] = {}
+        self._console_file: IO[str] | None = None
+
+    def __enter__(self) -> Self:
+        """Redirect the streams."""
+        self._flush()
+        self._saved = {fd: os.dup(fd) for fd in (1, 2)}
+        # A console on a captured or in-memory stream (tests, notebooks) isn't touched by the redirection.
+        if _descriptor(self._console.file) in self._saved:
+            self._console_file = self._console.file
+            terminal = os.dup(self._saved[_descriptor(self._console_file)])
+            self._console.file = os.fdopen(terminal, "w", encoding="utf-8", buffering=1)
+        self._redirect()
+        return self
+
+    def keep(self, path: Path) -> None:
+        """Go on in a file of the run's folder, behind what earlier starts wrote there."""
+        self._flush()
+        kept = path.open("ab")
+        self._file.seek(0)
+        kept.write(self._file.read())
+        kept.flush()
+        self._file.close()
+        self._file = kept
+        self._redirect()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Give the streams back."""
+        self._flush()
+        for fd, saved in self._saved.items():
+            os.dup2(saved, fd)
+            os.close(saved)
+        self._saved = {}
+        if self._console_file is not None:
+            self._console.file.close()
+            self._console.file = self._console_file
+        self._file.close()
+
+    def _redirect(self) -> None:
+        for fd in self._saved:
+            os.dup2(self._file.fileno(), fd)
+
+    def _flush(self) -> None:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+
+
+def _descriptor(stream: IO[str]) -> int:
+    try:
+        return stream.fileno()
+    except (OSError, ValueError, AttributeError):
+        return -1
