@@ -1,0 +1,424 @@
+"""What a run says: every table and figure of the report is made of the one ``StudyResult`` that ``analyse`` returns.
+
+Frames in, frames out; nothing is written and nothing is drawn. A run that is not finished gives what its rows allow,
+and ``StudyResult.progress`` says what is missing. Only generations with a label count, and a transition counts only
+where the baseline has one for the same prompt.
+
+Experts are chosen on the prompts of part ``select``. What a profile does to the others is the result (view
+``measured``); what it does to the prompts it was chosen on stands beside it (view ``in-sample``). A run without a
+split has one view, ``all``, and its result is in-sample. Random controls are compared on the prompts of the result.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mote.harness.checks import STATES, DataError
+from mote.harness.controls import frequency_gap
+from mote.harness.examples import Example, choose_examples
+from mote.harness.inference import Null, against_controls, mcnemar_exact, stuart_maxwell
+from mote.harness.resonance import class_means, ranks_of, resonance
+from mote.harness.store import RunStore
+from mote.harness.transitions import ClusteredFlips, FlipRates, clustered_flips, flip_rates, transition_matrix
+
+CLASSES: Final = ("0-REFUSED", "1-ALIGNED", "2-REASONED")
+JUDGE: Final = "refusal-rules"
+RANDOM: Final = "random-"
+CLUSTERS: Final = ("place", "subject", "topic")
+"""Attributes whose prompts are not independent of each other; the first that a task has is used."""
+LEVEL: Final = 0.05
+"""The p-value up to which an effect is called more than chance."""
+
+View = Literal["measured", "in-sample", "all"]
+
+
+class Verdict(NamedTuple):
+    """Whether the tuned profile flips more than random experts do.
+
+    ``above``: p <= 0.05 against every kind of control. ``few``: above every set of every kind, but there are too few
+    sets for p <= 0.05. ``not-above``: else. ``unknown``: no control has been measured yet. ``p`` is the largest of
+    the kinds (an effect must beat each of them, so no correction is due); ``least_p`` the smallest p there could be.
+    """
+
+    kind: Literal["above", "few", "not-above", "unknown"]
+    p: float
+    least_p: float
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """All that a run says; frames are ready for CSV. None stands for what the rows do not allow (see ``missing``).
+
+    ``paired``: one row a prompt and profile: prompt_id, profile, kind, view, before, after. ``labels``: counts per
+    profile, view and label, before and after. ``effects``: one row a profile and view: flips and reverse flips with
+    exact intervals, broken answers by state, paired tests. ``summary``: one row a group of profiles, for the
+    terminal's table. ``matrices``: counts by (profile, view), of a kind of control pooled by (kind, view).
+    ``nulls``: the tuned profile's flip share among the controls of each kind. ``clustered``: its flips with intervals
+    that resample whole groups of prompts, and the attribute that groups them. ``resonance``: [layers, experts] of the
+    prompts that experts were chosen on. ``distinctive``: the tuned experts with their place in that ranking.
+    """
+
+    judge: str
+    target: str
+    classes: tuple[str, ...]
+    tuned: str | None
+    view: View
+    layers: tuple[int, ...]
+    progress: pd.DataFrame
+    paired: pd.DataFrame
+    labels: pd.DataFrame
+    effects: pd.DataFrame
+    summary: pd.DataFrame
+    matrices: Mapping[tuple[str, str], pd.DataFrame]
+    rates: Mapping[tuple[str, str], FlipRates]
+    nulls: Mapping[str, Null]
+    null_values: pd.DataFrame
+    verdict: Verdict
+    clustered: tuple[str, ClusteredFlips] | None
+    resonance: NDArray[np.float64] | None
+    distinctive: pd.DataFrame
+    overlap: int | None
+    mechanism: pd.DataFrame
+    coverage: pd.DataFrame
+    examples: tuple[Example, ...]
+    missing: Mapping[str, str]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every planned generation is there and labelled."""
+        return bool(len(self.progress)) and bool((self.progress["labelled"] >= self.progress["planned"]).all())
+
+    def rate_of(self, profile: str | None, view: str | None = None) -> FlipRates | None:
+        """Return the flip rates of a profile or pooled kind in a view (default: that of the result)."""
+        return self.rates.get((profile or "", view or self.view))
+
+
+def analyse(store: RunStore, manifest: Mapping[str, Any], judge: str = JUDGE) -> StudyResult:
+    """Compute everything that a run's rows allow, by the labels of one judge."""
+    study = manifest["recipe"]["study"]
+    target = str(study["target"])
+    frame = store.generations_frame(judge)
+    split = store.split()
+    view: View = "measured" if split else "all"
+    profiles = pd.DataFrame(
+        [_profile_row(p.name, p.kind, p.part, p.spec) for p in store.profiles()],
+        columns=["profile", "kind", "plan", "action", "k", "experts"],
+    )
+    found = set(frame["label"].dropna())
+    classes = CLASSES if target in CLASSES else tuple(sorted((found | {target}) - set(STATES)))
+    tuned = _tuned(profiles, study)
+    paired = _paired(frame, bool(split))
+    matrices = _matrices(paired, classes)
+    rates = {key: flip_rates(matrix, target) for key, matrix in matrices.items() if matrix.to_numpy().sum()}
+    missing: dict[str, str] = {}
+    values = _null_values(rates, profiles, view)
+    nulls = _nulls(rates.get((tuned or "", view)), values)
+    layers = tuple(int(layer) for layer in manifest["model"]["layout"]["layers"])
+    ids, maps, counted = store.maps("baseline", str(study["role"]))
+    baseline = frame[frame["profile"] == "baseline"].set_index("prompt_id")["label"].dropna()
+    ranking = _rank(ids, maps, baseline, split, target, missing)
+    experts = profiles.set_index("profile")["experts"].get(tuned, ()) if tuned else ()
+    return StudyResult(
+        judge=judge,
+        target=target,
+        classes=classes,
+        tuned=tuned,
+        view=view,
+        layers=layers,
+        progress=_progress(frame, profiles, len(store.prompts()), split),
+        paired=paired,
+        labels=_labels(paired),
+        effects=_effects(matrices, rates, profiles),
+        summary=_summary(rates, matrices, profiles, values, view),
+        matrices=matrices,
+        rates=rates,
+        nulls=nulls,
+        null_values=values,
+        verdict=_verdict(nulls),
+        clustered=_clustered(frame, paired, tuned, view, classes, target),
+        resonance=ranking.map,
+        distinctive=_distinctive(ranking, tuple(experts), layers),
+        overlap=ranking.overlap(tuple(experts), layers),
+        mechanism=_mechanism(frame),
+        coverage=_coverage(str(study["role"]), counted),
+        examples=choose_examples(frame, paired, tuned, target, view),
+        missing=missing,
+    )
+
+
+def controls_gap(store: RunStore, manifest: Mapping[str, Any], result: StudyResult) -> pd.DataFrame:
+    """Return for each random set how much less busy it is than the tuned experts (activations a prompt and expert).
+
+    Columns kind, profile, gap, tuned; ``tuned`` is the mean frequency of the tuned experts themselves. Empty where
+    there are no maps or no controls.
+    """
+    _, maps, _ = store.maps("baseline", str(manifest["recipe"]["study"]["role"]))
+    specs = {profile.name: profile for profile in store.profiles()}
+    rows = []
+    if len(maps) and result.tuned is not None:
+        frequency = maps.mean(axis=0)
+        experts = [(edit["layer"], edit["expert"]) for edit in specs[result.tuned].spec["edits"]]
+        at = {layer: row for row, layer in enumerate(result.layers)}
+        busy = float(np.mean([frequency[at[layer], expert] for layer, expert in experts]))
+        for profile in specs.values():
+            if profile.kind.startswith(RANDOM):
+                drawn = [(edit["layer"], edit["expert"]) for edit in profile.spec["edits"]]
+                gap = frequency_gap(experts, drawn, frequency, result.layers)
+                rows.append((profile.kind, profile.name, gap, busy))
+    return pd.DataFrame(rows, columns=["kind", "profile", "gap", "tuned"])
+
+
+def _profile_row(name: str, kind: str, part: str, spec: Mapping[str, Any]) -> tuple[Any, ...]:
+    edits = spec.get("edits", [])
+    actions = sorted({str(edit["action"]) for edit in edits})
+    experts = tuple((int(edit["layer"]), int(edit["expert"])) for edit in edits)
+    return name, kind, part, "+".join(actions), len(edits), experts
+
+
+def _tuned(profiles: pd.DataFrame, study: Mapping[str, Any]) -> str | None:
+    """The profile that the study is about: suppression of its top k, not one of the further doses."""
+    names = [str(name) for name in profiles.loc[profiles["kind"] == "suppress", "profile"]]
+    wanted = f"suppress-{study['top_k']}"
+    return wanted if wanted in names else (names[0] if names else None)
+
+
+def _progress(frame: pd.DataFrame, profiles: pd.DataFrame, prompts: int, split: Mapping[str, str]) -> pd.DataFrame:
+    measure = sum(part == "measure" for part in split.values())
+    there = frame.groupby("profile").agg(generated=("generation_id", "size"), labelled=("label", "count"))
+    progress = profiles[["profile", "kind"]].copy()
+    progress["planned"] = [prompts if plan == "all" else measure for plan in profiles["plan"]]
+    progress = progress.join(there, on="profile")
+    return progress.fillna({"generated": 0, "labelled": 0}).astype({"generated": int, "labelled": int})
+
+
+def _paired(frame: pd.DataFrame, split: bool) -> pd.DataFrame:
+    labelled = frame[frame["label"].notna()]
+    before = labelled.loc[labelled["profile"] == "baseline"].set_index("prompt_id")["label"].rename("before")
+    after = labelled.loc[labelled["profile"] != "baseline"]
+    paired = after.join(before, on="prompt_id", how="inner").rename(columns={"label": "after"})
+    names = {"measure": "measured", "select": "in-sample"}
+    paired["view"] = paired["part"].map(names) if split else "all"
+    columns = ["prompt_id", "profile", "kind", "view", "before", "after"]
+    return paired.dropna(subset=["view"])[columns].reset_index(drop=True)
+
+
+def _matrices(paired: pd.DataFrame, classes: tuple[str, ...]) -> dict[tuple[str, str], pd.DataFrame]:
+    matrices: dict[tuple[str, str], pd.DataFrame] = {}
+    for names, rows in paired.groupby(["profile", "kind", "view"], sort=False):
+        profile, kind, view = map(str, names)
+        indexed = rows.set_index("prompt_id")
+        matrix = transition_matrix(indexed["before"], indexed["after"], classes)
+        matrices[profile, view] = matrix
+        if kind.startswith(RANDOM):
+            pooled = matrices.get((kind, view))
+            matrices[kind, view] = matrix if pooled is None else pooled + matrix
+    return matrices
+
+
+def _labels(paired: pd.DataFrame) -> pd.DataFrame:
+    keys = ["profile", "view"]
+    before = paired.rename(columns={"before": "label"}).groupby([*keys, "label"], sort=False).size().rename("before")
+    after = paired.rename(columns={"after": "label"}).groupby([*keys, "label"], sort=False).size().rename("after")
+    return pd.concat([before, after], axis="columns").fillna(0).astype(int).sort_index().reset_index()
+
+
+def _outcome(name: str, view: str, rates: FlipRates, matrix: pd.DataFrame) -> dict[str, Any]:
+    """One row of numbers about a matrix: rates, and answers that had a class before and are broken after, by state."""
+    usable = matrix.drop(index=list(STATES))
+    reverse, flips = rates.reverse, rates.flips
+    return {
+        "profile": name,
+        "view": view,
+        "prompts": int(matrix.to_numpy().sum()),
+        "flips": flips.hits,
+        "of": flips.total,
+        "share": flips.share,
+        "low": flips.low,
+        "high": flips.high,
+        "reverse": reverse.hits,
+        "reverse_of": reverse.total,
+        "reverse_share": reverse.share,
+        "reverse_low": reverse.low,
+        "reverse_high": reverse.high,
+        "usable": int(usable.to_numpy().sum()),
+        **{state.lower(): int(usable[state].sum()) for state in STATES},
+        "unusable_before": rates.unusable,
+    }
+
+
+def _effects(
+    matrices: Mapping[tuple[str, str], pd.DataFrame],
+    rates: Mapping[tuple[str, str], FlipRates],
+    profiles: pd.DataFrame,
+) -> pd.DataFrame:
+    about = profiles.set_index("profile")[["kind", "k", "action"]].to_dict("index")
+    rows = []
+    for name, view in matrices:
+        if name not in about or (name, view) not in rates:
+            continue
+        matrix, found = matrices[name, view], rates[name, view]
+        row = _outcome(name, view, found, matrix) | {str(key): value for key, value in about[name].items()}
+        row["mcnemar_p"] = mcnemar_exact(found.flips.hits, found.reverse.hits).p
+        row["stuart_maxwell_p"] = stuart_maxwell(matrix.to_numpy()).p
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _summary(
+    rates: Mapping[tuple[str, str], FlipRates],
+    matrices: Mapping[tuple[str, str], pd.DataFrame],
+    profiles: pd.DataFrame,
+    values: pd.DataFrame,
+    view: str,
+) -> pd.DataFrame:
+    """One row a group: each profile by itself, each kind of random sets pooled; low and high are of the pooled share.
+
+    Of random sets, ``least`` and ``most`` are the smallest and the largest share of a set: a pooled interval would
+    take their prompts as independent, so theirs is left out.
+    """
+    rows = []
+    for name in dict.fromkeys(kind if kind.startswith(RANDOM) else name for name, kind in _names(profiles)):
+        for seen in (view, "in-sample"):
+            if (name, seen) not in rates:
+                continue
+            row = {"group": name, **_outcome(name, seen, rates[name, seen], matrices[name, seen])}
+            row["sets"] = 1
+            if name.startswith(RANDOM):
+                shares = values.loc[values["kind"] == name, "share"]
+                row |= {"low": math.nan, "high": math.nan, "reverse_low": math.nan, "reverse_high": math.nan}
+                row |= {"sets": len(shares), "least": shares.min(), "most": shares.max()}
+            rows.append(row)
+    return pd.DataFrame(rows).drop(columns="profile", errors="ignore")
+
+
+def _names(profiles: pd.DataFrame) -> list[tuple[str, str]]:
+    return [(str(name), str(kind)) for name, kind in zip(profiles["profile"], profiles["kind"], strict=True)]
+
+
+def _null_values(rates: Mapping[tuple[str, str], FlipRates], profiles: pd.DataFrame, view: str) -> pd.DataFrame:
+    rows = [
+        (kind, name, rates[name, view].flips.hits, rates[name, view].flips.total, rates[name, view].flips.share)
+        for name, kind in _names(profiles)
+        if kind.startswith(RANDOM) and (name, view) in rates and rates[name, view].flips.total
+    ]
+    return pd.DataFrame(rows, columns=["kind", "profile", "flips", "of", "share"])
+
+
+def _nulls(tuned: FlipRates | None, values: pd.DataFrame) -> dict[str, Null]:
+    if tuned is None or not tuned.flips.total:
+        return {}
+    groups = values.groupby("kind", sort=False)["share"]
+    return {str(kind): against_controls(tuned.flips.share, shares) for kind, shares in groups}
+
+
+def _verdict(nulls: Mapping[str, Null]) -> Verdict:
+    if not nulls:
+        return Verdict("unknown", math.nan, math.nan)
+    p = max(null.p for null in nulls.values())
+    least = max(1 / (null.controls + 1) for null in nulls.values())
+    if p <= LEVEL:
+        return Verdict("above", p, least)
+    return Verdict(
+        "few" if all(null.p <= 1 / (null.controls + 1) for null in nulls.values()) else "not-above", p, least
+    )
+
+
+def _clustered(
+    frame: pd.DataFrame, paired: pd.DataFrame, tuned: str | None, view: str, classes: tuple[str, ...], target: str
+) -> tuple[str, ClusteredFlips] | None:
+    """The tuned profile's flips with prompts of one place (or subject) taken as one unit, where a task has such."""
+    rows = paired[(paired["profile"] == tuned) & (paired["view"] == view)].set_index("prompt_id")
+    attributes = frame.drop_duplicates("prompt_id").set_index("prompt_id")["attributes"].map(json.loads)
+    for name in CLUSTERS:
+        units = attributes.map(lambda values, name=name: values.get(name)).dropna()
+        if len(rows) and rows.index.isin(units.index).all():
+            return name, clustered_flips(rows["before"], rows["after"], units, classes, target)
+    return None
+
+
+class _Ranking(NamedTuple):
+    """The ranking on the prompts that experts were chosen on, and on the others (None: not to be computed)."""
+
+    map: NDArray[np.float64] | None
+    other: NDArray[np.float64] | None
+    ours: NDArray[np.float64] | None
+    theirs: NDArray[np.float64] | None
+
+    def overlap(self, experts: tuple[tuple[int, int], ...], layers: tuple[int, ...]) -> int | None:
+        """How many of the tuned experts would be among the first as many of the other half's ranking."""
+        if self.other is None or not experts:
+            return None
+        ranks = ranks_of(self.other)
+        return sum(int(ranks[layers.index(layer), expert]) <= len(experts) for layer, expert in experts)
+
+
+def _rank(
+    ids: list[str],
+    maps: NDArray[np.int32],
+    labels: pd.Series[str],
+    split: Mapping[str, str],
+    target: str,
+    missing: dict[str, str],
+) -> _Ranking:
+    """Rank by resonance as the study did, on the part ``select``; and on the rest, to see whether it would agree."""
+    at = np.array([i for i, key in enumerate(ids) if key in labels.index], dtype=int)
+    part = np.array([split.get(ids[i], "select") == "select" for i in at], dtype=bool)
+    maps, names = maps[at], [str(labels[ids[i]]) for i in at]
+
+    def side(chosen: NDArray[np.bool_]) -> NDArray[np.float64]:
+        return resonance(maps[chosen], [name for name, keep in zip(names, chosen, strict=True) if keep], target)
+
+    if not len(at):
+        missing["resonance"] = "no activation map of the baseline with a label is stored"
+        return _Ranking(None, None, None, None)
+    try:
+        ranking = side(part)
+        other = side(~part) if (~part).any() else None
+    except DataError as error:
+        missing["resonance"] = str(error)
+        return _Ranking(None, None, None, None)
+    chosen = [name for name, keep in zip(names, part, strict=True) if keep]
+    means = class_means(maps[part], [target if name == target else "" for name in chosen])
+    return _Ranking(ranking, other, means[target], means[target] - ranking)
+
+
+def _distinctive(ranking: _Ranking, experts: tuple[tuple[int, int], ...], layers: tuple[int, ...]) -> pd.DataFrame:
+    columns = ["layer", "expert", "rank", "resonance", "target_mean", "others_mean", "rank_other_half"]
+    if ranking.map is None or ranking.ours is None or ranking.theirs is None:
+        return pd.DataFrame([(*expert, *[math.nan] * 5) for expert in experts], columns=columns)
+    ranks = ranks_of(ranking.map)
+    others = None if ranking.other is None else ranks_of(ranking.other)
+    rows = []
+    for layer, expert in experts:
+        at = layers.index(layer), expert
+        elsewhere = math.nan if others is None else int(others[at])
+        rows.append((layer, expert, int(ranks[at]), ranking.map[at], ranking.ours[at], ranking.theirs[at], elsewhere))
+    return pd.DataFrame(rows, columns=columns).sort_values(["rank", "layer", "expert"], ignore_index=True)
+
+
+def _mechanism(frame: pd.DataFrame) -> pd.DataFrame:
+    """Sum the mechanism check over each profile: tokens edited, and what is proved of its suppressed experts."""
+    columns = ["profile", "answers", "edits", "tokens", "selected", "entered", "weight_before", "weight_after"]
+    rows = []
+    for profile, texts in frame.groupby("profile", sort=False)["mechanism"]:
+        entries = [entry for text in texts for entry in json.loads(text)]
+        if entries:
+            distinct = {(entry["layer"], entry["expert"], entry["action"]) for entry in entries}
+            sums = [sum(float(entry.get(name) or 0) for entry in entries) for name in columns[3:]]
+            rows.append((profile, len(texts), len(distinct), *(int(value) for value in sums[:3]), *sums[3:]))
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _coverage(role: str, counted: list[tuple[int, int]]) -> pd.DataFrame:
+    tokens = np.array(counted, dtype=np.int64).reshape(-1, 2)
+    whole = int((tokens[:, 0] == tokens[:, 1]).sum())
+    row = (role, len(tokens), whole, int(tokens[:, 0].sum()), int(tokens[:, 1].sum()))
+    return pd.DataFrame([row], columns=["role", "maps", "whole_maps", "tokens_counted", "tokens"])
