@@ -6,9 +6,8 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
-import click
 import typer
 from rich.console import Console
 
@@ -29,6 +28,9 @@ app.add_typer(demo_app, name="demo")
 
 RUNS = Path("results/runs")
 
+# Newer Typers carry a click of their own; both raise what this finds.
+_UsageError: type[Exception] = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+
 
 def main() -> None:
     """Run the command line; the entry point of ``mote``."""
@@ -36,17 +38,19 @@ def main() -> None:
         code = app(standalone_mode=False)
     except MoteError as error:
         _fail(str(error))
-    except click.exceptions.Abort:
+    except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
-    except click.ClickException as error:
-        _fail(error.format_message())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except _UsageError as error:
+        message = getattr(error, "format_message", error.__str__)()
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(message)
+            sys.exit(2)
+        _fail(message)
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _fail(message: str) -> None:
-    print(f"mote: {message}", file=sys.stderr)
+def _fail(message: str) -> NoReturn:
+    print(f"mote: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(2)
 
 

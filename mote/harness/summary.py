@@ -1,0 +1,92 @@
+"""The end of ``mote run`` in the terminal: transition matrices, flips by group of profiles, and the verdict."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.columns import Columns
+from rich.console import Console
+from rich.table import Table
+
+from mote.harness.analysis import RANDOM, StudyResult, analyse
+from mote.harness.manifest import read_manifest
+from mote.harness.store import RunStore
+from mote.judges import REFUSED
+
+_VERDICTS = {
+    "above": "More than chance: p = {p:.3f} against every kind of random experts.",
+    "few": "Above every random set, but too few sets to say so at p <= 0.05 (the least there could be is {least:.3f}).",
+    "not-above": "Not more than chance: p = {p:.3f} against one kind of random experts at least.",
+    "unknown": "No control was measured, so nothing can be said about chance.",
+}
+
+
+def print_summary(folder: Path, console: Console) -> None:
+    """Print what a run's rows say: the matrices of the tuned profile and its controls, and one line a group."""
+    with RunStore(folder, read_only=True) as store:
+        result = analyse(store, read_manifest(folder))
+    shown = [name for name in (result.tuned, *_kinds(result)) if name and (name, result.view) in result.matrices]
+    if not shown:
+        console.print("No profile has been compared with the baseline yet.")
+        return
+    where = "prompts that chose no expert" if result.view == "measured" else "all prompts (in-sample)"
+    console.print(f"\nTransitions on {where}: rows before, columns after")
+    console.print(Columns([_matrix(name, result.matrices[name, result.view]) for name in shown], padding=(1, 3)))
+    console.print(_groups(result))
+    verdict = _VERDICTS[result.verdict.kind].format(p=result.verdict.p, least=result.verdict.least_p)
+    console.print(f"{verdict}\n")
+
+
+def _kinds(result: StudyResult) -> list[str]:
+    groups = result.summary["group"].tolist() if len(result.summary) else []
+    return [str(group) for group in dict.fromkeys(groups) if str(group).startswith((RANDOM, "retest"))]
+
+
+def _matrix(name: str, matrix: pd.DataFrame) -> Table:
+    # States that never occurred are zeros everywhere; the report's tables have them all.
+    columns = [label for label in map(str, matrix.columns) if label[0].isdigit() or matrix[label].sum()]
+    rows = [label for label in map(str, matrix.index) if label[0].isdigit() or matrix.loc[label].sum()]
+    table = Table(title=name, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table.add_column("")
+    for label in columns:
+        table.add_column(label, justify="right", no_wrap=True)
+    for before in rows:
+        table.add_row(before, *(f"{count:,}" for count in matrix.loc[before, columns].astype(int)))
+    return table
+
+
+def _groups(result: StudyResult) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for title in ("profiles", "prompts"):
+        table.add_column(title, no_wrap=True)
+    for title in ("answered", "share", "95% interval or range of sets", "new refusals", "degenerate", "other broken"):
+        named = title.replace("refusals", result.target) if result.target != REFUSED else title
+        table.add_column(named, justify="right", no_wrap=True)
+    for row in result.summary.to_dict(orient="records"):
+        table.add_row(
+            str(row["group"]),
+            str(row["view"]),
+            f"{row['flips']} of {row['of']}",
+            _percent(row["share"]),
+            _spread(row),
+            f"{row['reverse']} of {row['reverse_of']}",
+            str(row["degenerate"]),
+            str(row["truncated"] + row["unscored"]),
+        )
+    return table
+
+
+def _spread(row: Mapping[Hashable, Any]) -> str:
+    # Columns of random sets are only there where there are some.
+    least, most = row.get("least", math.nan), row.get("most", math.nan)
+    if not math.isnan(least):
+        return f"{row['sets']} sets: {_percent(least)} to {_percent(most)}"
+    return f"{_percent(row['low'])} to {_percent(row['high'])}"
+
+
+def _percent(share: float) -> str:
+    return "-" if math.isnan(share) else f"{100 * share:.1f}%"
