@@ -53,7 +53,7 @@ class Edit:
             if not isinstance(value, int) or isinstance(value, bool) or value < 0:
                 raise ProfileError(f"edit {self}: {name} must be a whole number from 0")
         if self.action not in ACTIONS:
-            raise ProfileError(f"edit {self}: unknown action {self.action!r}.{_nearest(self.action, ACTIONS)}")
+            raise ProfileError(f"edit {self}: unknown action {self.action!r}.{nearest(self.action, ACTIONS)}")
         if not isinstance(self.factor, int | float) or isinstance(self.factor, bool):
             raise ProfileError(f"edit {self}: factor must be a number from 0 to {MAX_FACTOR:g}")
         if not math.isfinite(self.factor) or not 0.0 <= self.factor <= MAX_FACTOR:
@@ -101,7 +101,7 @@ class Profile:
             raise ProfileError("a profile needs a name, e.g. 'suppress-top10'")
         if self.tokens not in TOKENS:
             raise ProfileError(
-                f"profile '{self.name}': unknown tokens {self.tokens!r}.{_nearest(str(self.tokens), TOKENS)}"
+                f"profile '{self.name}': unknown tokens {self.tokens!r}.{nearest(str(self.tokens), TOKENS)}"
             )
         object.__setattr__(self, "edits", tuple(self.edits))
         for edit in self.edits:
@@ -209,6 +209,19 @@ class Profile:
         return cls(data.get("name", "request"), _edits(data["edits"]), model, tokens)
 
     @classmethod
+    def from_request_text(cls, text: str) -> Profile:
+        """Read a profile from the JSON text of :attr:`spec`.
+
+        Raises:
+            ProfileError: as :meth:`from_request`, or the text is not JSON.
+        """
+        try:
+            data = json.loads(text)
+        except ValueError as error:
+            raise ProfileError(f"not a readable profile: {error}") from None
+        return cls.from_request(data)
+
+    @classmethod
     def read(cls, path: str | Path) -> Profile:
         """Read a profile file.
 
@@ -235,8 +248,10 @@ EMPTY_PROFILE = Profile("baseline", ())
 """The untouched model. Requests carry it so that the baseline, too, has a receipt."""
 
 
-def _nearest(wrong: object, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(str(wrong), list(known), n=1, cutoff=0.4)
+def nearest(wrong: object, known: Iterable[str]) -> str:
+    """Return `` Did you mean 'x'?`` for the closest known name, or the known names when none is close."""
+    known = tuple(known)
+    close = difflib.get_close_matches(str(wrong), known, n=1, cutoff=0.4)
     return f" Did you mean '{close[0]}'?" if close else f" Known: {', '.join(known)}."
 
 
@@ -259,7 +274,7 @@ def _edit_dict(edit: Edit) -> dict[str, Any]:
 def _known_keys(what: str, data: Mapping[Any, Any], required: tuple[str, ...], optional: tuple[str, ...]) -> None:
     for key in data:
         if key not in required and key not in optional:
-            raise ProfileError(f"{what}: unknown key {key!r}.{_nearest(key, (*required, *optional))}")
+            raise ProfileError(f"{what}: unknown key {key!r}.{nearest(key, (*required, *optional))}")
     for key in required:
         if key not in data:
             raise ProfileError(f"{what}: key '{key}' is missing")

@@ -1,0 +1,123 @@
+"""The front end's check of a request: accept it in canonical form, or refuse it with the reason.
+
+Fail closed: a request that mentions ``mote`` and is not understood whole is refused (HTTP 400), never run untouched.
+What is accepted is replaced by its canonical form, so that workers parse nothing a client wrote.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from mote.patches.layout import ModelLayout, ProfileError
+from mote.patches.messages import CAPTURES, Ticket
+from mote.patches.profile import EMPTY_PROFILE, Profile, nearest
+
+PROFILES_VARIABLE = "MOTE_PROFILES"
+"""Environment variable: a folder of profile files that requests may name."""
+SALT_PREFIX = "mote:"
+
+
+class Admission:
+    """Checks requests for one model.
+
+    Args:
+        layout: of the model that is served; None if it has no routed experts that are known.
+        folder: with the profiles that may be named; None if there is none.
+
+    Raises:
+        ProfileError: the folder or one of its profiles is unusable; better at start than at a request.
+    """
+
+    def __init__(self, layout: ModelLayout | None, folder: Path | None = None) -> None:
+        self._layout = layout
+        self._named: dict[str, Profile] = {}
+        if folder is not None:
+            self._named = _read_folder(folder)
+            for profile in self._named.values():
+                if layout is not None:
+                    profile.check(layout)
+        self._accept = lru_cache(maxsize=4096)(self._accept_text)
+
+    @classmethod
+    def from_environment(cls, layout: ModelLayout | None) -> Admission:
+        """Make the check of a server, with the folder that ``MOTE_PROFILES`` names."""
+        folder = os.environ.get(PROFILES_VARIABLE)
+        return cls(layout, Path(folder) if folder else None)
+
+    def accept(self, entry: Any) -> Ticket:
+        """Return the canonical form of a request's ``mote`` entry, an object or the same as a JSON string.
+
+        Raises:
+            ProfileError: it is malformed, unknown, out of range, or made for another model.
+        """
+        if not isinstance(entry, str):
+            try:
+                entry = json.dumps(entry)
+            except (TypeError, ValueError) as error:
+                raise ProfileError(f"'mote' must hold JSON values: {error}") from None
+        return self._accept(entry)
+
+    def _accept_text(self, text: str) -> Ticket:
+        try:
+            entry = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ProfileError(f"'mote' is no JSON object: {error}") from None
+        if not isinstance(entry, Mapping):
+            raise ProfileError("'mote' must be an object with the keys profile and capture")
+        for key in entry:
+            if key not in ("profile", "capture"):
+                raise ProfileError(f"'mote': unknown key {key!r}.{nearest(key, ('profile', 'capture'))}")
+        if "profile" not in entry:
+            raise ProfileError("'mote' must name or contain a profile; the untouched model is {\"edits\": []}")
+        if self._layout is None:
+            raise ProfileError("this model has no routed experts that mote knows; send the request without 'mote'")
+        profile = self._profile(entry["profile"])
+        profile.check(self._layout)
+        capture = entry.get("capture")
+        if capture is not None and (not isinstance(capture, str) or capture not in CAPTURES):
+            raise ProfileError(f"'capture': {capture!r} is not known.{nearest(capture, CAPTURES)}")
+        return Ticket(profile.spec, capture)
+
+    def _profile(self, value: Any) -> Profile:
+        if not isinstance(value, str):
+            return Profile.from_request(value)
+        if value in self._named:
+            return self._named[value]
+        if value == EMPTY_PROFILE.name:
+            return EMPTY_PROFILE
+        hint = nearest(value, self._named) if self._named else f" {PROFILES_VARIABLE} names no folder with profiles."
+        raise ProfileError(f"no profile is named '{value}' here.{hint}")
+
+
+def salt(spec: str, given: str | None) -> str | None:
+    """Return the cache salt of a request: KV blocks are never shared between different profiles.
+
+    The untouched model's blocks are the same with and without the empty profile, so that one keeps the given salt.
+    """
+    if spec == EMPTY_PROFILE.spec:
+        return given
+    return SALT_PREFIX + hashlib.sha256(json.dumps([spec, given]).encode()).hexdigest()
+
+
+def refuse_forged_salt(given: str | None) -> None:
+    """Raise :class:`ProfileError` if a client's own salt looks like ours: it could reach a tuned request's cache."""
+    if given is not None and given.startswith(SALT_PREFIX):
+        raise ProfileError(f"cache_salt must not begin with '{SALT_PREFIX}'; choose another")
+
+
+def _read_folder(folder: Path) -> dict[str, Profile]:
+    if not folder.is_dir():
+        raise ProfileError(f"{PROFILES_VARIABLE}: {folder} is no folder")
+    named: dict[str, Profile] = {}
+    for file in sorted(folder.glob("*.json")):
+        profile = Profile.read(file)
+        if profile.name in named:
+            raise ProfileError(f"{file}: another profile of {folder} is named '{profile.name}' too")
+        named[profile.name] = profile
+    return named

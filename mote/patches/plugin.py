@@ -1,0 +1,197 @@
+"""The plugin: where the patch hooks into vLLM 0.32 (entry point ``vllm.general_plugins``).
+
+vLLM loads it in every process: front ends, engine core, workers. The hooks, each as small as can be:
+
+- front end, ``InputProcessor``: requests are checked and made canonical, and get their cache salt; unproven
+  configurations are refused when the engine starts.
+- engine core, ``Scheduler``: takes the workers' reports and hands packets out with the answers.
+- worker, ``GPUModelRunner`` and ``CPUModelRunner``: routers are attached when the model is loaded; the batch is mapped
+  at the end of ``_prepare_inputs``, where its order is final; the step is closed in ``sample_tokens``; dummy runs see
+  no profile.
+- ``VllmConfig.compute_hash``: graphs compiled with and without the patch, or with two versions of it, never mix.
+
+``MOTE_PATCH=0`` in the environment turns all of it off. Where the installed vLLM is not a tested one, engines for
+models with routed experts refuse to start; nothing is hooked but that.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from collections.abc import Callable
+from typing import Any
+
+import mote
+from mote.patches.guards import SWITCH, check_config, check_version
+from mote.patches.layout import ModelLayout, ProfileError
+from mote.patches.messages import KEY, Ticket
+
+_registered = False
+
+
+def register() -> None:
+    """Hook the patch into vLLM; called by vLLM in each of its processes, and harmless when called again."""
+    global _registered
+    if _registered or os.environ.get(SWITCH, "1") == "0":
+        return
+    _registered = True
+    _hook_front_end()
+    _hook_engine_core()
+    _hook_worker()
+    _hook_compile_cache()
+
+
+def layout_of(config: Any) -> ModelLayout | None:
+    """Return the expert layout of a ``VllmConfig``'s model, or None if it has no routed experts that are known."""
+    model = config.model_config
+    if model is None:
+        return None
+    try:
+        return ModelLayout.from_config({**model.hf_config.to_dict(), "architectures": list(model.architectures)})
+    except ProfileError:
+        return None
+
+
+def _wrap(owner: type, name: str, around: Callable[..., Any]) -> None:
+    """Replace a method by ``around(original, self, ...)``."""
+    original = getattr(owner, name)
+
+    @functools.wraps(original)
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return around(original, self, *args, **kwargs)
+
+    setattr(owner, name, wrapped)
+
+
+def _refuse_unproven(config: Any) -> None:
+    import vllm
+
+    check_version(vllm.__version__)
+    check_config(config)
+
+
+def _hook_front_end() -> None:
+    from vllm.exceptions import VLLMValidationError
+    from vllm.sampling_params import SamplingParams
+    from vllm.v1.engine.input_processor import InputProcessor
+
+    from mote.patches.admission import Admission, refuse_forged_salt, salt
+
+    def init(original: Callable[..., None], self: Any, vllm_config: Any, *args: Any, **kwargs: Any) -> None:
+        layout = layout_of(vllm_config)
+        if layout is not None:
+            _refuse_unproven(vllm_config)
+        self.mote_admission = Admission.from_environment(layout)
+        original(self, vllm_config, *args, **kwargs)
+
+    def process_inputs(
+        original: Callable[..., Any], self: Any, request_id: str, prompt: Any, params: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        ticket: Ticket | None = None
+        try:
+            if isinstance(params, SamplingParams) and params.extra_args and KEY in params.extra_args:
+                if kwargs.get("resumable"):
+                    raise ProfileError("a session that is resumed with further input cannot carry 'mote'")
+                ticket = self.mote_admission.accept(params.extra_args[KEY])
+                params = params.clone()
+                params.extra_args = {**(params.extra_args or {}), KEY: ticket.to_extra()}
+                if ticket.capture is not None:
+                    # A prompt token that comes from the cache is not routed, so it could not be counted.
+                    params.skip_reading_prefix_cache = True
+            request = original(self, request_id, prompt, params, *args, **kwargs)
+            refuse_forged_salt(request.cache_salt)
+        except ProfileError as error:
+            raise VLLMValidationError(str(error), parameter=KEY) from None
+        if ticket is not None:
+            request.cache_salt = salt(ticket.spec, request.cache_salt)
+        return request
+
+    _wrap(InputProcessor, "__init__", init)
+    _wrap(InputProcessor, "process_inputs", process_inputs)
+
+
+def _hook_engine_core() -> None:
+    from vllm.v1.core.sched.scheduler import Scheduler
+
+    from mote.patches.ledger import Ledger
+
+    def init(original: Callable[..., None], self: Any, vllm_config: Any, *args: Any, **kwargs: Any) -> None:
+        original(self, vllm_config, *args, **kwargs)
+        layout = layout_of(vllm_config)
+        if layout is not None:
+            self.aux_output_connector = Ledger(layout, mote.__version__)
+
+    def update_from_output(original: Callable[..., Any], self: Any, scheduled: Any, output: Any) -> Any:
+        report = getattr(output, "mote_report", None)
+        if report is not None:
+            self.aux_output_connector.absorb(report, self.requests)
+        return original(self, scheduled, output)
+
+    _wrap(Scheduler, "__init__", init)
+    _wrap(Scheduler, "update_from_output", update_from_output)
+
+
+def _hook_worker() -> None:
+    from vllm.v1.worker.cpu_model_runner import CPUModelRunner
+    from vllm.v1.worker.gpu_model_runner import GPUModelRunner
+
+    from mote.patches.worker import WorkerState
+
+    def load_model(original: Callable[..., None], self: Any, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        self.mote_state = None
+        layout = layout_of(self.vllm_config)
+        if layout is None:
+            return
+        from mote.patches.router import attach
+
+        _refuse_unproven(self.vllm_config)
+        state = WorkerState(layout, self.max_num_reqs, self.max_num_tokens)
+        attach(self.get_model(), layout, state)
+        self.mote_state = state
+
+    def prepare_inputs(original: Callable[..., Any], self: Any, scheduler_output: Any, scheduled: Any) -> Any:
+        result = original(self, scheduler_output, scheduled)
+        state = self.mote_state
+        if state is not None:
+            for new in scheduler_output.scheduled_new_reqs:
+                state.admit(new.req_id, new.sampling_params, self.requests[new.req_id].num_prompt_tokens)
+            batch = self.input_batch
+            state.begin(batch.req_ids, batch.num_computed_tokens_cpu, scheduled)
+        return result
+
+    def sample_tokens(original: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> Any:
+        output = original(self, *args, **kwargs)
+        report = self.mote_state.end() if self.mote_state is not None else None
+        if report is not None:
+            # Under asynchronous scheduling the output is wrapped; the report belongs to the one inside.
+            getattr(output, "_model_runner_output", output).mote_report = report
+        return output
+
+    def dummy_run(original: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.mote_state is not None:
+            self.mote_state.pause()
+        return original(self, *args, **kwargs)
+
+    def removed(original: Callable[..., Any], self: Any, req_id: str, *args: Any, **kwargs: Any) -> Any:
+        if self.mote_state is not None:
+            self.mote_state.forget(req_id)
+        return original(self, req_id, *args, **kwargs)
+
+    _wrap(GPUModelRunner, "load_model", load_model)
+    _wrap(CPUModelRunner, "load_model", load_model)
+    _wrap(GPUModelRunner, "_prepare_inputs", prepare_inputs)
+    _wrap(GPUModelRunner, "sample_tokens", sample_tokens)
+    _wrap(GPUModelRunner, "_dummy_run", dummy_run)
+    _wrap(GPUModelRunner, "_on_request_state_removed", removed)
+
+
+def _hook_compile_cache() -> None:
+    from vllm.config import VllmConfig
+
+    def compute_hash(original: Callable[..., str], self: Any) -> str:
+        text = f"{original(self)} mote {mote.__version__}"
+        return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+    _wrap(VllmConfig, "compute_hash", compute_hash)

@@ -1,0 +1,108 @@
+"""Tiny random checkpoints of every model family that the tests run, made on the fly with Hugging Face's own classes.
+
+Weights are drawn wide enough that routing is decisive and the greedy continuation varies; shapes keep to what vLLM's
+CPU kernels accept (hidden sizes that are multiples of 32). Float32, so that an edit's effect can be compared exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+VOCABULARY = 256
+_COMMON: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 64,
+    "intermediate_size": 64,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+    "max_position_embeddings": 512,
+    "bos_token_id": None,
+    "eos_token_id": None,
+    "pad_token_id": None,
+    "tie_word_embeddings": False,
+    "torch_dtype": "float32",
+}
+
+
+def _build(model: Any, config: Any) -> Any:
+    return model(config)
+
+
+def _glm4(**over: Any) -> Any:
+    from transformers import Glm4MoeConfig, Glm4MoeForCausalLM
+
+    config = {
+        "moe_intermediate_size": 32,
+        "n_routed_experts": 16,
+        "num_experts_per_tok": 4,
+        "n_shared_experts": 1,
+        "n_group": 4,
+        "topk_group": 2,
+        "first_k_dense_replace": 1,
+        "routed_scaling_factor": 2.5,
+        "norm_topk_prob": True,
+        "use_qk_norm": True,
+    }
+    model = _build(Glm4MoeForCausalLM, Glm4MoeConfig(**_COMMON | config | over))
+    for name, buffer in model.named_buffers():
+        if name.endswith("e_score_correction_bias"):
+            buffer.copy_(torch.randn_like(buffer) * 0.1)
+    return model
+
+
+def _qwen3(**over: Any) -> Any:
+    from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
+
+    config = {"moe_intermediate_size": 32, "num_experts": 16, "num_experts_per_tok": 4, "norm_topk_prob": True}
+    return _build(Qwen3MoeForCausalLM, Qwen3MoeConfig(**_COMMON | config | over))
+
+
+def _olmoe(**over: Any) -> Any:
+    from transformers import OlmoeConfig, OlmoeForCausalLM
+
+    config = {"num_experts": 16, "num_experts_per_tok": 4, "norm_topk_prob": False}
+    common = {key: value for key, value in _COMMON.items() if key != "head_dim"}
+    return _build(OlmoeForCausalLM, OlmoeConfig(**common | config | over))
+
+
+def _mixtral(**over: Any) -> Any:
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    config = {"num_local_experts": 8, "num_experts_per_tok": 2, "sliding_window": None}
+    return _build(MixtralForCausalLM, MixtralConfig(**_COMMON | config | over))
+
+
+def _gpt_oss(**over: Any) -> Any:
+    from transformers import GptOssConfig, GptOssForCausalLM
+
+    config = {"num_local_experts": 8, "num_experts_per_tok": 4, "sliding_window": 64}
+    return _build(GptOssForCausalLM, GptOssConfig(**_COMMON | config | over))
+
+
+FAMILIES: dict[str, Callable[..., Any]] = {
+    "glm4": _glm4,
+    "qwen3": _qwen3,
+    "olmoe": _olmoe,
+    "mixtral": _mixtral,
+    "gpt-oss": _gpt_oss,
+}
+
+
+def make_model(family: str, folder: Path, seed: int = 0, **over: Any) -> Path:
+    """Write a random checkpoint of ``family`` to ``folder`` and return it; ``over`` replaces configuration values."""
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        model = FAMILIES[family](**over).float().eval()
+        for name, parameter in model.named_parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(0, 1.0 / parameter.shape[-1] ** 0.5)
+            if name.endswith(("gate.weight", "router.weight")):
+                parameter.mul_(2.0)
+    model.save_pretrained(folder)
+    return folder
