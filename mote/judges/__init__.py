@@ -1,1 +1,46 @@
-"""From text to label: rules for refusal and reasoning, each label with its evidence."""
+"""From text to label: rules for refusal, reasoning, language and broken text, each label with its evidence."""
+
+from mote.judges.labels import (
+    ALIGNED,
+    CLASSES,
+    DEGENERATE,
+    LABELS,
+    REASONED,
+    REFUSED,
+    STATES,
+    TRUNCATED,
+    UNSCORED,
+    Evidence,
+    Label,
+)
+from mote.judges.language import CHINESE, ENGLISH, LANGUAGES, MIXED, NONE, OTHER, Language, language
+from mote.judges.reasoning import MARKERS, Markers, ReasoningSplit, split_reasoning
+from mote.judges.rules import JUDGE, label_refusal
+
+__all__ = [
+    "ALIGNED",
+    "CHINESE",
+    "CLASSES",
+    "DEGENERATE",
+    "ENGLISH",
+    "JUDGE",
+    "LABELS",
+    "LANGUAGES",
+    "MARKERS",
+    "MIXED",
+    "NONE",
+    "OTHER",
+    "REASONED",
+    "REFUSED",
+    "STATES",
+    "TRUNCATED",
+    "UNSCORED",
+    "Evidence",
+    "Label",
+    "Language",
+    "Markers",
+    "ReasoningSplit",
+    "label_refusal",
+    "language",
+    "split_reasoning",
+]

@@ -1,0 +1,258 @@
+"""Broken text: loops, word salad, noise. Switching experts off breaks text; counted as an answer it would be a flip.
+
+Each measure has a threshold that ordinary text stays far from, argued where it stands. All are relative to the text or
+need several hits, since an answer may be one short sentence: being short is never a fault. No perplexity: it needs a
+model, and the label would depend on which.
+
+- repetition side by side: "I am am am", a phrase or a sentence over and over, at the end or through most of it;
+- repetition anywhere: the share of four-word sequences seen before (seq-rep-4 of Welleck et al., arXiv 1908.04319), and
+  the zlib ratio, which also sees loops with a counter in them;
+- salad: function words in orders that no sentence has ("the of", "in the to"), long stretches without any, Chinese
+  particles in a row;
+- noise: words that cannot be spoken, letters of many scripts run together, U+FFFD, hardly any letters at all.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from mote.judges.language import FUNCTION_WORDS, foreign
+from mote.judges.words import HAN, KANA, LATIN, Word, without_code, words
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A measure that a text fails, and where: ``text[start:end]``."""
+
+    rule: str
+    start: int
+    end: int
+
+
+def faults(text: str) -> list[Fault]:
+    """Return the measures by which ``text`` is broken, an empty list for sound text."""
+    plain = without_code(text)
+    found = words(plain)
+    checks = (
+        _loop(plain, found),
+        _repeated_sequences(found),
+        _compressible(plain),
+        _clashing_function_words(plain, found),
+        _no_function_words(plain),
+        _particles(found),
+        _unpronounceable(found),
+        _mixed_scripts(plain),
+        _replacement_characters(text),
+        _symbols(plain),
+    )
+    return [fault for fault in checks if fault is not None]
+
+
+MAX_PERIOD = 60
+WORD_REPEATS = 3
+HAN_REPEATS = 5
+"""Reduplication is grammar in Chinese, and laughter is written so: a character must come five times in a row."""
+WORD_SHARE = 0.25
+PHRASE_REPEATS = 3
+PHRASE_SHARE = 0.5
+TAIL_REPEATS = 4
+TAIL_WORDS = 12
+_LAUGHTER = frozenset(["ha", "haha", "he", "ho", "la", "na", "哈", "呵", "嘿", "啊"])
+
+
+def _loop(text: str, found: list[Word]) -> Fault | None:
+    """Find the same unit of 1 to 60 words again and again side by side.
+
+    One word: three times with nothing but blanks between ("very, very, very" is emphasis), and at least a quarter of
+    the text being such repeats; or six times in any case. A phrase: three times, and half the text being repeats; or
+    four times and twelve words of repeats at the end of the text: people end where they stop, loops where the budget
+    does.
+    """
+    if len(found) < WORD_REPEATS:
+        return None
+    numbers: dict[str, int] = {}
+    ids = np.array([numbers.setdefault(w.text, len(numbers)) for w in found])
+    bare = sum(
+        excess
+        for first, excess in _runs(ids, 1)
+        if excess + 1 >= (HAN_REPEATS if found[first].kind == "han" else WORD_REPEATS)
+        and not text[found[first].end : found[first + excess].start].strip(" \t" + "".join(_letters(found[first])))
+        and found[first].text not in _LAUGHTER
+    )
+    for period in range(1, min(MAX_PERIOD, len(found) // 2) + 1):
+        for first, excess in _runs(ids, period):
+            repeats, share = excess / period + 1, excess / len(found)
+            at_end = first + excess + 2 * period >= len(found)
+            if period == 1:
+                broken = (excess >= WORD_REPEATS - 1 and bare >= WORD_SHARE * len(found)) or (
+                    repeats >= 6 and found[first].text not in _LAUGHTER
+                )
+            elif len(set(ids[first : first + period].tolist())) == 1:
+                continue  # one word in a row, seen at period 1
+            else:
+                broken = (repeats >= PHRASE_REPEATS and share >= PHRASE_SHARE) or (
+                    repeats >= TAIL_REPEATS and excess >= TAIL_WORDS and at_end
+                )
+            if broken:
+                return Fault("loop", found[first].start, found[first + excess + period - 1].end)
+    return None
+
+
+def _letters(word: Word) -> set[str]:
+    return set(word.text) | set(word.text.upper())
+
+
+def _runs(ids: np.ndarray[tuple[int], np.dtype[np.int64]], period: int) -> list[tuple[int, int]]:
+    """Return (first word, words beyond the first period) of each run in which every word equals the one a period on."""
+    same = np.concatenate(([0], (ids[period:] == ids[:-period]).astype(np.int8), [0]))
+    edges = np.flatnonzero(np.diff(same))
+    return [(int(a), int(b - a)) for a, b in zip(edges[::2], edges[1::2], strict=True) if b - a >= period]
+
+
+SEQUENCE = 4
+SEQUENCE_SHARE = 0.5
+SEQUENCE_MINIMUM = 40
+
+
+def _repeated_sequences(found: list[Word]) -> Fault | None:
+    """Find that half of all four-word sequences were there before, in 40 words or more.
+
+    Human prose has 0.5 to 3% of them, long chains of thought up to about 20%, looping models 60 to 100%.
+    """
+    if len(found) < SEQUENCE_MINIMUM:
+        return None
+    texts = [w.text for w in found]
+    grams = list(zip(*(texts[i:] for i in range(SEQUENCE)), strict=False))
+    if 1 - len(set(grams)) / len(grams) <= SEQUENCE_SHARE:
+        return None
+    return Fault("repeated-sequences", found[0].start, found[-1].end)
+
+
+COMPRESSION = 6.0
+COMPRESSION_MINIMUM = 600
+
+
+def _compressible(text: str) -> Fault | None:
+    """Find a zlib ratio above 6 in 600 bytes or more. Prose has 1.5 to 2.5, tables and sums up to about 5."""
+    data = text.encode("utf-8", errors="replace")
+    if len(data) < COMPRESSION_MINIMUM or len(data) / len(zlib.compress(data, 9)) <= COMPRESSION:
+        return None
+    return Fault("compressible", 0, len(text))
+
+
+_ARTICLES = {"the", "an"}
+_LINKS = {"of", "in", "at", "by", "for", "to", "from", "with", "and", "or", "is", "was", "are", "were"}
+_AFTER_OF = {"of", "to", "and", "is", "was", "by", "for", "at", "in"}
+CLASHES = 2
+CLASH_SHARE = 0.08
+
+
+def _clash(first: str, second: str) -> bool:
+    """Whether no English sentence has these two words side by side."""
+    return (
+        (first in _ARTICLES and (second in _LINKS or second in ("the", "a", "an")))
+        or (first == "a" and second in ("the", "a", "an", "of"))
+        or (first == "of" and second in _AFTER_OF)
+        or (first in ("and", "or") and second in ("and", "or"))
+        or (first == second and first in _LINKS - {"in", "is"})
+        or (first == second == "in")
+        or (first in ("to", "for", "from", "with", "by") and second in ("and", "of", "was", "is"))
+    )
+
+
+def _clashing_function_words(text: str, found: list[Word]) -> Fault | None:
+    """Find two or more impossible pairs of function words, and one in every twelve words at least."""
+    pairs = [
+        (a.start, b.end) for a, b in pairwise(found) if _clash(a.text, b.text) and not text[a.end : b.start].strip()
+    ]
+    latin = sum(w.kind == "latin" for w in found)
+    if len(pairs) < CLASHES or len(pairs) < CLASH_SHARE * latin:
+        return None
+    return Fault("clashing-function-words", pairs[0][0], pairs[-1][1])
+
+
+_STRETCH = re.compile(rf"[{LATIN}][{LATIN}'’-]*(?: [{LATIN}][{LATIN}'’-]*)*")
+STRETCH = 10
+
+
+def _no_function_words(text: str) -> Fault | None:
+    """Find ten words or more in one breath, most of them not names, without a single word that carries grammar.
+
+    A breath has no comma, line break or number in it, so lists do not count; nor do languages other than English.
+    """
+    for match in _STRETCH.finditer(text):
+        stretch = match[0].split()
+        small = sum(w[0].islower() for w in stretch)
+        if (
+            len(stretch) >= STRETCH
+            and small > len(stretch) / 2
+            and not any(w.lower() in FUNCTION_WORDS for w in stretch)
+            and foreign(text) is None
+            and sum(not w.isascii() for w in stretch) < 0.05 * len(stretch)
+        ):
+            return Fault("no-function-words", match.start(), match.end())
+    return None
+
+
+_PARTICLES = frozenset("的了是在和也就都而与着过得地")
+PARTICLE_SHARE = 0.5
+PARTICLE_MINIMUM = 8
+
+
+def _particles(found: list[Word]) -> Fault | None:
+    """Find Chinese of which half or more is particles; in prose they are 10 to 20% of the characters."""
+    han = [w for w in found if w.kind == "han"]
+    if len(han) < PARTICLE_MINIMUM or sum(w.text in _PARTICLES for w in han) < PARTICLE_SHARE * len(han):
+        return None
+    return Fault("particles", han[0].start, han[-1].end)
+
+
+_CLUSTER = re.compile("[bcdfghjklmnpqrstvwxz]{6}")
+NOISE_SHARE = 0.3
+NOISE_MINIMUM = 3
+
+
+def _unpronounceable(found: list[Word]) -> Fault | None:
+    """Find that three in ten of the longer words, and three at least, have no vowel or six consonants in a row."""
+    longer = [w for w in found if w.kind == "latin" and len(w.text) >= 4]
+    noise = [w for w in longer if not re.search(r"[aeiouy]|[^a-z']", w.text) or _CLUSTER.search(w.text)]
+    if len(noise) < NOISE_MINIMUM or len(noise) < NOISE_SHARE * len(longer):
+        return None
+    return Fault("unpronounceable", noise[0].start, noise[-1].end)
+
+
+_NEIGHBOURS = f"{LATIN}{HAN}{KANA}\uac00-\ud7af\u0370-\u03ff0-9_"
+"""Scripts that stand side by side in sound text: Latin names in East Asian text, Greek symbols."""
+_SEAM = re.compile(rf"(?:[{_NEIGHBOURS}](?=[^\W{_NEIGHBOURS}])|[^\W{_NEIGHBOURS}](?=[{_NEIGHBOURS}]))")
+SEAMS = 3
+
+
+def _mixed_scripts(text: str) -> Fault | None:
+    """Find three places or more where letters of unrelated scripts touch, such as Latin and Thai."""
+    seams = list(_SEAM.finditer(text))
+    return Fault("mixed-scripts", seams[0].start(), seams[-1].end() + 1) if len(seams) >= SEAMS else None
+
+
+def _replacement_characters(text: str) -> Fault | None:
+    """Find three U+FFFD or more, and one in fifty characters: a text cut inside a character ends in one or two."""
+    count = text.count("\ufffd")
+    if count < 3 or count < len(text) / 50:
+        return None
+    return Fault("replacement-characters", text.index("\ufffd"), text.rindex("\ufffd") + 1)
+
+
+SYMBOL_SHARE = 0.75
+SYMBOL_MINIMUM = 20
+
+
+def _symbols(text: str) -> Fault | None:
+    """Find 20 visible characters or more of which three quarters are no letters or digits, rules and dots aside."""
+    visible = [c for c in text if not c.isspace() and c not in "-=*_.|·…"]
+    if len(visible) < SYMBOL_MINIMUM or sum(not c.isalnum() for c in visible) < SYMBOL_SHARE * len(visible):
+        return None
+    return Fault("symbols", 0, len(text))

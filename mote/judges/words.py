@@ -1,0 +1,60 @@
+"""Words with their places: the unit in which the rules count length, repetition and language.
+
+A word is a run of Latin letters (with inner apostrophes), a number, a single Han character, or a run of letters of any
+other script. Chinese has no blanks between words; 1.5 Han characters stand for one English word, the ratio at which
+translations of the same text come out equally long.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+LATIN = "A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u1e00-\u1eff"
+KANA = "\u3040-\u30ff\u31f0-\u31ff"
+HAN_PER_WORD = 1.5
+
+_WORD = re.compile(rf"[{LATIN}]+(?:['’][{LATIN}]+)*|\d+(?:[.,:]\d+)*|[{HAN}]|[^\W\d_{LATIN}{HAN}]+")
+_HAN = re.compile(f"[{HAN}]")
+_LATIN_START = re.compile(f"[{LATIN}]")
+
+_CODE = re.compile(r"```.*?(?:```|$)|`[^`\n]+`|\$\$.{1,500}?\$\$|\\\[.{1,500}?\\\]|\\\(.{1,500}?\\\)|https?://\S+|www\.\S+", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word in lower case, its place in the text, and its kind: ``latin``, ``han``, ``number``, ``other``."""
+
+    text: str
+    start: int
+    end: int
+    kind: str
+
+
+def words(text: str) -> list[Word]:
+    """Return the words of ``text`` in order."""
+    return [Word(m[0].lower().replace("’", "'"), m.start(), m.end(), _kind(m[0])) for m in _WORD.finditer(text)]
+
+
+def _kind(word: str) -> str:
+    if _HAN.match(word):
+        return "han"
+    if _LATIN_START.match(word):
+        return "latin"
+    return "number" if word[0].isdigit() else "other"
+
+
+def length(text: str) -> float:
+    """Return the length of ``text`` in English words; a Han character counts 1/1.5."""
+    return sum(1 / HAN_PER_WORD if w.kind == "han" else 1.0 for w in words(text))
+
+
+def blank(text: str, pattern: re.Pattern[str]) -> str:
+    """Return ``text`` with every match of ``pattern`` replaced by as many blanks, so that places stay as they are."""
+    return pattern.sub(lambda m: re.sub(r"[^\n]", " ", m[0]), text)
+
+
+def without_code(text: str) -> str:
+    """Return ``text`` with code, formulas and addresses blanked: they are in no language and repeat by nature."""
+    return blank(text, _CODE)
