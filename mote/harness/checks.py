@@ -6,7 +6,7 @@ repairs: labels of another length, an unknown class, a class without prompts, a 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -42,6 +42,22 @@ def check_class(target: str, labels: Iterable[str]) -> None:
         hint = nearest(target, present) if present else ""
         hint = hint if hint.startswith(" Did you mean") else ""
         raise DataError(f"No prompt has the label '{target}'. Labels present: {there}.{hint}")
+
+
+def other_classes(target: str, labels: Iterable[str], ignore: Collection[str]) -> list[str]:
+    """Return the labels beside `target` that are not in `ignore`, sorted: what the target is compared with.
+
+    Raises `DataError` that names the labels present when the target or everything beside it is missing.
+    """
+    present = set(labels)
+    check_class(target, present)
+    rest = sorted(label for label in present if label != target and label not in ignore)
+    if not rest:
+        there = ", ".join(sorted(present))
+        raise DataError(
+            f"No prompt to compare '{target}' with: the labels present are {there}. A second class is needed."
+        )
+    return rest
 
 
 def check_level(level: float) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mote.harness.checks import STATES, DataError, check_class, check_maps
+from mote.harness.checks import STATES, DataError, check_maps, other_classes
 
 TIE_TOLERANCE: Final = 1e-12
 """Scores closer than this share of the largest score are one score: means of counts differ by rounding alone."""
@@ -59,14 +59,7 @@ def resonance(
     everything beside it is empty.
     """
     check_maps(maps, labels)
-    check_class(target, labels)
-    dropped = set(ignore) - {target}
-    rest = sorted({label for label in labels if label not in dropped and label != target})
-    if not rest:
-        there = ", ".join(sorted(set(labels)))
-        raise DataError(
-            f"No prompt to compare '{target}' with: the labels present are {there}. A second class is needed."
-        )
+    rest = other_classes(target, labels, ignore)
     names = np.asarray(labels, dtype=object)
     ours = _mean(maps[names == target])
     if others == "classes":
