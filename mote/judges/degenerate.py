@@ -22,7 +22,7 @@ from itertools import pairwise
 import numpy as np
 
 from mote.judges.language import FUNCTION_WORDS, foreign
-from mote.judges.words import HAN, KANA, LATIN, Word, without_code, words
+from mote.judges.words import HAN, KANA, LATIN, Word, without_blocks, without_code, words
 
 
 @dataclass(frozen=True)
@@ -37,15 +37,15 @@ class Fault:
 def faults(text: str) -> list[Fault]:
     """Return the measures by which ``text`` is broken, an empty list for sound text."""
     plain = without_code(text)
-    found = words(plain)
+    found, everything = words(plain), words(text)
     checks = (
-        _loop(plain, found),
-        _repeated_sequences(found),
-        _compressible(plain),
-        _clashing_function_words(plain, found),
+        _loop(text, words(without_blocks(text))),
+        _repeated_sequences(everything),
+        _compressible(everything),
+        _clashing_function_words(text, found),
         _no_function_words(plain),
         _particles(found),
-        _unpronounceable(found),
+        _unpronounceable(text, found),
         _mixed_scripts(plain),
         _replacement_characters(text),
         _symbols(plain),
@@ -137,12 +137,15 @@ COMPRESSION = 6.0
 COMPRESSION_MINIMUM = 600
 
 
-def _compressible(text: str) -> Fault | None:
-    """Find a zlib ratio above 6 in 600 bytes or more. Prose has 1.5 to 2.5, tables and sums up to about 5."""
-    data = text.encode("utf-8", errors="replace")
+def _compressible(found: list[Word]) -> Fault | None:
+    """Find a zlib ratio of the words above 6 in 600 bytes or more. Prose has 1.5 to 2.5, tables and sums up to about 5.
+
+    Of the words, since the blanks and rules of a table compress to nothing.
+    """
+    data = " ".join(w.text for w in found).encode("utf-8", errors="replace")
     if len(data) < COMPRESSION_MINIMUM or len(data) / len(zlib.compress(data, 9)) <= COMPRESSION:
         return None
-    return Fault("compressible", 0, len(text))
+    return Fault("compressible", found[0].start, found[-1].end)
 
 
 _ARTICLES = {"the", "an"}
@@ -177,11 +180,11 @@ def _clashing_function_words(text: str, found: list[Word]) -> Fault | None:
 
 
 _STRETCH = re.compile(rf"[{LATIN}][{LATIN}'’-]*(?: [{LATIN}][{LATIN}'’-]*)*")
-STRETCH = 10
+STRETCH = 12
 
 
 def _no_function_words(text: str) -> Fault | None:
-    """Find ten words or more in one breath, most of them not names, without a single word that carries grammar.
+    """Find twelve words or more in one breath, most of them not names, without a single word that carries grammar.
 
     A breath has no comma, line break or number in it, so lists do not count; nor do languages other than English.
     """
@@ -217,11 +220,14 @@ NOISE_SHARE = 0.3
 NOISE_MINIMUM = 3
 
 
-def _unpronounceable(found: list[Word]) -> Fault | None:
-    """Find that three in ten of the longer words, and three at least, have no vowel or six consonants in a row."""
-    longer = [w for w in found if w.kind == "latin" and len(w.text) >= 4]
+def _unpronounceable(text: str, found: list[Word]) -> Fault | None:
+    """Find that three in ten of the longer words, and three different ones, have no vowel or six consonants in a row.
+
+    Words in capitals are abbreviations.
+    """
+    longer = [w for w in found if w.kind == "latin" and len(w.text) >= 4 and not text[w.start : w.end].isupper()]
     noise = [w for w in longer if not re.search(r"[aeiouy]|[^a-z']", w.text) or _CLUSTER.search(w.text)]
-    if len(noise) < NOISE_MINIMUM or len(noise) < NOISE_SHARE * len(longer):
+    if len({w.text for w in noise}) < NOISE_MINIMUM or len(noise) < NOISE_SHARE * len(longer):
         return None
     return Fault("unpronounceable", noise[0].start, noise[-1].end)
 
@@ -247,12 +253,13 @@ def _replacement_characters(text: str) -> Fault | None:
 
 
 SYMBOL_SHARE = 0.75
+_RULE = re.compile(r"([^\w\s])\1{3,}|[\u2500-\u257f]")
 SYMBOL_MINIMUM = 20
 
 
 def _symbols(text: str) -> Fault | None:
-    """Find 20 visible characters or more of which three quarters are no letters or digits, rules and dots aside."""
-    visible = [c for c in text if not c.isspace() and c not in "-=*_.|·…"]
+    """Find 20 visible characters or more of which three quarters are no letters or digits, rules and boxes aside."""
+    visible = [c for c in _RULE.sub("", text) if not c.isspace() and c not in "-=*_.|·…"]
     if len(visible) < SYMBOL_MINIMUM or sum(not c.isalnum() for c in visible) < SYMBOL_SHARE * len(visible):
         return None
     return Fault("symbols", 0, len(text))

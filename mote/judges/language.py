@@ -48,14 +48,15 @@ FUNCTION_WORDS = frozenset(_ENGLISH.split())
 _FOREIGN = {
     "german": "der die das und ist nicht ein eine mit von zu auf für im den dem sich auch wurde nach als aus wie oder",
     "french": "le la les et est un une des du dans que qui pour pas sur au avec ce il elle sont ont été leurs en de",
-    "spanish": "el la los las y es un una de en que por con para del se no al su fue como más pero desde",
-    "italian": "il lo la gli e è un una di che in per con non del della sono nel alla anche si dei come",
-    "portuguese": "o a os as e é um uma de em que por com para do da não no na se foi como mais dos",
+    "spanish": "el la los las es un una de en que por con para del se no al su fue como más pero desde",
+    "italian": "il lo la gli è un una di che in per con non del della sono nel alla anche si dei come",
+    "portuguese": "os é um uma de em que por com para do da não no na se foi como mais dos",
     "dutch": "de het een en van is niet dat op te zijn voor met aan er die om ook werd naar bij uit",
 }
 _FOREIGN_WORDS = {name: frozenset(listed.split()) - FUNCTION_WORDS for name, listed in _FOREIGN.items()}
 _FOREIGN_SHARE = 0.15
 _FOREIGN_MINIMUM = 6
+_FOREIGN_DISTINCT = 3
 
 
 @dataclass(frozen=True)
@@ -102,15 +103,16 @@ def language(text: str) -> Language:
 def foreign(text: str) -> str | None:
     """Return the language in Latin letters other than English that ``text`` is in, or None.
 
-    By function words: at least 15% of six words or more, and more of them than English ones.
+    By function words: at least 15% of six words or more, three different ones, and more than there are English ones.
     """
     latin = [w.text for w in words(text) if w.kind == "latin"]
     if len(latin) < _FOREIGN_MINIMUM:
         return None
-    counts = {name: sum(w in listed for w in latin) for name, listed in _FOREIGN_WORDS.items()}
-    best = max(counts, key=lambda name: counts[name])
-    english = sum(w in FUNCTION_WORDS for w in latin)
-    return best if counts[best] >= _FOREIGN_SHARE * len(latin) and counts[best] > english else None
+    hits = {name: [w for w in latin if w in listed] for name, listed in _FOREIGN_WORDS.items()}
+    best = max(hits, key=lambda name: len(hits[name]))
+    count, english = len(hits[best]), sum(w in FUNCTION_WORDS for w in latin)
+    enough = count >= _FOREIGN_SHARE * len(latin) and len(set(hits[best])) >= _FOREIGN_DISTINCT
+    return best if enough and count > english else None
 
 
 def _han(text: str, longer_than: int = 0) -> int:

@@ -19,7 +19,9 @@ _WORD = re.compile(rf"[{LATIN}]+(?:['’][{LATIN}]+)*|\d+(?:[.,:]\d+)*|[{HAN}]|[
 _HAN = re.compile(f"[{HAN}]")
 _LATIN_START = re.compile(f"[{LATIN}]")
 
-_CODE = re.compile(r"```.*?(?:```|$)|`[^`\n]+`|\$\$.{1,500}?\$\$|\\\[.{1,500}?\\\]|\\\(.{1,500}?\\\)|https?://\S+|www\.\S+", re.DOTALL)
+_BLOCK = r"```.*?(?:```|$)|\$\$.{1,500}?\$\$|\\\[.{1,500}?\\\]|\\\(.{1,500}?\\\)"
+_BLOCKS = re.compile(_BLOCK, re.DOTALL)
+_CODE = re.compile(_BLOCK + r"|`[^`\n]+`|https?://\S+|www\.\S+", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -56,5 +58,10 @@ def blank(text: str, pattern: re.Pattern[str]) -> str:
 
 
 def without_code(text: str) -> str:
-    """Return ``text`` with code, formulas and addresses blanked: they are in no language and repeat by nature."""
+    """Return ``text`` with code, formulas and addresses blanked: they are in no language."""
     return blank(text, _CODE)
+
+
+def without_blocks(text: str) -> str:
+    """Return ``text`` with blocks of code and set formulas blanked: they repeat by nature, as in a matrix of zeros."""
+    return blank(text, _BLOCKS)
