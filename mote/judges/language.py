@@ -7,9 +7,9 @@ call "3 + 5 = 8" a language. Counting is exact, deterministic and says how much.
 is, to tell English from other languages in Latin letters, the share of function words decides; Japanese is known by its
 kana.
 
-Numbers, formulas, code, addresses and quoted passages do not count, nor do names: Latin words inside Chinese text count
-only in a stretch with lower-case words ("Danny Boyle" and "NATO" do not), Han characters inside English text only
-beyond four in a row.
+Numbers, formulas, code, addresses and passages in quotation marks or brackets do not count, nor do names: Latin words
+inside Chinese text count only in a stretch with lower-case words ("Danny Boyle" and "NATO" do not), Han characters
+inside English text only beyond four in a row.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ LANGUAGES: tuple[str, ...] = (ENGLISH, CHINESE, MIXED, OTHER, NONE)
 MIXED_ABOVE = 0.2
 """A share of the lesser language above this makes a text mixed: one word in five is more than a quoted term."""
 
-_QUOTED = re.compile(r"“[^”]{1,80}”|「[^」]{1,80}」|『[^』]{1,80}』|\"[^\"\n]{1,80}\"|《[^》]{1,40}》")
+_QUOTED = re.compile(
+    r"“[^”]{1,80}”|「[^」]{1,80}」|『[^』]{1,80}』|\"[^\"\n]{1,80}\"|《[^》]{1,40}》|[(（][^()（）\n]{1,80}[)）]"
+)
 _HAN_RUN = re.compile(f"[{HAN}]+")
 _LATIN_RUN = re.compile(rf"[{LATIN}][{LATIN}'’]*(?:[ \t,]+[{LATIN}][{LATIN}'’]*)*")
 _KANA = re.compile(f"[{KANA}]")

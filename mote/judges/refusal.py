@@ -25,6 +25,7 @@ class Kind(Enum):
     APOLOGY = "apology"
     SELF = "self-description"
     OFFER = "offer"
+    ECHO = "echo"
     LECTURE = "lecture"
     SUBSTANCE = "substance"
 
@@ -135,6 +136,7 @@ def _kind(clause: str) -> Kind:
         (Kind.APOLOGY, phrases.APOLOGY),
         (Kind.SELF, phrases.SELF),
         (Kind.OFFER, phrases.OFFER),
+        (Kind.ECHO, phrases.ECHO),
         (Kind.LECTURE, phrases.LECTURE),
     ):
         if pattern.search(clause) and not (kind in (Kind.LECTURE, Kind.LIMIT) and _dated(clause)):

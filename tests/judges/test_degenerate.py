@@ -1,0 +1,99 @@
+"""Broken text, and sound text that only looks like it."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mote.judges.degenerate import MAX_PERIOD, faults
+
+SOUND = [
+    "No, no, no!",
+    "Ha ha ha ha ha ha ha!",
+    "哈哈哈，好的。",
+    "It was very very cold.",
+    "That that is, is; that that is not, is not.",
+    "0, 0, 0, 1",
+    "2 + 2 = 4",
+    "Paris",
+    "是",
+    "谢谢谢谢",
+    "He said that he had had enough of it.",
+    "| a | b |\n| --- | --- |\n| 1 | 2 |\n| 1 | 3 |\n| 1 | 4 |",
+    "```\n0 0 0 0 0 0 0 0 0 0\n0 0 0 0 0 0 0 0 0 0\n```\nThis is the zero matrix of two rows.",
+    "The letter μ stands for a mean, σ for a deviation, and μσ for their product.",
+    "北京的Olympics在2008年举办，很多people参加。",
+    "The vllm and tqdm packages are installed with pip.",
+    "Section A\n=================================\n\nText follows here.",
+    "I am sorry, I cannot answer that question. I am sorry, I cannot answer that question.",
+    "The prime numbers below thirty are 2, 3, 5, 7, 11, 13, 17, 19, 23 and 29.",
+    "A is for apple, B is for ball, and Z is for zebra.",
+    "\n".join(f"{a} times {b} is {a * b}." for a in range(1, 10) for b in range(1, 10)),
+]
+
+
+@pytest.mark.parametrize("text", SOUND)
+def test_sound_text_has_no_fault(text: str) -> None:
+    assert not faults(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("I am am am", "loop"),
+        ("the the the", "loop"),
+        ("啊啊啊的的的的的的的的", "loop"),
+        ("It is so. It is so. It is so.", "loop"),
+        ("A good start is made here, with many words. " + "and then " * 10, "loop"),
+        ("The city of the in was a to an of the and by of.", "clashing-function-words"),
+        ("的是了在和的是在了的和是了", "particles"),
+        ("xkcdq wrtzp lmnbv is here", "unpronounceable"),
+        ("caf\ufffd\ufffd and t\ufffd", "replacement-characters"),
+        ("aб вc dф some text", "mixed-scripts"),
+        ("{}[]<>();:!?/{}[]<>();:!?/", "symbols"),
+        (
+            " ".join(f"The number {i} city was large and the people were happy ." for i in range(40)),
+            "repeated-sequences",
+        ),
+        (" ".join(f"The number {i} city was large and the people were happy ." for i in range(200)), "compressible"),
+        (
+            "walnut seventeen purple ladder engine quickly harbour melting opinion sugar falling minister",
+            "no-function-words",
+        ),
+    ],
+)
+def test_broken_text_fails_the_measure_made_for_it(text: str, rule: str) -> None:
+    assert rule in {fault.rule for fault in faults(text)}
+
+
+WORDS = [
+    f"{a}{b}{c}"
+    for a in ("ba", "ce", "di")
+    for b in ("fo", "gu", "ha", "je")
+    for c in ("ki", "lo", "mu", "na", "pe", "ri")
+]
+
+
+@given(st.integers(1, MAX_PERIOD), st.integers(0, 10_000))
+def test_any_unit_in_a_long_loop_is_found(period: int, seed: int) -> None:
+    shuffled = random.Random(seed)  # noqa: S311 - a test's shuffle
+    unit = " ".join(shuffled.sample(WORDS, period))
+    text = "A short opening sentence. " + f"{unit} " * (4 + 40 // period)
+    found = faults(text)
+    assert "loop" in {fault.rule for fault in found}
+    assert all(0 <= fault.start < fault.end <= len(text) for fault in found)
+
+
+@given(st.integers(1, 40), st.integers(0, 10_000))
+def test_different_words_in_any_number_are_no_loop(count: int, seed: int) -> None:
+    shuffled = random.Random(seed)  # noqa: S311 - a test's shuffle
+    text = " ".join(shuffled.sample(WORDS, count))
+    assert not {"loop", "repeated-sequences", "compressible"} & {fault.rule for fault in faults(text)}
+
+
+@given(st.text())
+def test_faults_lie_inside_the_text(text: str) -> None:
+    assert all(0 <= fault.start <= fault.end <= len(text) for fault in faults(text))
