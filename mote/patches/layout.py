@@ -122,6 +122,7 @@ def _integer(config: Mapping[str, Any], *keys: str) -> int:
     raise ProfileError(f"the model's config has no whole number under {' or '.join(repr(key) for key in keys)}")
 
 
+# Newer releases of transformers write num_local_experts where a family had a name of its own.
 Reader = Callable[[Mapping[str, Any]], tuple[list[int], int]]
 
 
@@ -132,7 +133,7 @@ def _deepseek(config: Mapping[str, Any]) -> tuple[list[int], int]:
     if not _is_int(every):
         raise ProfileError(f"moe_layer_freq {every!r} of the model's config is no whole number")
     layers = [layer for layer in range(first, _integer(config, "num_hidden_layers")) if layer % every == 0]
-    return layers, _integer(config, "n_routed_experts")
+    return layers, _integer(config, "n_routed_experts", "num_local_experts")
 
 
 def _qwen(config: Mapping[str, Any]) -> tuple[list[int], int]:
@@ -144,7 +145,7 @@ def _qwen(config: Mapping[str, Any]) -> tuple[list[int], int]:
         for layer in range(_integer(config, "num_hidden_layers"))
         if layer not in dense and step > 0 and (layer + 1) % step == 0
     ]
-    return layers, _integer(config, "num_experts")
+    return layers, _integer(config, "num_experts", "num_local_experts")
 
 
 def _every_layer(*keys: str) -> Reader:
@@ -161,7 +162,7 @@ _READERS: dict[str, Reader] = {
     "kimi_k2": _deepseek,
     "qwen2_moe": _qwen,
     "qwen3_moe": _qwen,
-    "olmoe": _every_layer("num_experts"),
+    "olmoe": _every_layer("num_experts", "num_local_experts"),
     "mixtral": _every_layer("num_local_experts"),
     "gpt_oss": _every_layer("num_local_experts"),
 }

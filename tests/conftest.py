@@ -1,0 +1,64 @@
+"""Engines for tests: the real vLLM, in this process, on tiny random models, each started once per session."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+
+Engines = Callable[..., Any]
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """``checkpoints(family, **config)``: a tiny random checkpoint, written once per session and configuration."""
+    from tests.tiny_models import make_model
+
+    made: dict[str, Path] = {}
+
+    def checkpoint(family: str, **over: Any) -> Path:
+        key = repr((family, sorted(over.items())))
+        if key not in made:
+            made[key] = make_model(family, tmp_path_factory.mktemp(family), **over)
+        return made[key]
+
+    return checkpoint
+
+
+@pytest.fixture(scope="session")
+def engines() -> Iterator[Engines]:
+    """``engines(folder, **options)``: an ``LLM`` for token ids, here, eager, float32, kept for the session."""
+    running: dict[str, Any] = {}
+
+    def engine(folder: Path, **options: Any) -> Any:
+        from vllm import LLM
+
+        key = repr((folder, sorted(options.items())))
+        if key not in running:
+            settings: dict[str, Any] = {
+                "skip_tokenizer_init": True,
+                "enforce_eager": True,
+                "dtype": "float32",
+                "max_model_len": 256,
+                "max_num_seqs": 16,
+            }
+            running[key] = LLM(str(folder), **settings | options)
+        return running[key]
+
+    yield engine
+    running.clear()
+
+
+@pytest.fixture(scope="session")
+def engine(engines: Engines, checkpoints: Callable[..., Path]) -> Any:
+    """The engine most tests use: a tiny random GLM4-MoE, experts in layers 1 to 3, 16 in each, 4 chosen."""
+    return engines(checkpoints("glm4"))

@@ -1,0 +1,101 @@
+"""Requests for tests: random profiles and prompts, and the call that sends them in one continuous batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from mote.patches import Edit, ModelLayout, Observation, Profile, read_observation, request_args
+from tests.patches.reference import Reference
+from tests.tiny_models import VOCABULARY
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One request: prompt token ids, its profile (None sends none at all), and what to capture."""
+
+    prompt: list[int]
+    profile: Profile | None = None
+    capture: Any = None
+    max_tokens: int = 10
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def params(self) -> Any:
+        from vllm import SamplingParams
+
+        extra = None if self.profile is None else request_args(self.profile, self.capture)
+        settings = {"temperature": 0.0, "max_tokens": self.max_tokens, "ignore_eos": True, "detokenize": False}
+        return SamplingParams(**settings | self.options, extra_args=extra)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back: the tokens, how many prompt tokens the cache gave, and the observation if there is one."""
+
+    tokens: list[int]
+    cached: int
+    observation: Observation | None
+
+
+def ask(llm: Any, asks: Sequence[Ask]) -> list[Answer]:
+    """Send all requests at once and return their answers in order."""
+    prompts = [{"prompt_token_ids": each.prompt} for each in asks]
+    outputs = llm.generate(prompts, [each.params() for each in asks], use_tqdm=False)
+    return [
+        Answer(
+            list(output.outputs[0].token_ids),
+            output.num_cached_tokens,
+            None if each.profile is None else read_observation(output.outputs[0]),
+        )
+        for each, output in zip(asks, outputs, strict=True)
+    ]
+
+
+def random_profile(layout: ModelLayout, seed: int, edits: int = 10, actions: str = "all") -> Profile:
+    """A profile of random edits; ``actions`` is "all" or the one action to use."""
+    draw = np.random.default_rng(seed)
+    pairs = [(layer, expert) for layer in layout.layers for expert in range(layout.experts)]
+    chosen = []
+    for index in draw.choice(len(pairs), min(edits, len(pairs)), replace=False).tolist():
+        layer, expert = pairs[index]
+        action = ["suppress", "stimulate", "scale"][draw.integers(3)] if actions == "all" else actions
+        factor = [0.25, 0.5, 2.0, 8.0][draw.integers(4)] if action == "scale" else 0.0
+        chosen.append(Edit(layer, expert, action, factor))  # type: ignore[arg-type]
+    phase = ["all", "all", "prompt", "generated"][draw.integers(4)]
+    return Profile(f"random-{seed}", tuple(chosen), layout, phase)  # type: ignore[arg-type]
+
+
+def random_prompt(seed: int, length: int) -> list[int]:
+    return [int(token) for token in np.random.default_rng(1000 + seed).integers(VOCABULARY, size=length)]
+
+
+def judge(reference: Reference, sent: Ask, got: Answer, close: float = 1e-3) -> None:
+    """Assert that an answer is the reference's: tokens, map, receipt and mechanism."""
+    layout, prompt = reference.layout, len(sent.prompt)
+    profile = sent.profile or Profile("none", ())
+    expected = reference.run(sent.prompt + got.tokens[:-1], prompt, profile)
+    for index, token in enumerate(got.tokens):
+        logits = expected.logits[prompt - 1 + index]
+        assert logits[token] >= logits.max() - close, f"token {index}: {token}, not {int(logits.argmax())}"
+    if sent.profile is None:
+        return
+    assert got.observation is not None
+    total = prompt + len(got.tokens) - 1
+    edited = {"all": total, "prompt": prompt, "generated": len(got.tokens) - 1}[profile.tokens]
+    receipt = got.observation.receipt
+    assert receipt.digest == profile.digest
+    unseen = 0 if profile.tokens == "generated" else got.cached
+    assert receipt.tokens_edited == (edited - unseen if profile.edits else 0)
+    if sent.capture == "prompt":
+        found = got.observation.maps["prompt"]
+        assert (found.counted, found.total) == (prompt, prompt)
+        np.testing.assert_array_equal(found.counts, expected.counts(layout, 0, prompt))
+    if got.cached == 0:
+        for effect in got.observation.mechanism:
+            selected, entered, before, after = expected.sums[effect.layer, effect.expert]
+            assert (effect.selected, effect.entered) == (selected, entered)
+            assert np.isclose(effect.weight_before * reference.scale, before, rtol=1e-3, atol=1e-4)
+            assert np.isclose(effect.weight_after * reference.scale, after, rtol=1e-3, atol=1e-4)

@@ -1,0 +1,100 @@
+"""The independent reference: a Hugging Face model whose routers' output is rewritten by the slow rule.
+
+It shares nothing with the patch: not the engine, not the batching, not the arithmetic. One forward pass over a prompt
+and its continuation says, for every position, which token a greedy engine must have chosen, which experts the routers
+chose, and what each edit did.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mote.patches import ModelLayout, Profile
+from tests.patches.slow_rule import Action, slow_rule
+
+
+class Expected(NamedTuple):
+    """What the reference says about one request.
+
+    ``logits`` [positions, vocabulary]; ``chosen`` [positions, layers, k], sorted; ``sums`` maps (layer, expert) to
+    [selected, entered, weight before, weight after].
+    """
+
+    logits: NDArray[np.float32]
+    chosen: NDArray[np.int64]
+    weights: NDArray[np.float64]
+    sums: dict[tuple[int, int], list[float]]
+
+    def counts(self, layout: ModelLayout, start: int, stop: int) -> NDArray[np.int32]:
+        counts = np.zeros((len(layout.layers), layout.experts), np.int32)
+        for position in range(start, stop):
+            for row in range(len(layout.layers)):
+                for expert, times in Counter(self.chosen[position, row].tolist()).items():
+                    counts[row, expert] += times
+        return counts
+
+
+class Reference:
+    """A Hugging Face model in float32, edited token by token."""
+
+    def __init__(self, folder: Path) -> None:
+        from transformers import AutoModelForCausalLM
+
+        self.layout = ModelLayout.from_config(folder)
+        load: Any = AutoModelForCausalLM.from_pretrained
+        # vLLM multiplies the layer's output by this factor, Hugging Face the weights.
+        self.scale = float(json.loads((folder / "config.json").read_text()).get("routed_scaling_factor") or 1.0)
+        self.model = load(folder, dtype=torch.float32, attn_implementation="eager").eval()
+
+    def run(self, tokens: list[int], prompt: int, profile: Profile) -> Expected:
+        """Run over ``tokens``, of which the first ``prompt`` are the prompt, under ``profile``."""
+        edits: dict[int, dict[int, Action]] = {}
+        for edit in profile.edits:
+            edits.setdefault(edit.layer, {})[edit.expert] = (edit.action, edit.factor)
+        sums: dict[tuple[int, int], list[float]] = {(e.layer, e.expert): [0.0] * 4 for e in profile.edits}
+        chosen: dict[int, list[list[int]]] = {}
+        weighed: dict[int, list[list[float]]] = {}
+        hooks = []
+        for number in self.layout.layers:
+            block = self.model.model.layers[number].mlp
+            router = getattr(block, "gate", None) or block.router
+
+            def rewrite(_module: Any, _args: Any, output: Any, layer: int = number) -> Any:
+                logits, weights, ids = output
+                new_weights, new_ids = weights.clone(), ids.clone()
+                chosen[layer], weighed[layer] = ids.tolist(), weights.tolist()
+                for position in range(len(ids)):
+                    if not applies(profile.tokens, position, prompt):
+                        continue
+                    before = dict(zip(ids[position].tolist(), weights[position].tolist(), strict=True))
+                    after = slow_rule(list(before.values()), list(before), edits.get(layer, {}))
+                    new_ids[position] = torch.tensor(list(after))
+                    new_weights[position] = torch.tensor(list(after.values()))
+                    for expert in edits.get(layer, {}):
+                        sums[layer, expert][0] += expert in before
+                        sums[layer, expert][1] += expert in after and expert not in before
+                        sums[layer, expert][2] += before.get(expert, 0.0)
+                        sums[layer, expert][3] += after.get(expert, 0.0)
+                return logits, new_weights, new_ids
+
+            hooks.append(router.register_forward_hook(rewrite))
+        try:
+            with torch.no_grad():
+                logits = self.model(torch.tensor([tokens]), use_cache=False).logits[0].float().numpy()
+        finally:
+            for hook in hooks:
+                hook.remove()
+        order = np.array([chosen[layer] for layer in self.layout.layers]).transpose(1, 0, 2)
+        weights = np.array([weighed[layer] for layer in self.layout.layers]).transpose(1, 0, 2)
+        return Expected(logits, order, weights, sums)
+
+
+def applies(phase: str, position: int, prompt: int) -> bool:
+    return phase == "all" or (phase == "prompt") == (position < prompt)
