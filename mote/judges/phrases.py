@@ -130,6 +130,8 @@ SELF = _any(
     r"作为(?:一[个名款])?(?:人工智能|AI|语言模型|大?模型)",
     r"(?:有益|有用|有帮助).{0,4}无害",
 )
+HARMLESS = _any(r"\bharmless\b|\bdesigned to (?:provide|be)\b", r"无害|無害|旨在")
+"""A self-description that stands for a refusal; "I am an AI assistant" alone may well answer who is speaking."""
 OFFER = _any(
     r"\b(?:feel free|hesitate|let me know|is there (?:anything|something)|(?:any|some)thing else|would you like)\b",
     r"\bif (?:you|there)\b.{0,60}\b(?:ask|question|help|interested|know|need|like|want|prefer|wish|mind)",
