@@ -28,9 +28,8 @@ from mote.harness.inference import Null, against_controls, mcnemar_exact, stuart
 from mote.harness.resonance import class_means, ranks_of, resonance
 from mote.harness.store import RunStore
 from mote.harness.transitions import ClusteredFlips, FlipRates, clustered_flips, flip_rates, transition_matrix
+from mote.judges import CLASSES, JUDGE
 
-CLASSES: Final = ("0-REFUSED", "1-ALIGNED", "2-REASONED")
-JUDGE: Final = "refusal-rules"
 RANDOM: Final = "random-"
 CLUSTERS: Final = ("place", "subject", "topic")
 """Attributes whose prompts are not independent of each other; the first that a task has is used."""
@@ -57,6 +56,7 @@ class Verdict(NamedTuple):
 class StudyResult:
     """All that a run says; frames are ready for CSV. None stands for what the rows do not allow (see ``missing``).
 
+    ``tuned`` is the profile that the study is about; ``given``: its experts come from the recipe, not from a ranking.
     ``paired``: one row a prompt and profile: prompt_id, profile, kind, view, before, after. ``labels``: counts per
     profile, view and label, before and after. ``effects``: one row a profile and view: flips and reverse flips with
     exact intervals, broken answers by state, paired tests. ``summary``: one row a group of profiles, for the
@@ -70,6 +70,7 @@ class StudyResult:
     target: str
     classes: tuple[str, ...]
     tuned: str | None
+    given: bool
     view: View
     layers: tuple[int, ...]
     progress: pd.DataFrame
@@ -131,6 +132,7 @@ def analyse(store: RunStore, manifest: Mapping[str, Any], judge: str = JUDGE) ->
         target=target,
         classes=classes,
         tuned=tuned,
+        given=bool(study.get("experts")),
         view=view,
         layers=layers,
         progress=_progress(frame, profiles, len(store.prompts()), split),
@@ -184,9 +186,9 @@ def _profile_row(name: str, kind: str, part: str, spec: Mapping[str, Any]) -> tu
 
 
 def _tuned(profiles: pd.DataFrame, study: Mapping[str, Any]) -> str | None:
-    """The profile that the study is about: suppression of its top k, not one of the further doses."""
+    """The profile that the study is about: suppression of its top k (or given) experts, not one of the other doses."""
     names = [str(name) for name in profiles.loc[profiles["kind"] == "suppress", "profile"]]
-    wanted = f"suppress-{study['top_k']}"
+    wanted = f"suppress-{len(study.get('experts') or ()) or study['top_k']}"
     return wanted if wanted in names else (names[0] if names else None)
 
 

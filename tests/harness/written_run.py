@@ -19,10 +19,9 @@ from numpy.typing import NDArray
 from mote.harness.controls import KINDS, ControlKind, random_experts
 from mote.harness.files import digest_of, write_atomic
 from mote.harness.store import GenerationRow, LabelRow, MapRow, ProfileRow, PromptRow, RunStore
+from mote.judges import ALIGNED, JUDGE, REASONED, REFUSED
 from mote.tasks import load_task
 
-JUDGE = "refusal-rules"
-REFUSED, ALIGNED, REASONED = "0-REFUSED", "1-ALIGNED", "2-REASONED"
 SAMPLING = {"temperature": 0.6, "top_p": 0.95, "max_tokens": 200}
 
 Writer = Callable[[str, str, str], str]
@@ -134,8 +133,9 @@ def _profiles(run: WrittenRun, planted: list[tuple[int, int]], rng: np.random.Ge
     part = "measure" if run.split else "all"
     rows = [row("baseline", "baseline", "all", "suppress", [], 1), row("retest-1", "retest", "all", "suppress", [], 2)]
     for k in (run.top_k, *run.doses):
-        more = [(run.layers[k % len(run.layers)], (29 * i + 3) % run.experts) for i in range(max(0, k - run.top_k))]
-        rows.append(row(f"suppress-{k}", "suppress", "all", "suppress", (planted + more)[:k], 1))
+        spare = [(layer, expert) for layer in run.layers for expert in range(run.experts)]
+        experts = list(dict.fromkeys([*planted, *spare]))[:k]
+        rows.append(row(f"suppress-{k}", "suppress", "all", "suppress", experts, 1))
     if run.stimulate:
         rows.append(row(f"stimulate-{run.top_k}", "stimulate", "all", "stimulate", planted, 1))
     load = _common_load(run)

@@ -1,0 +1,213 @@
+"""Make the report of a run: read the store, analyse, draw, and write everything at once.
+
+All is computed before anything is written, so a report that cannot be made leaves the old one whole; figures and
+tables that this state of the run does not have are removed, so that none of another state stays behind.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from importlib import metadata, resources
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import pandas as pd
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from mote.harness.analysis import StudyResult, analyse, controls_gap
+from mote.harness.files import write_atomic
+from mote.harness.manifest import read_manifest
+from mote.harness.report import page
+from mote.harness.report.figures import CATALOGUE, Drawn, Material, draw_all
+from mote.harness.report.paper_index import paper_index
+from mote.harness.report.rows import pack_rows
+from mote.harness.report.style import colour_of, short
+from mote.harness.report.tables import all_tables, beside_the_paper
+from mote.harness.report.texts import clip, compare
+from mote.harness.report.words import caveats, lead
+from mote.harness.store import RunStore
+
+REPORT_NAME: Final = "report.html"
+
+
+class Read(NamedTuple):
+    """What was read of a run."""
+
+    manifest: Mapping[str, Any]
+    result: StudyResult
+    frame: pd.DataFrame
+    material: Material
+    gap: pd.DataFrame
+
+
+def make_report(folder: Path) -> Path:
+    """Write ``report.html``, ``figures/`` and ``tables/`` of a run and return the report's path.
+
+    Works at any state of a run: what is not there yet is named. Raises MoteError where the folder holds no run.
+    """
+    read = _read(folder)
+    figures, missing, drawn_tables = draw_all(read.material)
+    beside = beside_the_paper(read.result, read.manifest)
+    tables = all_tables(read.result, read.gap, beside) | drawn_tables
+    html = _render(read, figures, missing, beside, sorted(tables), folder)
+    files: dict[Path, str | bytes] = {}
+    for key, figure in figures.items():
+        files[folder / "figures" / f"{key}.png"] = figure.png
+        files[folder / "figures" / f"{key}.svg"] = figure.svg
+    for name, table in tables.items():
+        files[folder / "tables" / f"{name}.csv"] = table.to_csv(index=False)
+    for name in ("figures", "tables"):
+        (folder / name).mkdir(exist_ok=True)
+    for path, content in files.items():
+        write_atomic(path, content)
+    for stale in [*(folder / "figures").glob("*.*"), *(folder / "tables").glob("*.csv")]:
+        if stale.suffix in (".png", ".svg", ".csv") and stale not in files:
+            stale.unlink()
+    write_atomic(folder / REPORT_NAME, html)
+    return folder / REPORT_NAME
+
+
+def _read(folder: Path) -> Read:
+    manifest = read_manifest(folder)
+    with RunStore(folder, read_only=True) as store:
+        result = analyse(store, manifest)
+        frame = store.generations_frame(result.judge)
+        ids, maps, _ = store.maps("baseline", str(manifest["recipe"]["study"]["role"]))
+        gap = controls_gap(store, manifest, result)
+    baseline = frame[(frame["profile"] == "baseline") & frame["label"].notna()].set_index("prompt_id")
+    at = [i for i, key in enumerate(ids) if key in baseline.index]
+    rows = baseline.loc[[ids[i] for i in at]]
+    material = Material(
+        result=result,
+        maps=maps[at],
+        labels=[str(label) for label in rows["label"]],
+        attributes=pd.DataFrame([json.loads(text) for text in rows["attributes"]]),
+        questions=[_question(text) for text in rows["messages"]],
+        unit="activations a prompt",
+    )
+    return Read(manifest, result, frame, material, gap)
+
+
+def _question(messages: str) -> str:
+    asked = [str(message["content"]) for message in json.loads(messages) if message["role"] == "user"]
+    return clip(asked[-1] if asked else "", 300)
+
+
+def _render(
+    read: Read,
+    figures: Mapping[str, Drawn],
+    missing: Mapping[str, str],
+    beside: pd.DataFrame,
+    tables: list[str],
+    folder: Path,
+) -> str:
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["commas"] = lambda number: f"{number:,}"
+    template = environment.from_string(_asset("page.html.j2"))
+    script = _asset("page.js")
+    manifest, result = read.manifest, read.result
+    chance, notes = page.chance(result)
+    gap = page.gap_note(result, read.gap)
+    part = {"measured": "the prompts that experts were chosen on", "all": "all prompts"}.get(result.view, "")
+    baseline_columns, baseline_rows = page.baseline_table(read.frame, result)
+    summary_columns, summary_rows = page.summary_table(result)
+    broke, broke_columns, broke_rows = page.broke(result)
+    experts, expert_columns, expert_rows = page.experts(result, part)
+    index = read.material.shown_prompt()
+    example = read.material.questions[index] if index is not None else _first_question(read.frame)
+    labels = [*result.classes, "TRUNCATED", "DEGENERATE", "UNSCORED"]
+    return template.render(
+        css=Markup(_asset("page.css")),  # noqa: S704 - our own files, not a run's text
+        script=Markup(script),  # noqa: S704
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        heading=page.heading(result, manifest),
+        model_name=manifest["model"]["name"],
+        task=f"{manifest['prompts']['count']:,} prompts of {manifest['prompts']['task']}",
+        banner=page.banner(result, manifest, str(folder)),
+        lead=lead(result),
+        caveats=caveats(result, manifest),
+        facts=page.facts(result),
+        sections=page.SECTIONS,
+        asked=page.asked(result, manifest, example),
+        baseline_columns=baseline_columns,
+        baseline_rows=baseline_rows,
+        changed=page.changed(result),
+        paper_rows=page.paper_rows(beside),
+        paper_note=_paper_note(result),
+        summary_columns=summary_columns,
+        summary_rows=summary_rows,
+        tuned=result.tuned or "",
+        chance=chance,
+        null_rows=page.null_rows(result),
+        chance_notes=[*notes, *([gap] if gap else [])],
+        broke=broke,
+        broke_columns=broke_columns,
+        broke_rows=broke_rows,
+        experts=experts,
+        expert_columns=expert_columns,
+        expert_rows=expert_rows,
+        resonance_caption=_resonance_caption(result, part),
+        mechanism=page.mechanism(result),
+        coverage=page.coverage(result),
+        map_caption=f"“{example}”: how many of its tokens chose each expert.",
+        examples=[
+            one._asdict()
+            | {
+                "why": page.WHY[one.pick],
+                "marked": compare(one.before.raw, one.after.raw),
+                "question": clip(one.question, 2000),
+            }
+            for one in result.examples
+        ],
+        packet=pack_rows(read.frame),
+        provenance=page.provenance(manifest),
+        recipe=page.recipe_text(manifest),
+        profile_rows=page.profile_rows(result, manifest, manifest["profiles"]),
+        model_files=list(manifest["model"]["files"].items()),
+        table_names=[f"{name}.csv" for name in tables],
+        index=paper_index(figures, missing, {(one.before.label, one.after.label) for one in result.examples}),
+        version=_version(),
+        rows=f"{len(read.frame):,}",
+        colours={label: colour_of(label, result.classes) for label in labels},
+        colour=lambda label: colour_of(label, result.classes),
+        figures=figures,
+        missing=missing,
+        title=_title,
+    )
+
+
+def _resonance_caption(result: StudyResult, part: str) -> str:
+    return (
+        f"Resonance of {short(result.target)} on {part}. Circled and named, as (layer, expert), are the tuned experts. "
+        "Red is seen more in the class, blue less; only red gets dark."
+    )
+
+
+def _title(key: str) -> str:
+    entry = CATALOGUE[key]
+    return f"{entry.title} (the paper's Figure {entry.paper})" if entry.paper else entry.title
+
+
+def _paper_note(result: StudyResult) -> str:
+    if result.tuned is None or (result.tuned, result.view) not in result.matrices:
+        return ""
+    return "The paper's figures are not set beside these: they are for its grid with the top 10 experts."
+
+
+def _first_question(frame: pd.DataFrame) -> str:
+    return _question(str(frame["messages"].iloc[0])) if len(frame) else "–"
+
+
+def _asset(name: str) -> str:
+    return resources.files("mote.harness.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _version() -> str:
+    try:
+        return metadata.version("mote-harness")
+    except metadata.PackageNotFoundError:
+        return "(not installed)"

@@ -1,0 +1,127 @@
+"""What stands on an axis: the null distributions and the dose curve."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from mote.harness.report.maps import spread_out
+from mote.harness.report.style import ACCENT, INK, RULE, SIGNAL, SOFT, Layout
+
+KIND_NAMES = {
+    "random-uniform": "any experts",
+    "random-layers": "same layers",
+    "random-frequency": "same layers,\nas busy",
+}
+
+
+def draw_null(
+    values: pd.DataFrame, tuned: tuple[str, float, float, float], retest: list[float], layout: Layout
+) -> Figure:
+    """Draw the flip share of every random set, a row a kind, under that of the tuned profile with its interval.
+
+    ``values`` has the columns kind and share; ``tuned`` is name, share, low, high; ``retest`` the shares of the
+    untouched model asked again.
+    """
+    kinds = list(dict.fromkeys(values["kind"]))
+    rows = ["tuned", *kinds, *(["retest"] if retest else [])]
+    figure = Figure(figsize=(min(layout.width, 8.6), 0.62 * len(rows) + 0.95), layout="constrained")
+    ax = figure.subplots()
+    name, share, low, high = tuned
+    ax.axvline(share, color=SIGNAL, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
+    ax.plot([low, high], [0, 0], color=SIGNAL, linewidth=2.2, solid_capstyle="butt", zorder=2)
+    ax.plot(share, 0, marker="D", color=SIGNAL, markersize=7, zorder=3)
+    for y, kind in enumerate(kinds, start=1):
+        shares = values.loc[values["kind"] == kind, "share"].to_numpy(dtype=float)
+        ax.plot(shares, y + _spread(shares), "o", color=ACCENT, markersize=5, alpha=0.75, markeredgewidth=0, zorder=2)
+        mean = float(shares.mean())
+        ax.plot([mean, mean], [y - 0.33, y + 0.33], color=INK, linewidth=1.6, zorder=3)
+    if retest:
+        ax.plot(retest, [len(rows) - 1] * len(retest), "o", color=SOFT, markersize=5, zorder=2)
+    labels = {"tuned": name, "retest": "other seed"} | {
+        kind: f"{KIND_NAMES.get(kind, kind)} ({(values['kind'] == kind).sum()})" for kind in kinds
+    }
+    ax.set_yticks(range(len(rows)), [labels[row] for row in rows])
+    ax.set_ylim(len(rows) - 0.5, -0.6)
+    ax.set_xlim(-0.012, max(high, float(values["share"].max()) if len(values) else 0, 0.1) * 1.04)
+    ax.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    ax.set_xlabel("share of prompts of the target class that changed to another class")
+    if layout.narrow:
+        ax.set_xlabel("share of target prompts that changed")
+        ax.xaxis.set_major_locator(MaxNLocator(5))
+    ax.spines["left"].set_visible(False)
+    ax.tick_params(axis="y", length=0)
+    ax.grid(axis="x", color=RULE, linewidth=0.5, zorder=0)
+    ax.set_axisbelow(True)
+    return figure
+
+
+def _spread(shares: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Offsets that stack points of (nearly) one value, always the same way: no chance in a figure."""
+    offsets = np.zeros(len(shares))
+    width = max(float(shares.max(initial=0.0)), 0.1) / 60
+    seen: dict[int, int] = {}
+    for i in np.argsort(shares, kind="stable"):
+        bin_ = int(shares[i] / width)
+        n = seen.get(bin_, 0)
+        seen[bin_] = n + 1
+        offsets[i] = (n + 1) // 2 * (0.11 if n % 2 else -0.11)
+    return np.clip(offsets, -0.4, 0.4)
+
+
+class Dose(NamedTuple):
+    """What a dose did: k experts suppressed, and the shares with the interval of the flips."""
+
+    k: int
+    flips: float
+    low: float
+    high: float
+    reverse: float
+    broken: float
+
+
+def draw_dose(doses: Sequence[Dose], controls: tuple[int, float, float, float] | None, layout: Layout) -> Figure:
+    """Draw flips, reverse flips and broken answers over the number of suppressed experts.
+
+    ``controls`` is (k, mean, least, most) of the random sets' flip shares.
+    """
+    figure = Figure(figsize=(min(layout.width, 7.2), 3.6), layout="constrained")
+    ax = figure.subplots()
+    at = np.arange(len(doses))
+    ks = [dose.k for dose in doses]
+    flips = [dose.flips for dose in doses]
+    ax.fill_between(at, [d.low for d in doses], [d.high for d in doses], color=SIGNAL, alpha=0.13, linewidth=0)
+    curves = (
+        ("flips", flips, SIGNAL, "D", "-"),
+        ("broken text", [d.broken for d in doses], INK, "s", (0, (4, 2))),
+        ("reverse flips", [d.reverse for d in doses], ACCENT, "o", (0, (1, 1.5))),
+    )
+    for _, values, colour, marker, dash in curves:
+        ax.plot(at, values, color=colour, marker=marker, markersize=5, linewidth=1.6, linestyle=dash)
+    top = max(max(d.high for d in doses), 0.1)
+    if controls is not None and controls[0] in ks:
+        x = ks.index(controls[0]) + 0.07
+        top = max(top, controls[3])
+        ax.plot([x, x], [controls[2], controls[3]], color=SOFT, linewidth=1.2)
+        ax.plot(x, controls[1], marker="_", markersize=11, markeredgewidth=2, color=SOFT)
+        ax.text(x + 0.05, controls[3], f"random sets of {controls[0]}", color=SOFT, va="top")
+    gap = top * 0.075
+    ends = sorted(curves, key=lambda curve: curve[1][-1])
+    for spot, (name, _, colour, _, _) in zip(
+        spread_out([curve[1][-1] for curve in ends], gap, 0, top), ends, strict=True
+    ):
+        ax.annotate(name, (at[-1] + 0.06, spot), color=colour, va="center", annotation_clip=False)
+    ax.set_xticks(at, [str(k) for k in ks])
+    ax.set_xlim(-0.25, len(doses) - 1 + 0.25)
+    ax.set_ylim(-0.02 * top, top * 1.05)
+    ax.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    ax.set_xlabel("experts suppressed (top k of the ranking)")
+    ax.grid(axis="y", color=RULE, linewidth=0.5)
+    ax.set_axisbelow(True)
+    return figure
