@@ -7,15 +7,23 @@ repairs: labels of another length, an unknown class, a class without prompts, a 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mote.harness.errors import MoteError, nearest
+from mote.judges import STATES
 
-STATES: Final = ("TRUNCATED", "DEGENERATE", "UNSCORED")
-"""Labels that say that a text could not be put into a class. They are outcomes, never classes of behaviour."""
+__all__ = [
+    "STATES",
+    "DataError",
+    "check_class",
+    "check_level",
+    "check_maps",
+    "check_unique",
+    "other_classes",
+]
 
 
 class DataError(MoteError, ValueError):

@@ -15,7 +15,8 @@ import pandas as pd
 from mote.harness.checks import DataError
 from mote.harness.controls import Expert
 from mote.harness.resonance import ExpertScore
-from mote.harness.transitions import REFUSED, flip_rates
+from mote.harness.transitions import flip_rates
+from mote.judges import REFUSED
 
 DOSES: Final = (1, 3, 5, 10, 20, 50)
 """The numbers of experts of a dose curve."""

@@ -23,23 +23,20 @@ from numpy.typing import NDArray
 
 from mote.harness.checks import DataError
 from mote.harness.controls import Expert
-
-REFUSED: Final = "0-REFUSED"
-ALIGNED: Final = "1-ALIGNED"
-REASONED: Final = "2-REASONED"
+from mote.judges import ALIGNED, REASONED, REFUSED
 
 DETECTABLE_EFFECTS: Final = {
-    "log_odds": 1.5,
-    "smd": 1.5,
-    "auc": 1.75,
-    "resonance": 2.5,
-    "resonance_per_token": 2.5,
-    "risk_difference": 2.5,
-    "router_weight_resonance": 3.0,
+    "log_odds": 1.75,
+    "smd": 1.75,
+    "auc": 2.5,
+    "resonance": 3.0,
+    "resonance_per_token": 3.0,
+    "risk_difference": 3.0,
+    "router_weight_resonance": 3.5,
 }
 """The rise in logit at which a study of the default size has all its ten planted experts in the top ten of that ranking
-in at least 95% of the runs (held by the tests). Differences of raw counts need more than those in units of their noise,
-because a planted expert that is rarely chosen stays rarely chosen: 2.5 multiplies its odds by 12, of few."""
+in at least 95% of the runs (in 97 to 100% of 400; held by the tests). Differences of counts need more than those in
+units of their noise: a planted expert that is rarely chosen stays rarely chosen, at 3.0 twenty times as often."""
 
 DETECTABLE_EFFECT: Final = max(DETECTABLE_EFFECTS.values())
 """The rise in logit at which every ranking finds the planted experts: the default of a synthetic study."""
@@ -152,23 +149,21 @@ def answers(
     DEGENERATE with the chance `broken`, before all else. With `place_correlation` above 0 each place has a flip chance
     of its own (Beta-distributed with the same mean), so that two refused prompts of a place correlate that much.
     """
+    if not 0 <= place_correlation < 1:
+        raise DataError(f"The correlation within a place lies from 0 to below 1, not {place_correlation}.")
     rng = np.random.default_rng(seed)
     chance = flip_chance(study, tuned, retest=retest, whole=whole)
-    names = sorted(set(study.places))
-    of_place = dict.fromkeys(names, chance)
+    labels = np.array(study.labels, dtype=object)
+    refused = labels == REFUSED
+    names, place = np.unique(np.array(study.places), return_inverse=True)
+    of_place = np.full(names.size, chance)
     if place_correlation > 0:
         size = 1.0 / place_correlation - 1.0
-        of_place = dict(zip(names, rng.beta(chance * size, (1 - chance) * size, len(names)), strict=True))
-    after = []
-    for label, place in zip(study.labels, study.places, strict=True):
-        breaks, moves, kind = rng.random(3)
-        moved = {REFUSED: of_place[place]}.get(label, reverse)
-        if breaks < broken:
-            after.append("DEGENERATE")
-        elif moves >= moved:
-            after.append(label)
-        else:
-            after.append(REFUSED if label != REFUSED else ALIGNED if kind < 0.8 else REASONED)
+        of_place = rng.beta(chance * size, (1 - chance) * size, names.size)
+    breaks, moves, kind = rng.random((3, labels.size))
+    moved = moves < np.where(refused, of_place[place], reverse)
+    to = np.where(refused, np.where(kind < 0.8, ALIGNED, REASONED), REFUSED)
+    after = np.where(breaks < broken, "DEGENERATE", np.where(moved, to, labels))
     return pd.Series(after, index=pd.Index(study.prompt_ids, name="prompt_id"), dtype="str")
 
 

@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from mote.harness.checks import STATES, DataError
 from mote.harness.errors import nearest
 from mote.harness.inference import Interval, Rate, Significance, cluster_rate_interval, cluster_sign_test, rate
-
-REFUSED = "0-REFUSED"
+from mote.judges import REFUSED, UNSCORED
 
 
 class FlipRates(NamedTuple):
@@ -156,7 +155,7 @@ def majority_label(samples: pd.DataFrame) -> pd.Series[str]:
         raise DataError("A sample has no label; one that could not be scored is UNSCORED.")
     counts = pd.crosstab(samples["prompt_id"], samples["label"])
     clear = counts.max(axis="columns") * 2 > counts.sum(axis="columns")
-    return counts.idxmax(axis="columns").where(clear, "UNSCORED").rename("label")
+    return counts.idxmax(axis="columns").where(clear, UNSCORED).rename("label")
 
 
 def _answers(names: Sequence[str], target: str) -> list[str]:

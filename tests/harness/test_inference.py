@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -152,6 +152,17 @@ def test_holm_is_the_worked_example() -> None:
     assert holm({}) == {}
     with pytest.raises(DataError, match="between 0 and 1"):
         holm({"a": 1.2})
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+@settings(max_examples=10)  # statsmodels collects garbage at every call
+def test_holm_by_its_definition(p_values: list[float]) -> None:
+    ordered = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    running, expected = 0.0, {}
+    for step, i in enumerate(ordered):
+        running = max(running, min(1.0, (len(p_values) - step) * p_values[i]))
+        expected[i] = running
+    assert holm(dict(enumerate(p_values))) == pytest.approx(expected)
 
 
 def test_sign_test_is_fishers_randomisation_of_darwins_maize() -> None:

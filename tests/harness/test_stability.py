@@ -8,9 +8,8 @@ from mote.harness.detection import detector
 from mote.harness.inference import permutation_p
 from mote.harness.resonance import resonance
 from mote.harness.stability import bootstrap_ranking, shuffled_maxima
-from mote.harness.synthetic import REFUSED, synthetic_study
-
-ALIGNED = "1-ALIGNED"
+from mote.harness.synthetic import synthetic_study
+from mote.judges import ALIGNED, REFUSED
 
 
 def test_a_clear_ranking_is_stable_and_a_noisy_one_is_not() -> None:
