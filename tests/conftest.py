@@ -36,7 +36,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
 
 @pytest.fixture(scope="session")
 def engines() -> Iterator[Engines]:
-    """``engines(folder, **options)``: an ``LLM`` for token ids, here, eager, float32, kept for the session."""
+    """``engines(folder, **options)``: an ``LLM`` in this process, eager, float32, kept for the session."""
     running: dict[str, Any] = {}
 
     def engine(folder: Path, **options: Any) -> Any:
@@ -45,7 +45,6 @@ def engines() -> Iterator[Engines]:
         key = repr((folder, sorted(options.items())))
         if key not in running:
             settings: dict[str, Any] = {
-                "skip_tokenizer_init": True,
                 "enforce_eager": True,
                 "dtype": "float32",
                 "max_model_len": 256,

@@ -94,6 +94,23 @@ FAMILIES: dict[str, Callable[..., Any]] = {
 }
 
 
+CHAT_TEMPLATE = "{% for message in messages %}{{ message.content }} {% endfor %}"
+
+
+def make_tokenizer(folder: Path) -> None:
+    """Write a tokenizer whose words are ``w0`` to ``w255``, one token each, with a chat template of bare contents."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = {f"w{number}": number for number in range(VOCABULARY)}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="w0"))  # noqa: S106
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    build: Any = PreTrainedTokenizerFast
+    fast = build(tokenizer_object=tokenizer, unk_token="w0", eos_token="w255")  # noqa: S106
+    fast.chat_template = CHAT_TEMPLATE
+    fast.save_pretrained(folder)
+
+
 def make_model(family: str, folder: Path, seed: int = 0, **over: Any) -> Path:
     """Write a random checkpoint of ``family`` to ``folder`` and return it; ``over`` replaces configuration values."""
     torch.manual_seed(seed)
@@ -105,4 +122,5 @@ def make_model(family: str, folder: Path, seed: int = 0, **over: Any) -> Path:
             if name.endswith(("gate.weight", "router.weight")):
                 parameter.mul_(2.0)
     model.save_pretrained(folder)
+    make_tokenizer(folder)
     return folder

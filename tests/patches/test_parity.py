@@ -29,7 +29,7 @@ def test_parity(family: str, checkpoints: Callable[..., Path], engines: Engines)
     folder = checkpoints(family.split()[0], **FAMILIES[family])
     llm, reference = engines(folder), Reference(folder)
     asks = []
-    for seed in range(9):
+    for seed in range(12):
         profile = [None, EMPTY_PROFILE][seed] if seed < 2 else random_profile(reference.layout, seed)
         capture = "prompt" if seed % 2 else None
         asks.append(Ask(random_prompt(seed, 5 + 7 * (seed % 5)), profile, capture if profile else None))

