@@ -5,8 +5,9 @@ and after is a 2 x 2 table O of (target, other); with M[truth, said] the judge's
 labelled a sample, O = M' T M, and so the true table is T = inv(M') O inv(M). For one share this is the estimator of
 Rogan & Gladen, Am. J. Epidemiol. 107 (1978) 71; for pairs, Greenland & Kleinbaum, Int. J. Epidemiol. 12 (1983) 93.
 
-It assumes that the judge errs in the same way before and after, and independently given the true classes. An edit that
-changes how answers sound can break the first assumption: compare the audit of tuned answers with that of others.
+An answer that is broken afterwards (cut off, degenerate) stays in the denominator, as in the raw rates, and is taken to
+be known without error. The judge is assumed to err in the same way before and after, and independently given the true
+classes; an edit that changes how answers sound can break that: compare its audit of tuned answers with the others'.
 
 Intervals carry both uncertainties, of the table (bootstrap over prompts) and of the judge's error (posterior draws
 under Jeffreys' prior, from the sample's effective size), as Lang & Reiczigel, Prev. Vet. Med. 113 (2014) 13, advise.
@@ -118,20 +119,25 @@ def corrected_flips(
     audited: Audit,
     clusters: Sequence[Hashable] | None = None,
     *,
+    broken: ArrayLike | None = None,
     level: float = 0.95,
     draws: int = DRAWS,
     seed: int = 0,
 ) -> CorrectedFlips:
     """Return flip rates as observed and corrected; ``before`` and ``after`` are true where the judge said target.
 
+    ``broken`` is true where the answer afterwards has no class; ``after`` is not looked at there. Every prompt needs a
+    class before.
+
     Raises CorrectionError for a judge that is hardly better than chance, and for labels that don't pair.
     """
     first, second = np.asarray(before, dtype=bool).ravel(), np.asarray(after, dtype=bool).ravel()
-    if first.size != second.size or not first.size:
+    lost = np.zeros(first.size, dtype=bool) if broken is None else np.asarray(broken, dtype=bool).ravel()
+    if not first.size == second.size == lost.size or not first.size:
         raise CorrectionError(f"{first.size} labels before and {second.size} after don't pair.")
     if not audited.sensitivity + audited.specificity - 1 > _LEAST_SKILL:
         raise CorrectionError(_unskilled(audited.sensitivity, audited.specificity))
-    tables = _tables(first, second, clusters)
+    tables = _tables(first, np.where(lost, 2, ~second), clusters)
     whole = tables.sum(axis=0)
     rng = np.random.default_rng(seed)
     units = len(tables)
@@ -168,25 +174,27 @@ def _posterior(audited: Audit, rng: np.random.Generator, draws: int) -> tuple[ND
 
 
 def _true_tables(observed: NDArray[np.float64], error: NDArray[np.float64]) -> NDArray[np.float64]:
-    """T = inv(M') O inv(M) for each draw; nan where the drawn judge has no skill."""
+    """T = inv(M') O inv(M) for each draw, what is broken as it is; nan where the drawn judge has no skill."""
     skill = error[:, 0, 0] + error[:, 1, 1] - 1
     usable = skill > _LEAST_SKILL
     safe = np.where(usable[:, None, None], error, np.eye(2))
     inverse = np.linalg.inv(safe)
-    tables: NDArray[np.float64] = np.swapaxes(inverse, 1, 2) @ observed @ inverse
+    columns = np.zeros((len(inverse), 3, 3))
+    columns[:, :2, :2], columns[:, 2, 2] = inverse, 1.0
+    tables: NDArray[np.float64] = np.swapaxes(inverse, 1, 2) @ observed @ columns
     tables[~usable] = np.nan
     return tables
 
 
 def _tables(
-    before: NDArray[np.bool_], after: NDArray[np.bool_], clusters: Sequence[Hashable] | None
+    before: NDArray[np.bool_], after: NDArray[np.int_], clusters: Sequence[Hashable] | None
 ) -> NDArray[np.float64]:
-    """Counts [clusters, before, after] with the target first; without clusters each pair is one."""
+    """Counts [clusters, 2 before, 3 after]: target, other, and broken; without clusters each pair is one."""
     if clusters is not None and len(clusters) != before.size:
         raise CorrectionError(f"there are {before.size} pairs but {len(clusters)} clusters; give one cluster a pair.")
     units = np.arange(before.size) if clusters is None else pd.factorize(pd.Series(list(clusters), dtype=object))[0]
-    tables = np.zeros((int(units.max()) + 1, 2, 2))
-    np.add.at(tables, (units, (~before).astype(int), (~after).astype(int)), 1)
+    tables = np.zeros((int(units.max()) + 1, 2, 3))
+    np.add.at(tables, (units, (~before).astype(int), after), 1)
     return tables
 
 
@@ -206,7 +214,7 @@ def _corrected(
 
 
 def _share(tables: NDArray[np.float64], row: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """The share of the row's other column, cut to 0 to 1, and whether it was cut; nan where nothing is in the row."""
+    """The share of the other class after, cut to 0 to 1, and whether it was cut; nan where nothing is in the row."""
     part, total = tables[:, row, 1 - row], tables[:, row].sum(axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         share = np.where(total > 1e-9, part / total, np.nan)

@@ -222,3 +222,19 @@ def test_a_judge_without_skill_is_refused_and_one_without_data_is_unknown() -> N
     assert (found.flips.low, found.flips.high) == (0.0, 1.0)
     vague = corrected_flips([True, False] * 20, [True, True] * 20, exact(0.75, 0.6, 0.5, 4))
     assert (vague.flips.low, vague.flips.high) == (0.0, 1.0)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.floats(0.75, 1), st.floats(0.75, 1), st.lists(st.integers(10, 200), min_size=6, max_size=6))
+def test_broken_answers_stay_in_the_denominator(sensitivity: float, specificity: float, cells: list[int]) -> None:
+    truth = np.array(cells, dtype=float).reshape(2, 3)
+    error = np.array([[sensitivity, 1 - sensitivity], [1 - specificity, specificity]])
+    columns = np.eye(3)
+    columns[:2, :2] = error
+    seen = np.rint(error.T @ truth @ columns * 50).astype(int).ravel()
+    before = np.repeat([True] * 3 + [False] * 3, seen)
+    after, broken = np.repeat([True, False, True] * 2, seen), np.repeat([False, False, True] * 2, seen)
+    found = corrected_flips(before, after, exact(sensitivity, specificity, 0.4, 1e6), broken=broken, draws=50)
+    assert found.flips.raw == pytest.approx(seen[1] / seen[:3].sum())
+    assert found.flips.corrected == pytest.approx(truth[0, 1] / truth[0].sum(), abs=0.01)
+    assert found.reverse.corrected == pytest.approx(truth[1, 0] / truth[1].sum(), abs=0.01)
