@@ -85,7 +85,7 @@ def bootstrap_ranking(
         scores = np.stack([_again(detector, maps, labels, counted, times) for times in picks])
     units = min(_units(ours, clusters), _units(others, clusters))
     bounds = expanded_quantiles(max(units, 2), level)
-    ranks = np.stack([ranks_of(draw) for draw in scores]).astype(np.int32)
+    ranks = np.stack([ranks_of(draw).astype(np.int32) for draw in scores])
     # Ties at the cut count by rank: an expert that shares the k-th rank is in the top k.
     rank = ranks_of(score)
     top = rank <= k

@@ -33,6 +33,7 @@ def routing(tokens: int, layers: int = 2, experts: int = 5, top_k: int = 2, seed
 
 
 @given(st.integers(1, 12), st.integers(1, 15), st.integers(0, 99))
+@settings(deadline=None)
 def test_a_map_counts_choices(tokens: int, last: int, seed: int) -> None:
     chosen = routing(tokens, seed=seed)
     plain = np.zeros((2, 5), dtype=int)
@@ -107,6 +108,7 @@ labelled_maps = st.integers(2, 15).flatmap(
 
 
 @given(labelled_maps)
+@settings(deadline=None)
 def test_streamed_means_and_variances_are_numpys(data: tuple[NDArray[np.int32], list[str]]) -> None:
     maps, labels = data
     adder = MapAccumulator(2, 3)
@@ -122,7 +124,7 @@ def test_streamed_means_and_variances_are_numpys(data: tuple[NDArray[np.int32], 
 
 
 @given(labelled_maps, st.integers(0, 15), st.integers(0, 99))
-@settings(max_examples=50)
+@settings(deadline=None, max_examples=50)
 def test_merging_in_any_order_is_exact(data: tuple[NDArray[np.int32], list[str]], cut: int, seed: int) -> None:
     maps, labels = data
     whole, first, second = (MapAccumulator(2, 3) for _ in range(3))

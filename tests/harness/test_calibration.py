@@ -107,7 +107,7 @@ class TestNull:
         for _ in range(REPETITIONS):
             tuned = [idle[i] for i in rng.choice(len(idle), 4, replace=False)]
             sets = [tuned, *random_experts("layers", tuned, study.maps.mean(axis=0), study.layers, 19, rng)]
-            # Planted experts may be drawn as controls: that is noise in the null, so it is left in only by accident.
+            # Here all sets do nothing: planted experts that were drawn as controls are taken out.
             sets = [[e for e in one if e not in study.planted] for one in sets]
             effects = [
                 (answers(study, one, int(rng.integers(2**31)), retest=0.2).to_numpy()[refused] != REFUSED).mean()

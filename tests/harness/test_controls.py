@@ -6,7 +6,7 @@ from typing import cast
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -24,6 +24,7 @@ TUNED: list[Expert] = [(1, 3), (1, 5), (4, 0), (4, 11)]
     st.sets(st.tuples(st.sampled_from(LAYERS), st.integers(0, EXPERTS - 1)), min_size=1, max_size=6),
     st.integers(0, 10_000),
 )
+@settings(deadline=None)
 def test_every_set_is_a_fair_match(kind: str, experts: set[Expert], seed: int) -> None:
     tuned = sorted(experts)
     for drawn in random_experts(cast(ControlKind, kind), tuned, FREQUENCY, LAYERS, 5, seed):

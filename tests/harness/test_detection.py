@@ -43,7 +43,7 @@ seeds = st.integers(0, 10_000)
 
 
 @given(seeds)
-@settings(max_examples=30)
+@settings(deadline=None, max_examples=30)
 def test_risk_difference_is_that_of_the_single_tokens(seed: int) -> None:
     chosen, maps, labels, tokens = routed(seed)
     found = risk_difference(contrast(maps, labels, REFUSED, tokens))
@@ -57,7 +57,7 @@ def test_risk_difference_is_that_of_the_single_tokens(seed: int) -> None:
 
 
 @given(seeds)
-@settings(max_examples=30)
+@settings(deadline=None, max_examples=30)
 def test_log_odds_is_the_formula_of_monroe_et_al(seed: int) -> None:
     _, maps, labels, tokens = routed(seed)
     found = log_odds(contrast(maps, labels, REFUSED, tokens), prior=3.0)
@@ -90,7 +90,7 @@ def test_log_odds_shrinks_what_is_rarely_seen() -> None:
 
 
 @given(seeds)
-@settings(max_examples=30)
+@settings(deadline=None, max_examples=30)
 def test_smd_is_statsmodels_without_its_small_sample_factor(seed: int) -> None:
     _, maps, labels, tokens = routed(seed)
     found = standardised_mean_difference(contrast(maps, labels, REFUSED, tokens), floor=1e-6)
@@ -125,7 +125,7 @@ def test_smd_does_not_let_an_expert_win_by_having_no_spread() -> None:
 
 
 @given(seeds)
-@settings(max_examples=30)
+@settings(deadline=None, max_examples=30)
 def test_auc_is_sklearns(seed: int) -> None:
     _, maps, labels, _ = routed(seed)
     found = auc(maps, labels, REFUSED)

@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mote.harness.checks import DataError
@@ -42,6 +42,7 @@ def test_keeps_a_pair_of_which_each_is_enough_alone() -> None:
     st.lists(st.integers(0, 5), min_size=1, max_size=7).filter(lambda weights: sum(weights) > 0),
     st.sampled_from([0.5, 0.8, 1.0]),
 )
+@settings(deadline=None)
 def test_additive_effects_are_pruned_from_the_least(weights: list[int], keep: float) -> None:
     experts = [(0, i) for i in range(len(weights))]
     state, measured = prune(experts, lambda profile: float(sum(weights[e] for _, e in profile)), keep)

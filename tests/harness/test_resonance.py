@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
@@ -34,6 +34,7 @@ def test_a_table_worked_by_hand() -> None:
 
 
 @given(maps_and_labels)
+@settings(deadline=None)
 def test_agrees_with_plain_loops(data: tuple[NDArray[np.int32], list[str]]) -> None:
     maps, labels = data
     found = resonance(maps, labels, REFUSED)
@@ -45,6 +46,7 @@ def test_agrees_with_plain_loops(data: tuple[NDArray[np.int32], list[str]]) -> N
 
 
 @given(maps_and_labels, st.integers(0, 99))
+@settings(deadline=None)
 def test_the_order_of_prompts_does_not_matter(data: tuple[NDArray[np.int32], list[str]], seed: int) -> None:
     maps, labels = data
     order = np.random.default_rng(seed).permutation(len(labels))
@@ -120,6 +122,7 @@ def test_rounding_does_not_break_a_tie() -> None:
 
 
 @given(hnp.arrays(np.int64, (3, 5), elements=st.integers(1, 6)), st.integers(1, 15))
+@settings(deadline=None)
 def test_top_k_is_the_sorted_list(ranking: NDArray[np.int64], k: int) -> None:
     plain = sorted((-int(ranking[row, e]), row, e) for row in range(3) for e in range(5))[:k]
     assert [(e.layer, e.expert) for e in distinctive_experts(ranking, k, range(3))] == [(r, e) for _, r, e in plain]

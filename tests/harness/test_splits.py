@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mote.harness.checks import DataError
@@ -20,6 +20,7 @@ def ids(n: int) -> list[str]:
 
 
 @given(labelled, st.integers(0, 1000))
+@settings(deadline=None)
 def test_halves_are_even_in_every_label_and_share_nothing(labels: list[str], seed: int) -> None:
     names = ids(len(labels))
     of = dict(zip(names, labels, strict=True))
@@ -32,6 +33,7 @@ def test_halves_are_even_in_every_label_and_share_nothing(labels: list[str], see
 
 
 @given(labelled, st.integers(0, 1000), st.integers(2, 6))
+@settings(deadline=None)
 def test_folds_measure_each_prompt_once(labels: list[str], seed: int, folds: int) -> None:
     names = ids(len(labels))
     if folds > len(names):
@@ -45,6 +47,7 @@ def test_folds_measure_each_prompt_once(labels: list[str], seed: int, folds: int
 
 
 @given(labelled, st.integers(0, 1000))
+@settings(deadline=None)
 def test_the_order_of_prompts_does_not_matter(labels: list[str], seed: int) -> None:
     names = ids(len(labels))
     forward = stratified_half(names, labels, seed)
@@ -83,6 +86,7 @@ def test_hold_out_a_place_never_seen_in_selection() -> None:
 
 
 @given(st.integers(0, 200))
+@settings(deadline=None)
 def test_grouped_halves_share_no_group_and_both_have_the_rare_class(seed: int) -> None:
     places = [place for place in "ABCDEFGH" for _ in range(10)]
     # Refusals occur in four of the eight places only, as on the grid: both sides need some to measure anything.
@@ -95,6 +99,15 @@ def test_grouped_halves_share_no_group_and_both_have_the_rare_class(seed: int) -
     assert len(split.select) == len(split.measure) == 40
     refused = [sum(of[name][1] == "0-REFUSED" for name in side) for side in split]
     assert refused == [10, 10]
+
+
+def test_grouped_halves_even_out_the_labels_before_the_sizes() -> None:
+    # By size alone the forty aligned prompts of A would face both of the places that refuse.
+    places = ["A"] * 40 + ["B"] * 10 + ["C"] * 10 + ["D"] * 10
+    labels = ["1-ALIGNED"] * 40 + ["0-REFUSED"] * 20 + ["1-ALIGNED"] * 10
+    names = ids(70)
+    split = grouped_half(names, places, labels, 0)
+    assert [sum(labels[int(name[1:])] == "0-REFUSED" for name in side) for side in split] == [10, 10]
 
 
 def test_grouped_half_depends_on_the_seed_and_needs_two_groups() -> None:

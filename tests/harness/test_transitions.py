@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -30,6 +30,7 @@ def matrix_of(moves: dict[tuple[str, str], int]) -> pd.DataFrame:
 
 
 @given(pairs)
+@settings(deadline=None)
 def test_counts_are_those_of_a_plain_loop_and_of_crosstab(moves: list[tuple[str, str]]) -> None:
     before, after = series([b for b, _ in moves]), series([a for _, a in moves])
     found = transition_matrix(before, after, CLASSES)
@@ -43,6 +44,7 @@ def test_counts_are_those_of_a_plain_loop_and_of_crosstab(moves: list[tuple[str,
 
 
 @given(pairs, st.integers(0, 9))
+@settings(deadline=None)
 def test_pairs_by_prompt_not_by_place(moves: list[tuple[str, str]], seed: int) -> None:
     before, after = series([b for b, _ in moves]), series([a for _, a in moves])
     shuffled = after.iloc[np.random.default_rng(seed).permutation(len(moves))]
@@ -52,6 +54,7 @@ def test_pairs_by_prompt_not_by_place(moves: list[tuple[str, str]], seed: int) -
 
 
 @given(pairs)
+@settings(deadline=None)
 def test_rates_share_out_every_prompt(moves: list[tuple[str, str]]) -> None:
     rates = flip_rates(transition_matrix(series([b for b, _ in moves]), series([a for _, a in moves]), CLASSES))
     assert rates.flips.hits == sum(b == REFUSED and a in (ALIGNED, REASONED) for b, a in moves)
@@ -127,6 +130,7 @@ def test_several_samples_are_pairs_with_the_prompt_as_cluster() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from(LABELS), st.sampled_from(LABELS)), min_size=1, max_size=14))
+@settings(deadline=None)
 def test_a_cluster_for_each_prompt_gives_the_plain_rates_and_mcnemar(moves: list[tuple[str, str]]) -> None:
     before, after = series([b for b, _ in moves]), series([a for _, a in moves])
     plain = flip_rates(transition_matrix(before, after, CLASSES))
