@@ -74,13 +74,14 @@ def check_options(recipe: Recipe, path: str) -> EngineArgs:
         raise MoteError(
             f'no vLLM here ({error}): pip install "mote-harness[vllm]" for a GPU, or `make .venv` for a CPU.'
         ) from None
-    options = recipe.model.options
+    options = dict(recipe.model.options)
     known = {field.name for field in dataclasses.fields(EngineArgs)}
     for name in options:
         if name in _RESERVED:
             raise MoteError(f"model.options.{name} is set by the recipe's {_RESERVED[name]}.")
         if name not in known:
             raise MoteError(f"model.options.{name} is not an option of vLLM's engine.{nearest(name, known)}")
+    options = {**_for_this_platform(options), **options}
     try:
         arguments = EngineArgs(model=path, seed=recipe.sampling.seed, **options)
         arguments.create_engine_config()
@@ -88,6 +89,21 @@ def check_options(recipe: Recipe, path: str) -> EngineArgs:
     except (ValueError, TypeError, OSError) as error:
         raise MoteError(f"vLLM does not take model.options {options}: {_last_line(error)}") from None
     return arguments
+
+
+def _for_this_platform(options: Mapping[str, Any]) -> dict[str, Any]:
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cpu():
+        return {}
+    # vLLM 0.32 takes back the noise that a seeded request drew in an unfinished chunk of its prompt by the generator's
+    # offset, which CPU generators do not have: RuntimeError "CPU Generator does not use offset".
+    if options.get("enable_chunked_prefill"):
+        raise MoteError(
+            "model.options.enable_chunked_prefill: vLLM on a CPU can't cut the prompts of requests that have a seed of"
+            " their own, as every request here has; leave it out."
+        )
+    return {"enable_chunked_prefill": False}
 
 
 class VllmEngine:

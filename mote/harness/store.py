@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
@@ -379,9 +380,15 @@ class _Transaction:
 
 
 def _connect(path: Path, read_only: bool) -> sqlite3.Connection:
-    if read_only:
-        return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
-    return sqlite3.connect(path, isolation_level=None)
+    if not read_only:
+        return sqlite3.connect(path, isolation_level=None)
+    if os.access(path.parent, os.W_OK):
+        # The last connection that closes takes the write-ahead log's files away; one in SQLite's own read-only mode
+        # would leave them beside a finished run.
+        db = sqlite3.connect(path, isolation_level=None)
+        db.execute("pragma query_only = on")
+        return db
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True, isolation_level=None)
 
 
 def _lock(folder: Path) -> IO[str]:

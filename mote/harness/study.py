@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ from mote.harness.plan import BASELINE, baseline_row, check_study, make_plan, pr
 from mote.harness.progress import step
 from mote.harness.recipe import Recipe
 from mote.harness.store import GenerationRow, LabelRow, MapRow, ProfileRow, PromptRow, RunStore
-from mote.judges import RULES, Markers, label_refusal, split_reasoning
+from mote.judges import JUDGE, Markers, label_refusal, split_reasoning
 from mote.tasks import TaskError, load_task
 
 _LABELS_AT_ONCE = 256
@@ -65,8 +65,11 @@ def run(study: Study, folder: Path, console: Console) -> None:
     refuses. KeyboardInterrupt passes through; what was stored stays.
     """
     earlier = _earlier(study, folder)
+    options = cache(partial(check_options, study.recipe, study.model.path))
     with EngineLog(console) as log:
-        arguments = check_options(study.recipe, study.model.path)
+        if earlier is None:
+            # Before anything is written; a run that exists was made with the same options.
+            options()
         folder.mkdir(parents=True, exist_ok=True)
         log.keep(folder / "vllm.log")
 
@@ -75,14 +78,14 @@ def run(study: Study, folder: Path, console: Console) -> None:
         def engine() -> Engine:
             with console.status("Starting vLLM"):
                 recipe = study.recipe
-                return VllmEngine(arguments, recipe.sampling, recipe.model.markers.start, folder / "vllm.log")
+                return VllmEngine(options(), recipe.sampling, recipe.model.markers.start, folder / "vllm.log")
 
         with RunStore(folder) as store, _session(folder, earlier or study.manifest) as manifest:
             if not store.prompts():
                 store.add_prompts(study.prompts)
             if not store.profiles():
                 store.add_plan([baseline_row(study.recipe.sampling.seed)])
-            _generate(study, store, engine, console, "Baseline, with maps")
+            _generate(study, store, engine, console, "Baseline, with maps", BASELINE)
             _label(study, store, console, "Labels")
             if len(store.profiles()) == 1:
                 _plan(study, store)
@@ -133,8 +136,10 @@ def _prompts(recipe: Recipe) -> list[PromptRow]:
     return [PromptRow(one.id, one.task, one.messages, one.attributes) for one in taken]
 
 
-def _generate(study: Study, store: RunStore, engine: Callable[[], Engine], console: Console, title: str) -> None:
-    wanted = _wanted(store)
+def _generate(
+    study: Study, store: RunStore, engine: Callable[[], Engine], console: Console, title: str, only: str | None = None
+) -> None:
+    wanted = [(profile, request) for profile, request in _wanted(store) if only in (None, profile.name)]
     stored = store.stored()
     missing = [(profile, request) for profile, request in wanted if (request.prompt_id, profile.name) not in stored]
     if not missing:
@@ -183,7 +188,7 @@ def _row(study: Study, profile: str, answer: Answer, prompt_opens: bool) -> Gene
 
 
 def _label(study: Study, store: RunStore, console: Console, title: str) -> None:
-    missing = store.unlabelled(RULES)
+    missing = store.unlabelled(JUDGE)
     if not missing:
         return
     with step(console, title, len(missing)) as advance:
@@ -200,7 +205,7 @@ def _label(study: Study, store: RunStore, console: Console, title: str) -> None:
 
 
 def _plan(study: Study, store: RunStore) -> None:
-    frame = store.generations_frame(RULES).set_index("prompt_id")
+    frame = store.generations_frame(JUDGE).set_index("prompt_id")
     ids, maps, _ = store.maps(BASELINE, study.recipe.study.role)
     labels = {prompt: str(frame.at[prompt, "label"]) for prompt in ids}
     plan = make_plan(study.recipe.study, study.model.layout, labels, maps, study.recipe.sampling.seed)

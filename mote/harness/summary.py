@@ -61,21 +61,19 @@ def _matrix(name: str, matrix: pd.DataFrame) -> Table:
 
 def _groups(result: StudyResult) -> Table:
     table = Table(box=None, pad_edge=False)
-    for title in ("profiles", "prompts"):
-        table.add_column(title, no_wrap=True)
-    for title in ("answered", "share", "95% interval or range of sets", "new refusals", "degenerate", "other broken"):
-        named = title.replace("refusals", result.target) if result.target != REFUSED else title
-        table.add_column(named, justify="right", no_wrap=True)
+    table.add_column("profiles", no_wrap=True)
+    answered = "answered" if result.target == REFUSED else "flipped"
+    for title in (answered, "share", "interval, or sets", f"new {result.target.partition('-')[2]}", "broken"):
+        table.add_column(title, justify="right", no_wrap=True)
     for row in result.summary.to_dict(orient="records"):
+        in_sample = ", in-sample" if row["view"] != "measured" else ""
         table.add_row(
-            str(row["group"]),
-            str(row["view"]),
+            f"{row['group']}{in_sample}",
             f"{row['flips']} of {row['of']}",
             _percent(row["share"]),
             _spread(row),
             f"{row['reverse']} of {row['reverse_of']}",
-            str(row["degenerate"]),
-            str(row["truncated"] + row["unscored"]),
+            str(row["degenerate"] + row["truncated"] + row["unscored"]),
         )
     return table
 
@@ -84,8 +82,8 @@ def _spread(row: Mapping[Hashable, Any]) -> str:
     # Columns of random sets are only there where there are some.
     least, most = row.get("least", math.nan), row.get("most", math.nan)
     if not math.isnan(least):
-        return f"{row['sets']} sets: {_percent(least)} to {_percent(most)}"
-    return f"{_percent(row['low'])} to {_percent(row['high'])}"
+        return f"{row['sets']} sets {_percent(least)}-{_percent(most)}"
+    return f"{_percent(row['low'])}-{_percent(row['high'])}"
 
 
 def _percent(share: float) -> str:
