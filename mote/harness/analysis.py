@@ -21,13 +21,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mote.harness.checks import STATES, DataError
-from mote.harness.controls import frequency_gap
+from mote.harness.checks import STATES
 from mote.harness.examples import Example, choose_examples
 from mote.harness.inference import Null, against_controls, mcnemar_exact, stuart_maxwell
-from mote.harness.resonance import class_means, ranks_of, resonance
 from mote.harness.store import RunStore
 from mote.harness.transitions import ClusteredFlips, FlipRates, clustered_flips, flip_rates, transition_matrix
+from mote.harness.tuned_experts import rank
 from mote.judges import CLASSES, JUDGE
 
 RANDOM: Final = "random-"
@@ -43,8 +42,9 @@ class Verdict(NamedTuple):
     """Whether the tuned profile flips more than random experts do.
 
     ``above``: p <= 0.05 against every kind of control. ``few``: above every set of every kind, but there are too few
-    sets for p <= 0.05. ``not-above``: else. ``unknown``: no control has been measured yet. ``p`` is the largest of
-    the kinds (an effect must beat each of them, so no correction is due); ``least_p`` the smallest p there could be.
+    sets for p <= 0.05. ``not-above``: else. ``unknown``: there are no controls, or not all of them are measured yet.
+    ``p`` is the largest of the kinds (an effect must beat each of them, so no correction is due); ``least_p`` the
+    smallest p there could be.
     """
 
     kind: Literal["above", "few", "not-above", "unknown"]
@@ -54,7 +54,7 @@ class Verdict(NamedTuple):
 
 @dataclass(frozen=True)
 class StudyResult:
-    """All that a run says; frames are ready for CSV. None stands for what the rows do not allow (see ``missing``).
+    """All that a run says; frames are ready for CSV. None stands for what the rows do not allow.
 
     ``tuned`` is the profile that the study is about; ``given``: its experts come from the recipe, not from a ranking.
     ``paired``: one row a prompt and profile: prompt_id, profile, kind, view, before, after. ``labels``: counts per
@@ -63,7 +63,8 @@ class StudyResult:
     terminal's table. ``matrices``: counts by (profile, view), of a kind of control pooled by (kind, view).
     ``nulls``: the tuned profile's flip share among the controls of each kind. ``clustered``: its flips with intervals
     that resample whole groups of prompts, and the attribute that groups them. ``resonance``: [layers, experts] of the
-    prompts that experts were chosen on. ``distinctive``: the tuned experts with their place in that ranking.
+    prompts that experts were chosen on (``no_resonance``: why there is none). ``distinctive``: the tuned experts with
+    their place in that ranking.
     """
 
     judge: str
@@ -90,7 +91,7 @@ class StudyResult:
     mechanism: pd.DataFrame
     coverage: pd.DataFrame
     examples: tuple[Example, ...]
-    missing: Mapping[str, str]
+    no_resonance: str
 
     @property
     def complete(self) -> bool:
@@ -117,15 +118,16 @@ def analyse(store: RunStore, manifest: Mapping[str, Any], judge: str = JUDGE) ->
     classes = CLASSES if target in CLASSES else tuple(sorted((found | {target}) - set(STATES)))
     tuned = _tuned(profiles, study)
     paired = _paired(frame, bool(split))
-    matrices = _matrices(paired, classes)
+    progress = _progress(frame, profiles, len(store.prompts()), split)
+    whole = set(progress.loc[progress["labelled"] >= progress["planned"], "profile"])
+    matrices = _matrices(paired, classes, whole)
     rates = {key: flip_rates(matrix, target) for key, matrix in matrices.items() if matrix.to_numpy().sum()}
-    missing: dict[str, str] = {}
-    values = _null_values(rates, profiles, view)
+    values = _null_values(rates, profiles[profiles["profile"].isin(whole)], view)
     nulls = _nulls(rates.get((tuned or "", view)), values)
     layers = tuple(int(layer) for layer in manifest["model"]["layout"]["layers"])
     ids, maps, counted = store.maps("baseline", str(study["role"]))
     baseline = frame[frame["profile"] == "baseline"].set_index("prompt_id")["label"].dropna()
-    ranking = _rank(ids, maps, baseline, split, target, missing)
+    ranking = rank(ids, maps, {str(key): str(label) for key, label in baseline.items()}, split, target)
     experts = profiles.set_index("profile")["experts"].get(tuned, ()) if tuned else ()
     return StudyResult(
         judge=judge,
@@ -135,7 +137,7 @@ def analyse(store: RunStore, manifest: Mapping[str, Any], judge: str = JUDGE) ->
         given=bool(study.get("experts")),
         view=view,
         layers=layers,
-        progress=_progress(frame, profiles, len(store.prompts()), split),
+        progress=progress,
         paired=paired,
         labels=_labels(paired),
         effects=_effects(matrices, rates, profiles),
@@ -144,38 +146,16 @@ def analyse(store: RunStore, manifest: Mapping[str, Any], judge: str = JUDGE) ->
         rates=rates,
         nulls=nulls,
         null_values=values,
-        verdict=_verdict(nulls),
+        verdict=_verdict(nulls, all_there=len(whole) == len(profiles)),
         clustered=_clustered(frame, paired, tuned, view, classes, target),
         resonance=ranking.map,
-        distinctive=_distinctive(ranking, tuple(experts), layers),
-        overlap=ranking.overlap(tuple(experts), layers),
+        distinctive=ranking.table(experts, layers),
+        overlap=ranking.overlap(experts, layers),
         mechanism=_mechanism(frame),
         coverage=_coverage(str(study["role"]), counted),
         examples=choose_examples(frame, paired, tuned, target, view),
-        missing=missing,
+        no_resonance=ranking.reason,
     )
-
-
-def controls_gap(store: RunStore, manifest: Mapping[str, Any], result: StudyResult) -> pd.DataFrame:
-    """Return for each random set how much less busy it is than the tuned experts (activations a prompt and expert).
-
-    Columns kind, profile, gap, tuned; ``tuned`` is the mean frequency of the tuned experts themselves. Empty where
-    there are no maps or no controls.
-    """
-    _, maps, _ = store.maps("baseline", str(manifest["recipe"]["study"]["role"]))
-    specs = {profile.name: profile for profile in store.profiles()}
-    rows = []
-    if len(maps) and result.tuned is not None:
-        frequency = maps.mean(axis=0)
-        experts = [(edit["layer"], edit["expert"]) for edit in specs[result.tuned].spec["edits"]]
-        at = {layer: row for row, layer in enumerate(result.layers)}
-        busy = float(np.mean([frequency[at[layer], expert] for layer, expert in experts]))
-        for profile in specs.values():
-            if profile.kind.startswith(RANDOM):
-                drawn = [(edit["layer"], edit["expert"]) for edit in profile.spec["edits"]]
-                gap = frequency_gap(experts, drawn, frequency, result.layers)
-                rows.append((profile.kind, profile.name, gap, busy))
-    return pd.DataFrame(rows, columns=["kind", "profile", "gap", "tuned"])
 
 
 def _profile_row(name: str, kind: str, part: str, spec: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -212,14 +192,15 @@ def _paired(frame: pd.DataFrame, split: bool) -> pd.DataFrame:
     return paired.dropna(subset=["view"])[columns].reset_index(drop=True)
 
 
-def _matrices(paired: pd.DataFrame, classes: tuple[str, ...]) -> dict[tuple[str, str], pd.DataFrame]:
+def _matrices(paired: pd.DataFrame, classes: tuple[str, ...], whole: set[str]) -> dict[tuple[str, str], pd.DataFrame]:
+    """Count each profile's transitions by view, and pool the random sets of a kind; a set that's half there waits."""
     matrices: dict[tuple[str, str], pd.DataFrame] = {}
     for names, rows in paired.groupby(["profile", "kind", "view"], sort=False):
         profile, kind, view = map(str, names)
         indexed = rows.set_index("prompt_id")
         matrix = transition_matrix(indexed["before"], indexed["after"], classes)
         matrices[profile, view] = matrix
-        if kind.startswith(RANDOM):
+        if kind.startswith(RANDOM) and profile in whole:
             pooled = matrices.get((kind, view))
             matrices[kind, view] = matrix if pooled is None else pooled + matrix
     return matrices
@@ -321,8 +302,8 @@ def _nulls(tuned: FlipRates | None, values: pd.DataFrame) -> dict[str, Null]:
     return {str(kind): against_controls(tuned.flips.share, shares) for kind, shares in groups}
 
 
-def _verdict(nulls: Mapping[str, Null]) -> Verdict:
-    if not nulls:
+def _verdict(nulls: Mapping[str, Null], *, all_there: bool) -> Verdict:
+    if not nulls or not all_there:
         return Verdict("unknown", math.nan, math.nan)
     p = max(null.p for null in nulls.values())
     least = max(1 / (null.controls + 1) for null in nulls.values())
@@ -344,66 +325,6 @@ def _clustered(
         if len(rows) and rows.index.isin(units.index).all():
             return name, clustered_flips(rows["before"], rows["after"], units, classes, target)
     return None
-
-
-class _Ranking(NamedTuple):
-    """The ranking on the prompts that experts were chosen on, and on the others (None: not to be computed)."""
-
-    map: NDArray[np.float64] | None
-    other: NDArray[np.float64] | None
-    ours: NDArray[np.float64] | None
-    theirs: NDArray[np.float64] | None
-
-    def overlap(self, experts: tuple[tuple[int, int], ...], layers: tuple[int, ...]) -> int | None:
-        """How many of the tuned experts would be among the first as many of the other half's ranking."""
-        if self.other is None or not experts:
-            return None
-        ranks = ranks_of(self.other)
-        return sum(int(ranks[layers.index(layer), expert]) <= len(experts) for layer, expert in experts)
-
-
-def _rank(
-    ids: list[str],
-    maps: NDArray[np.int32],
-    labels: pd.Series[str],
-    split: Mapping[str, str],
-    target: str,
-    missing: dict[str, str],
-) -> _Ranking:
-    """Rank by resonance as the study did, on the part ``select``; and on the rest, to see whether it would agree."""
-    at = np.array([i for i, key in enumerate(ids) if key in labels.index], dtype=int)
-    part = np.array([split.get(ids[i], "select") == "select" for i in at], dtype=bool)
-    maps, names = maps[at], [str(labels[ids[i]]) for i in at]
-
-    def side(chosen: NDArray[np.bool_]) -> NDArray[np.float64]:
-        return resonance(maps[chosen], [name for name, keep in zip(names, chosen, strict=True) if keep], target)
-
-    if not len(at):
-        missing["resonance"] = "no activation map of the baseline with a label is stored"
-        return _Ranking(None, None, None, None)
-    try:
-        ranking = side(part)
-        other = side(~part) if (~part).any() else None
-    except DataError as error:
-        missing["resonance"] = str(error)
-        return _Ranking(None, None, None, None)
-    chosen = [name for name, keep in zip(names, part, strict=True) if keep]
-    means = class_means(maps[part], [target if name == target else "" for name in chosen])
-    return _Ranking(ranking, other, means[target], means[target] - ranking)
-
-
-def _distinctive(ranking: _Ranking, experts: tuple[tuple[int, int], ...], layers: tuple[int, ...]) -> pd.DataFrame:
-    columns = ["layer", "expert", "rank", "resonance", "target_mean", "others_mean", "rank_other_half"]
-    if ranking.map is None or ranking.ours is None or ranking.theirs is None:
-        return pd.DataFrame([(*expert, *[math.nan] * 5) for expert in experts], columns=columns)
-    ranks = ranks_of(ranking.map)
-    others = None if ranking.other is None else ranks_of(ranking.other)
-    rows = []
-    for layer, expert in experts:
-        at = layers.index(layer), expert
-        elsewhere = math.nan if others is None else int(others[at])
-        rows.append((layer, expert, int(ranks[at]), ranking.map[at], ranking.ours[at], ranking.theirs[at], elsewhere))
-    return pd.DataFrame(rows, columns=columns).sort_values(["rank", "layer", "expert"], ignore_index=True)
 
 
 def _mechanism(frame: pd.DataFrame) -> pd.DataFrame:

@@ -8,6 +8,7 @@ ought to find.
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -189,7 +190,9 @@ def _generation(
     planted: list[tuple[int, int]],
     rng: np.random.Generator,
 ) -> GenerationRow:
-    raw = run.write(key, profile.name, label) if run.write else _sentences(question, label, rng)
+    # Numbers of its own, so that other words leave every label as it is.
+    words = np.random.default_rng([run.seed, zlib.crc32(f"{profile.name}/{key}".encode())])
+    raw = run.write(key, profile.name, label) if run.write else _sentences(question, label, words)
     reasoning, _, answer = raw.rpartition("</think>")
     tokens = int(8 + len(question) // 5)
     maps: tuple[MapRow, ...] = ()

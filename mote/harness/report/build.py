@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from importlib import metadata, resources
 from pathlib import Path
@@ -16,12 +17,12 @@ from typing import Any, Final, NamedTuple
 
 import pandas as pd
 from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
-from mote.harness.analysis import StudyResult, analyse, controls_gap
+from mote.harness.analysis import StudyResult, analyse
 from mote.harness.files import write_atomic
 from mote.harness.manifest import read_manifest
-from mote.harness.report import page
+from mote.harness.report import page, sections
 from mote.harness.report.figures import CATALOGUE, Drawn, Material, draw_all
 from mote.harness.report.paper_index import paper_index
 from mote.harness.report.rows import pack_rows
@@ -30,6 +31,7 @@ from mote.harness.report.tables import all_tables, beside_the_paper
 from mote.harness.report.texts import clip, compare
 from mote.harness.report.words import caveats, lead
 from mote.harness.store import RunStore
+from mote.harness.tuned_experts import controls_gap
 
 REPORT_NAME: Final = "report.html"
 
@@ -77,7 +79,7 @@ def _read(folder: Path) -> Read:
         result = analyse(store, manifest)
         frame = store.generations_frame(result.judge)
         ids, maps, _ = store.maps("baseline", str(manifest["recipe"]["study"]["role"]))
-        gap = controls_gap(store, manifest, result)
+        gap = controls_gap(maps, store.profiles(), result.tuned, result.layers)
     baseline = frame[(frame["profile"] == "baseline") & frame["label"].notna()].set_index("prompt_id")
     at = [i for i, key in enumerate(ids) if key in baseline.index]
     rows = baseline.loc[[ids[i] for i in at]]
@@ -106,7 +108,7 @@ def _render(
     folder: Path,
 ) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["commas"] = lambda number: f"{number:,}"
+    environment.filters["code"] = _code
     template = environment.from_string(_asset("page.html.j2"))
     script = _asset("page.js")
     manifest, result = read.manifest, read.result
@@ -115,8 +117,8 @@ def _render(
     part = {"measured": "the prompts that experts were chosen on", "all": "all prompts"}.get(result.view, "")
     baseline_columns, baseline_rows = page.baseline_table(read.frame, result)
     summary_columns, summary_rows = page.summary_table(result)
-    broke, broke_columns, broke_rows = page.broke(result)
-    experts, expert_columns, expert_rows = page.experts(result, part)
+    broke, broke_columns, broke_rows = sections.broke(result)
+    experts, expert_columns, expert_rows = sections.experts(result, part)
     index = read.material.shown_prompt()
     example = read.material.questions[index] if index is not None else _first_question(read.frame)
     labels = [*result.classes, "TRUNCATED", "DEGENERATE", "UNSCORED"]
@@ -151,8 +153,8 @@ def _render(
         expert_columns=expert_columns,
         expert_rows=expert_rows,
         resonance_caption=_resonance_caption(result, part),
-        mechanism=page.mechanism(result),
-        coverage=page.coverage(result),
+        mechanism=sections.mechanism(result),
+        coverage=sections.coverage(result),
         map_caption=f"“{example}”: how many of its tokens chose each expert.",
         examples=[
             one._asdict()
@@ -164,9 +166,9 @@ def _render(
             for one in result.examples
         ],
         packet=pack_rows(read.frame),
-        provenance=page.provenance(manifest),
-        recipe=page.recipe_text(manifest),
-        profile_rows=page.profile_rows(result, manifest, manifest["profiles"]),
+        provenance=sections.provenance(manifest),
+        recipe=sections.recipe_text(manifest),
+        profile_rows=sections.profile_rows(result, manifest, manifest["profiles"]),
         model_files=list(manifest["model"]["files"].items()),
         table_names=[f"{name}.csv" for name in tables],
         index=paper_index(figures, missing, {(one.before.label, one.after.label) for one in result.examples}),
@@ -181,10 +183,16 @@ def _render(
 
 
 def _resonance_caption(result: StudyResult, part: str) -> str:
+    named = "Circled and named, as (layer, expert), are the tuned experts. " if len(result.distinctive) else ""
     return (
-        f"Resonance of {short(result.target)} on {part}. Circled and named, as (layer, expert), are the tuned experts. "
+        f"Resonance of {short(result.target)} on {part}. {named}"
         "Red is seen more in the class, blue less; only red gets dark."
     )
+
+
+def _code(text: str) -> Markup:
+    """Escape a text of ours and set what stands in backquotes as code."""
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 - escaped before
 
 
 def _title(key: str) -> str:

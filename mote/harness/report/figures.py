@@ -23,6 +23,7 @@ from mote.harness.report.maps import draw_map, draw_resonance
 from mote.harness.report.matrices import Panel, draw_matrices
 from mote.harness.report.strips import Dose, draw_dose, draw_null
 from mote.harness.report.style import NARROW, WIDE, Layout, drawing, short
+from mote.harness.report.words import where_words
 
 PNG_DPI: Final = 200
 
@@ -149,7 +150,7 @@ def _resonance(material: Material) -> Made:
     result = material.result
     ranking = result.resonance
     if ranking is None:
-        return None, f"{result.missing['resonance'].rstrip('.')}.", None
+        return None, result.no_resonance, None
     pairs = zip(result.distinctive["layer"], result.distinctive["expert"], strict=True)
     experts = [(int(layer), int(expert)) for layer, expert in pairs]
     alt = f"Resonance of {short(result.target)}; circled: {', '.join(map(str, experts))}."
@@ -188,7 +189,10 @@ def _null(material: Material) -> Made:
     result = material.result
     rates = result.rate_of(result.tuned)
     if rates is None or not rates.flips.total or result.null_values.empty:
-        return None, "Give `study.controls` random sets; twenty of each kind are the default.", None
+        why = "Random sets come after the tuned profile; `mote run` generates them."
+        if result.complete:
+            why = "Give `study.controls` random sets; twenty of each kind are the default."
+        return None, why, None
     retest = [
         result.rates[name, view].flips.share
         for name, view in result.rates
@@ -243,8 +247,7 @@ KIND_TITLES: Final = {
 
 def title_of(result: StudyResult, name: str) -> tuple[str, str]:
     """Return the title of a profile or kind of control, and a line that says on what it was counted."""
-    prompts = {"measured": "prompts not used to choose", "all": "all prompts", "in-sample": "prompts used to choose"}
-    where = prompts[result.view]
+    where = where_words(result, result.view)
     if name.startswith(RANDOM) and name in KIND_TITLES:
         sets = int((result.null_values["kind"] == name).sum())
         return KIND_TITLES[name], f"{sets} sets pooled"

@@ -83,11 +83,14 @@ def _circle(
 ) -> None:
     """Circle the points and write their names along the upper (or the right) margin, a line from each to its circle."""
     wide, tall = inches
+    across_cells, down_cells = (abs(b - a) for a, b in (ax.get_xlim(), ax.get_ylim()))
+    cell = 72 * min(wide / across_cells, tall / down_cells)
+    size = float(np.clip(2.0 * cell, 8, 15))
     if not points:
         return
     halo = [withStroke(linewidth=3.2, foreground=PAPER)]
     xs, ys = zip(*points, strict=True)
-    ax.scatter(xs, ys, s=70, facecolors="none", edgecolors=INK, linewidths=1.5, path_effects=halo, zorder=4)
+    ax.scatter(xs, ys, s=size**2, facecolors="none", edgecolors=INK, linewidths=1.5, path_effects=halo, zorder=4)
     along = xs if across else ys
     low, high = ax.get_xlim() if across else sorted(ax.get_ylim())
     gap = (0.58 / wide if across else 0.17 / tall) * (high - low)
@@ -100,7 +103,7 @@ def _circle(
             if across
             else {"xytext": (1.05, spot), "ha": "left", "va": "center"}
         )
-        line = {"arrowstyle": "-", "color": INK, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 4.5}
+        line = {"arrowstyle": "-", "color": INK, "linewidth": 0.6, "shrinkA": 0, "shrinkB": size / 2}
         ax.annotate(
             names[i],
             points[i],

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 import pandas as pd
@@ -12,8 +11,7 @@ import pandas as pd
 from mote.harness.analysis import RANDOM, StudyResult
 from mote.harness.checks import STATES
 from mote.harness.report.figures import KIND_TITLES
-from mote.harness.report.style import short
-from mote.harness.report.words import p_is, p_value, pct, with_interval, words_for
+from mote.harness.report.words import model_words, p_is, p_value, pct, where_words, with_interval, words_for
 
 SECTIONS: Final = (
     ("asked", "What was asked"),
@@ -46,7 +44,7 @@ class Fact(NamedTuple):
 
 def heading(result: StudyResult, manifest: Mapping[str, Any]) -> str:
     """Return the question that the run asks, which is the page's title."""
-    return f"Which experts of {manifest['model']['name']} carry {words_for(result.target).behaviour}?"
+    return f"Which experts of {model_words(manifest['model']['name'])} carry {words_for(result.target).behaviour}?"
 
 
 def banner(result: StudyResult, manifest: Mapping[str, Any], folder: str) -> dict[str, str] | None:
@@ -97,7 +95,9 @@ def facts(result: StudyResult) -> list[Fact]:
     )
     broken, total = rates.broken.hits + rates.broken_others.hits, rates.broken.total + rates.broken_others.total
     found.append(
-        Fact("of all answers broke", pct(broken / total), f"{broken:,} of {total:,}: cut off, degenerate, unscored")
+        Fact(
+            "of the tuned answers broke", pct(broken / total), f"{broken:,} of {total:,}: cut off, degenerate, unscored"
+        )
     )
     return found
 
@@ -146,13 +146,13 @@ def changed(result: StudyResult) -> list[str]:
     rates, words = result.rate_of(result.tuned), words_for(result.target)
     if rates is None:
         return ["No tuned answer is labelled yet."]
-    where = {"measured": "On the prompts that were not used to choose the experts", "all": "On all prompts"}
+    where = where_words(result, result.view)
     lines = [
-        f"{where[result.view]}, {with_interval(rates.flips)} of the {words.prompts} {words.changed}; of the others, "
-        f"{with_interval(rates.reverse)} {words.reverse}."
+        f"{where[0].upper()}{where[1:]}, {with_interval(rates.flips)} of the {words.prompts} {words.changed}; "
+        f"of the others, {with_interval(rates.reverse)} {words.reverse}."
     ]
     inside = result.rate_of(result.tuned, "in-sample")
-    if inside is not None and inside.flips.total:
+    if inside is not None and inside.flips.total and not result.given:
         lines.append(
             f"In-sample, on the prompts that the experts were chosen on, it was {with_interval(inside.flips)}: "
             "this figure is shown for comparison only, as choosing and measuring on the same prompts flatters."
@@ -169,7 +169,9 @@ def chance(result: StudyResult) -> tuple[list[str], list[str]]:
         "few": "It cannot be said: no random set did as well, but with so few of them the smallest possible p is "
         f"{p_value(verdict.least_p)}.",
         "not-above": f"No: against at least one kind of random experts p is {p_value(verdict.p)}.",
-        "unknown": "It cannot be said yet: no random control has been measured.",
+        "unknown": "It cannot be said: there is no random control."
+        if result.complete
+        else "It cannot be said yet: not all random controls are measured.",
     }
     lines.append(words[verdict.kind])
     if result.nulls:
@@ -258,7 +260,7 @@ def summary_table(result: StudyResult) -> tuple[list[str], list[list[str]]]:
         pooled = str(row["group"]).startswith(RANDOM)
         spread = f"{pct(least)} to {pct(most)}" if pooled else f"{pct(row['low'])} to {pct(row['high'])}"
         sets = f" ({row['sets']} sets)" if pooled else ""
-        where = " (in-sample)" if row["view"] == "in-sample" else ""
+        where = f" ({where_words(result, 'in-sample')})" if row["view"] == "in-sample" else ""
         rows.append(
             [
                 f"{row['group']}{sets}{where}",
@@ -282,158 +284,3 @@ def paper_rows(beside: pd.DataFrame) -> list[list[str]]:
         ours = f"{row['hits']:,} of {row['total']:,}"
         rows.append([str(row["what"]), ours, pct(row["share"]), limits, theirs, str(row["section"])])
     return rows
-
-
-def broke(result: StudyResult) -> tuple[str, list[str], list[list[str]]]:
-    """Return a sentence and the table of broken answers: prompts that had a class before and have none after."""
-    columns = ["profile", "answers", "truncated", "degenerate", "unscored", "broken in all"]
-    if result.tuned is None or result.summary.empty:
-        return "No tuned answer is labelled yet.", columns, []
-    rows, share = [], math.nan
-    for row in result.summary.to_dict("records"):
-        if row["view"] == "in-sample" or not row["usable"]:
-            continue
-        counts = [int(row[state.lower()]) for state in STATES]
-        cells = [f"{count:,} ({pct(count / row['usable'])})" for count in (*counts, sum(counts))]
-        rows.append([str(row["group"]), f"{row['usable']:,}", *cells])
-        if row["group"] == result.tuned:
-            share = sum(counts) / row["usable"]
-    text = (
-        f"Of the answers that had a class before, {pct(share)} have none after {result.tuned}. Cut off, degenerate, "
-        "and not to be scored are outcomes of their own: such an answer is never counted as a change of class."
-    )
-    return text, columns, rows
-
-
-def experts(result: StudyResult, part: str) -> tuple[list[str], list[str], list[list[str]]]:
-    """Return sentences and the table of the tuned experts."""
-    frame = result.distinctive
-    columns = [
-        "rank",
-        "layer",
-        "expert",
-        "resonance",
-        f"mean in {short(result.target)}",
-        "mean in others",
-        "rank in other half",
-    ]
-    rows = [
-        [
-            _whole(row["rank"]),
-            str(int(row["layer"])),
-            str(int(row["expert"])),
-            _number(row["resonance"]),
-            _number(row["target_mean"]),
-            _number(row["others_mean"]),
-            _whole(row["rank_other_half"]),
-        ]
-        for row in frame.to_dict("records")
-    ]
-    if frame.empty:
-        return ["No experts have been chosen yet."], columns, []
-    lines = [
-        f"Resonance is the mean activation of an expert over the {short(result.target)} prompts minus that over the "
-        f"others, in activations a prompt, counted on {part}. It says which experts are seen when the class occurs, "
-        "not that they cause it."
-    ]
-    if result.overlap is not None:
-        lines.append(
-            f"Ranked on the other half alone, {result.overlap} of the {len(frame)} would be chosen again; the last "
-            "column has their rank there."
-        )
-    return lines, columns, rows
-
-
-def mechanism(result: StudyResult) -> list[str]:
-    """Return what the mechanism check counted: that the edit did what it says, in how many tokens."""
-    frame = result.mechanism
-    if frame.empty:
-        return ["No edited answer is stored yet."]
-    off = frame[~frame["profile"].str.startswith("stimulate")]
-    lines = []
-    if len(off):
-        selected, after = int(off["selected"].sum()), float(off["weight_after"].sum())
-        verdict = (
-            "its weight after the edit was 0 in all of them"
-            if after == 0
-            else f"its weight after the edit summed to {after:g}, which should be 0"
-        )
-        lines.append(
-            f"Over {int(off['answers'].sum()):,} answers, a suppressed expert was chosen by the router {selected:,} "
-            f"times (expert and token); {verdict}."
-        )
-        own = off[off["profile"] == result.tuned]
-        if len(own):
-            row = own.iloc[0]
-            lines.append(
-                f"Under {result.tuned} alone: {int(row['selected']):,} times in {int(row['answers']):,} answers."
-            )
-    on = frame[frame["profile"].str.startswith("stimulate")]
-    if len(on):
-        absent = int((on["tokens"] - on["selected"] - on["entered"]).sum())
-        lines.append(
-            f"A stimulated expert was already chosen {int(on['selected'].sum()):,} times and brought in "
-            f"{int(on['entered'].sum()):,} times; it was absent {absent:,} times"
-            f"{', which should be 0' if absent else ''}."
-        )
-    return lines
-
-
-def coverage(result: StudyResult) -> str:
-    """Say over how many tokens the maps were counted."""
-    row = result.coverage.iloc[0]
-    if not row["maps"]:
-        return "No activation map is stored yet."
-    share = "all" if row["tokens_counted"] == row["tokens"] else f"{row['tokens_counted']:,} of"
-    whole = "" if row["whole_maps"] == row["maps"] else f"; {row['maps'] - row['whole_maps']:,} maps are incomplete"
-    return (
-        f"{row['maps']:,} maps of the baseline count {share} {row['tokens']:,} {row['role']} tokens "
-        f"(those of the chat template are among them){whole}."
-    )
-
-
-def provenance(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the manifest as name and value: digests, seeds, versions and devices of each session."""
-    rows = [
-        ("Recipe", f"{manifest['recipe']['name']}, digest {manifest['recipe_digest']}"),
-        ("Prompts", f"{manifest['prompts']['task']}, digest {manifest['prompts']['digest']}"),
-        ("Seeds", ", ".join(f"{name} {value}" for name, value in manifest["seeds"].items())),
-        ("Finished", str(manifest.get("finished") or "not yet")),
-    ]
-    for number, session in enumerate(manifest["sessions"], start=1):
-        versions = ", ".join(f"{name} {value}" for name, value in session["versions"].items())
-        device = ", ".join(f"{name} {_plain(value)}" for name, value in session["device"].items())
-        end = session["ended"] or "not recorded"
-        rows.append((f"Session {number}", f"{session['started']} to {end}; {versions}; {device}"))
-    return rows
-
-
-def profile_rows(result: StudyResult, manifest: Mapping[str, Any], digests: Mapping[str, str]) -> list[list[str]]:
-    """Return planned, generated and labelled rows and the digest of each profile."""
-    return [
-        [
-            str(row.profile),
-            f"{row.planned:,}",
-            f"{row.generated:,}",
-            f"{row.labelled:,}",
-            digests.get(str(row.profile), "")[:16],
-        ]
-        for row in result.progress.itertuples()
-    ]
-
-
-def recipe_text(manifest: Mapping[str, Any]) -> str:
-    """Return the resolved recipe as indented JSON, which is YAML too."""
-    return json.dumps(manifest["recipe"], indent=2, ensure_ascii=False)
-
-
-def _plain(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, Sequence) and not isinstance(value, str) else str(value)
-
-
-def _whole(value: float) -> str:
-    return "–" if math.isnan(value) else f"{int(value):,}"
-
-
-def _number(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.3f}"

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from markupsafe import Markup, escape
 
-HEAD: Final = 1200
+HEAD: Final = 800
 """Characters of an example that are shown at once, and compared; the rest unfolds."""
 
 MOST: Final = 60_000
@@ -75,6 +75,8 @@ def _marked(text: str, words: Sequence[str], own: Sequence[bool], whole: bool) -
         Markup("<mark>{}</mark>").format(run) if marked and run.strip() else escape(run)
         for run, marked in _runs(words, own)
     )
+    if len(text) > HEAD:
+        head += "…"
     return Marked(head, visible(text[HEAD:MOST]), len(text), max(0, len(text) - MOST), whole)
 
 

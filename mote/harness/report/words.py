@@ -39,6 +39,22 @@ def words_for(target: str) -> Words:
     return Words(f"{name} prompts", "changed to another class", f"became {name}", name)
 
 
+def model_words(name: str) -> str:
+    """Return how a model is called in a sentence: a folder by its last name, the packaged one as the demo model."""
+    return "the demo model" if name == "demo" else name.rstrip("/").rpartition("/")[2] or name
+
+
+def where_words(result: StudyResult, view: str) -> str:
+    """Return on which prompts a view counts."""
+    if result.given:
+        return {"measured": "on the measured half", "in-sample": "on the other half", "all": "on all prompts"}[view]
+    return {
+        "measured": "on prompts that chose no expert",
+        "in-sample": "in-sample",
+        "all": "on all prompts, in-sample",
+    }[view]
+
+
 def pct(share: float, places: int = 1) -> str:
     """Return a share as a percentage, or a dash where there is none."""
     return "–" if math.isnan(share) else f"{share:.{places}%}"
@@ -65,6 +81,11 @@ def p_is(p: float) -> str:
 
 def lead(result: StudyResult) -> str:
     """Return the first sentence: what changed, its interval, the control, and first of all whether it is chance."""
+    sentence = _lead(result)
+    return sentence[0].upper() + sentence[1:]
+
+
+def _lead(result: StudyResult) -> str:
     words = words_for(result.target)
     rates = result.rate_of(result.tuned)
     if result.tuned is None or rates is None:
@@ -75,7 +96,8 @@ def lead(result: StudyResult) -> str:
     effect = f"with {_experts(result, words)} switched off, {changed}"
     verdict = result.verdict
     if verdict.kind == "unknown":
-        return f"{effect[0].upper()}{effect[1:]}; no random control has been measured yet, so this may be chance."
+        why = "there is no random control" if result.complete else "the controls are not all measured yet"
+        return f"{'' if result.complete else 'So far, '}{effect}; {why}, so this may be chance."
     control = _strictest(result)
     if verdict.kind == "above":
         return f"More than chance: {effect}; {control}."
@@ -131,7 +153,7 @@ def caveats(result: StudyResult, manifest: Mapping[str, Any]) -> list[str]:
     if result.verdict.kind in ("few", "not-above") and result.verdict.least_p > 0.05:
         notes.append(
             f"With this number of random sets no p-value can be below {p_value(result.verdict.least_p)}; "
-            "nineteen sets of each kind are the least that can show 0.05."
+            "it takes nineteen sets of each kind to show 0.05."
         )
     if rates is not None and rates.flips.total:
         broken = rates.broken
