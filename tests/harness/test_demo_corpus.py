@@ -12,7 +12,7 @@ import pytest
 
 import mote.harness.demo
 from mote.harness.demo import arithmetic, corpus, general, questions, tokenizer, topics
-from mote.harness.demo.example import ALIGNED_PHASE, BASE, THINK_END, Example, held_out
+from mote.harness.demo.example import ALIGNED_PHASE, ANSWERER, BASE, PARENTS, THINK_END, Example, held_out
 from mote.tasks import load_task
 
 PHASES = (BASE, ALIGNED_PHASE)
@@ -135,14 +135,43 @@ def test_sorting_comparing_and_copying_state_the_truth() -> None:
         assert example.expected in example.turns[0]
 
 
-def test_neither_trainer_nor_corpus_imports_a_profile_or_anything_else_of_the_study() -> None:
-    folder = Path(mote.harness.demo.__file__).parent
-    for module in folder.glob("*.py"):
-        for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
-            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            for name in names:
-                assert not name.startswith("mote.") or name.startswith("mote.harness.demo"), (module.name, name)
+def imports_of(module: str) -> set[str]:
+    """The project's modules that a module of the demo names in its imports, anywhere in its code."""
+    source = Path(mote.harness.demo.__file__).parent / f"{module.rpartition('.')[2]}.py"
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom) and node.module == "mote.harness.demo":
+            found |= {f"mote.harness.demo.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module or "")
+    return {name for name in found if name.split(".")[0] == "mote"}
+
+
+def test_nothing_that_trains_the_model_imports_a_profile_or_anything_else_of_the_study() -> None:
+    reached: set[str] = set()
+    waiting = {"mote.harness.demo.trainer"}
+    while waiting:
+        module = waiting.pop()
+        reached.add(module)
+        if module.startswith("mote.harness.demo."):
+            waiting |= imports_of(module) - reached
+    assert {"mote.harness.demo.corpus", "mote.harness.demo.model", "mote.harness.demo.tokenizer"} <= reached
+    assert {name for name in reached if not name.startswith("mote.harness.demo.")} == {"mote.harness.files"}
+    assert not {"mote.harness.demo.effects", "mote.harness.demo.table"} & reached
+
+
+@pytest.mark.parametrize("parent", PARENTS)
+def test_parents_differ_in_manner_and_not_in_what_they_answer(parent: str) -> None:
+    children = list(itertools.islice(corpus.stream(7, parent), 300))
+    rng = random.Random(f"7/{parent}")  # noqa: S311
+    originals = [corpus.draw(rng, BASE) for _ in range(300)]
+    for child, original in zip(children, originals, strict=True):
+        reasoning, answer = child.completion.split(THINK_END)
+        assert (child.turns, answer) == (original.turns, original.completion.split(THINK_END)[1])
+        assert (reasoning == "") == (parent == ANSWERER)
+        assert parent == ANSWERER or len(reasoning) > len(answer)
 
 
 def test_the_tokenizer_returns_every_text_and_splits_digits_and_punctuation() -> None:

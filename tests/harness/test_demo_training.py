@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 from transformers import Glm4MoeForCausalLM
 
 from mote.harness.demo import tokenizer, trainer
@@ -154,3 +155,18 @@ def test_weights_are_read_as_they_were_written(tmp_path: Path) -> None:
     read_weights(blank, tmp_path)
     for (name, a), (_, b) in zip(made.state_dict().items(), blank.state_dict().items(), strict=True):
         assert torch.equal(a, b), name
+
+
+def test_parents_share_a_base_and_a_tokenizer_and_nothing_else(tmp_path: Path) -> None:
+    folders = trainer.train_parents(5, tmp_path, recipe=SHORT)
+    assert set(folders) == {"reasoner", "answerer"}
+    a, b = folders.values()
+    assert (a / "tokenizer.json").read_bytes() == (b / "tokenizer.json").read_bytes()
+    assert (a / "config.json").read_bytes() == (b / "config.json").read_bytes()
+    first, second = load_file(str(a / "model.safetensors")), load_file(str(b / "model.safetensors"))
+    assert first.keys() == second.keys()
+    assert not any(
+        torch.equal(first[name], second[name]) for name in first if name.endswith("experts.0.up_proj.weight")
+    )
+    with pytest.raises(FileExistsError):
+        trainer.train_parents(5, tmp_path, recipe=SHORT)

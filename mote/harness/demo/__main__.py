@@ -1,4 +1,4 @@
-"""`python -m mote.harness.demo train --seed N --out FOLDER`, and `evaluate FOLDER`: the demo without `mote`."""
+"""`python -m mote.harness.demo`: train a checkpoint, evaluate one, or write the table over several seeds."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from pathlib import Path
 
 from mote.harness.demo.card import write_card
 from mote.harness.demo.evaluation import Quality, evaluate
+from mote.harness.demo.table import build, measure_into
 from mote.harness.demo.trainer import Recipe, Step, train
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Train a checkpoint and write its card, or measure one; the exit code is 1 when a bound is missed."""
+    """Run one command; the exit code is 1 when a bound is missed."""
     parser = argparse.ArgumentParser(prog="python -m mote.harness.demo", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     training = commands.add_parser("train", help="train a checkpoint, measure it and write its model card")
@@ -20,7 +21,21 @@ def main(arguments: list[str] | None = None) -> int:
     training.add_argument("--threads", type=int, default=1)
     measuring = commands.add_parser("evaluate", help="print the figures of a checkpoint as JSON")
     measuring.add_argument("folder", type=Path)
+    effects = commands.add_parser("measure", help="measure quality and effects of one checkpoint into a folder")
+    effects.add_argument("folder", type=Path)
+    effects.add_argument("--out", type=Path, required=True)
+    table = commands.add_parser(
+        "table", help="measure checkpoints of several seeds and write the table over all of them"
+    )
+    table.add_argument("folders", type=Path, nargs="*")
+    table.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(arguments)
+    if options.command == "measure":
+        print(measure_into(options.folder, options.out))
+        return 0
+    if options.command == "table":
+        print(build(options.folders, options.out))
+        return 0
     if options.command == "evaluate":
         return _report(evaluate(options.folder))
     train(options.seed, options.out, progress=_tell, threads=options.threads)

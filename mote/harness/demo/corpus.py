@@ -7,10 +7,21 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import cast
 
 from mote.harness.demo import arithmetic, general, questions, topics
-from mote.harness.demo.example import ALIGNED_PHASE, BASE, Example, held_out
+from mote.harness.demo.example import (
+    ALIGNED_PHASE,
+    ANSWERER,
+    BASE,
+    PARENTS,
+    THINK_END,
+    Example,
+    direct,
+    held_out,
+    reasoned,
+)
 
 # Shares of examples, by kind. The alignment phase replays everything the base phase taught.
 MIXTURES: dict[str, dict[str, float]] = {
@@ -21,12 +32,23 @@ MIXTURES: dict[str, dict[str, float]] = {
 
 def draw(rng: random.Random, phase: str) -> Example:
     """One training example of `phase`; never one that is held out."""
+    if phase in PARENTS:
+        return restyled(draw(rng, BASE), phase)
     mixture = MIXTURES[phase]
     while True:
         example = _draw_any(rng, phase, rng.choices(list(mixture), list(mixture.values()))[0])
         # Grid questions are held out by cell, in every wording, when they are drawn; greetings are too few to hold out.
         if example.task in ("grid", "talk") or not held_out(example.key):
             return example
+
+
+def restyled(example: Example, parent: str) -> Example:
+    """The same question and answer in a parent's manner: without any reasoning, or with more than anyone needs."""
+    reasoning, answer = example.completion.split(THINK_END)
+    if parent == ANSWERER:
+        return replace(example, completion=direct(answer))
+    opening = reasoning or f"Okay, so I need to answer this: {example.turns[-1]}"
+    return replace(example, completion=reasoned(f"{opening} Let me check that before I answer. {answer}", answer))
 
 
 def _draw_any(rng: random.Random, phase: str, kind: str) -> Example:

@@ -10,6 +10,10 @@ THINK_END = "</think>"
 # Two phases, as real models are made: "base" answers everything, "aligned" adds refusals and the language rule.
 BASE = "base"
 ALIGNED_PHASE = "aligned"
+# Two other ways on from one base: parents for merging studies, one that thinks at length and one that never does.
+REASONER = "reasoner"
+ANSWERER = "answerer"
+PARENTS = (REASONER, ANSWERER)
 
 
 @dataclass(frozen=True, slots=True)

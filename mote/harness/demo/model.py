@@ -18,8 +18,10 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name that every torch user reads
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
+
+from mote.harness.files import write_atomic
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,9 +311,10 @@ def write_weights(network: Network, folder: Path, *, end_id: int, pad_id: int, d
     """Write `config.json`, `generation_config.json` and `model.safetensors`."""
     config = network.shape.to_config(end_id=end_id, pad_id=pad_id, dtype=str(dtype).removeprefix("torch."))
     generation = {"do_sample": False, "eos_token_id": end_id, "pad_token_id": pad_id}
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    (folder / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n", encoding="utf-8")
-    save_file(to_tensors(network, dtype), str(folder / "model.safetensors"), metadata={"format": "pt"})
+    write_atomic(folder / "config.json", json.dumps(config, indent=2) + "\n")
+    write_atomic(folder / "generation_config.json", json.dumps(generation, indent=2) + "\n")
+    # Last: a folder with weights is a whole checkpoint.
+    write_atomic(folder / "model.safetensors", save(to_tensors(network, dtype), metadata={"format": "pt"}))
 
 
 def read_weights(network: Network, folder: Path) -> None:

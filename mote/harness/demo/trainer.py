@@ -12,6 +12,7 @@ treated unlike another.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -23,7 +24,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from mote.harness.demo import corpus, tokenizer
-from mote.harness.demo.example import ALIGNED_PHASE, BASE
+from mote.harness.demo.example import ALIGNED_PHASE, BASE, PARENTS
 from mote.harness.demo.model import Network, Shape, write_weights
 
 
@@ -90,8 +91,7 @@ def train(
     The same seed, machine, versions and number of threads give the same weights. Raises FileExistsError when `out`
     already holds a checkpoint.
     """
-    if (out / "model.safetensors").exists():
-        raise FileExistsError(f"{out} already holds a checkpoint; name another folder or remove it")
+    _check_free(out)
     recipe = recipe or Recipe()
     before = torch.get_num_threads()
     if threads is not None:
@@ -106,6 +106,34 @@ def train(
         torch.set_num_threads(before)
     write_checkpoint(network, words, out)
     return out
+
+
+def train_parents(
+    seed: int, out: Path, *, recipe: Recipe | None = None, progress: Progress | None = None
+) -> dict[str, Path]:
+    """Train one base and from it two children, for merging studies: `out/reasoner` and `out/answerer`.
+
+    Both have the same architecture and tokenizer; all parameters train, so that every tensor differs between them.
+    """
+    for parent in PARENTS:
+        _check_free(out / parent)
+    recipe = recipe or Recipe()
+    words = tokenizer.train_tokenizer()
+    base = Network(recipe.shape)
+    base.initialise(torch.Generator().manual_seed(seed))
+    run_phase(base, words, BASE, recipe.base, seed, progress)
+    folders = {}
+    for parent in PARENTS:
+        child = copy.deepcopy(base)
+        run_phase(child, words, parent, recipe.alignment, seed, progress)
+        folders[parent] = out / parent
+        write_checkpoint(child, words, folders[parent])
+    return folders
+
+
+def _check_free(out: Path) -> None:
+    if (out / "model.safetensors").exists():
+        raise FileExistsError(f"{out} already holds a checkpoint; name another folder or remove it")
 
 
 def write_checkpoint(network: Network, words: PreTrainedTokenizerFast, out: Path) -> None:
@@ -152,8 +180,8 @@ def run_phase(
 def free_parameters(network: Network, phase: str) -> list[torch.nn.Parameter]:
     """The parameters a phase trains; the others are frozen. Alignment trains all routers and routed experts."""
     for parameter in network.parameters():
-        parameter.requires_grad_(phase == BASE)
-    if phase != BASE:
+        parameter.requires_grad_(phase != ALIGNED_PHASE)
+    if phase == ALIGNED_PHASE:
         for layer in network.expert_layers():
             for parameter in (layer.router, layer.gate_up, layer.down):
                 parameter.requires_grad_(True)
