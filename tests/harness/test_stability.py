@@ -32,6 +32,8 @@ def test_intervals_hold_the_score_and_the_rank() -> None:
     assert (found.rank_low <= found.rank).mean() > 0.9
     assert found.rank.min() == 1
     assert found.in_top_k.sum() >= 3  # ties may bring in more than k
+    weighted = bootstrap_ranking(study.weights, study.labels, REFUSED, 3, draws=100)
+    assert weighted.in_top_k.sum() == pytest.approx(3)  # sums of weights do not tie
 
 
 def test_the_fast_road_is_the_general_one() -> None:
