@@ -1,0 +1,226 @@
+"""What the judges of a run say together: agreement, confusion, and flip rates corrected by people's labels.
+
+Judges are compared where they answer the same question: those of refusal among each other, those of language among each
+other, told apart by the labels that they use. The unit of the bootstrap is the prompt.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from mote.harness.errors import MoteError, nearest
+from mote.harness.files import write_atomic
+from mote.harness.judging import BASELINE
+from mote.harness.sheet import HUMAN, judges_of, strata
+from mote.harness.store import RunStore
+from mote.judges import CLASSES, REFUSED, UNSCORED
+from mote.judges.agreement import Alpha, confusion, kappas, krippendorff_alpha
+from mote.judges.llm.kinds import LABELS
+from mote.judges.misclassification import Audit, CorrectionError, audit, corrected_flips
+
+
+class JudgeAudit(NamedTuple):
+    """Agreement of a run's judges. ``kappas`` one row a pair; ``confusions`` by pair; ``alphas`` by kind of judgment.
+
+    ``corrected`` has one row a profile, judge and person; ``uncorrected`` says why a judge's rates could not be.
+    """
+
+    kappas: pd.DataFrame
+    alphas: dict[str, Alpha]
+    confusions: dict[tuple[str, str], pd.DataFrame]
+    corrected: pd.DataFrame
+    uncorrected: dict[tuple[str, str], str]
+
+
+def audit_run(folder: Path, *, truth: str | None = None, target: str = REFUSED, level: float = 0.95) -> JudgeAudit:
+    """Compare all judges of a run; ``truth`` names the judge that others are corrected by, else people's labels do.
+
+    Raises MoteError where the run has no such judge, or ``target`` is no class.
+    """
+    if target not in CLASSES:
+        raise MoteError(f"'{target}' is no class.{nearest(target, CLASSES)}")
+    with RunStore(folder, read_only=True) as store:
+        names = judges_of(store.path)
+        if truth is not None and truth not in names:
+            raise MoteError(f"the run has no labels of a judge '{truth}'.{nearest(truth, names)}")
+        frames = [store.generations_frame(name).set_index("generation_id") for name in names]
+        drawn = strata(store.path).set_index("generation_id")
+    if not frames:
+        raise MoteError(f"{folder} holds no labels yet.")
+    labels = pd.DataFrame({name: frame["label"] for name, frame in zip(names, frames, strict=True)})
+    about = frames[0][["prompt_id", "profile", "kind", "part"]]
+    pairs, alphas, confusions = [], {}, {}
+    for kind, members in _by_kind(labels).items():
+        if len(members) < 2:
+            continue
+        chosen = labels[members]
+        clusters = list(about["prompt_id"])
+        found = kappas(chosen, clusters, level=level)
+        pairs.append(found.assign(kind=kind))
+        if len(found):
+            alphas[kind] = krippendorff_alpha(chosen, clusters, level=level)
+        for first, second in zip(found["first"], found["second"], strict=True):
+            both = chosen[[first, second]].dropna()
+            confusions[first, second] = confusion(both, first, second, LABELS[kind])
+    people = [truth] if truth else [name for name in names if name.startswith(HUMAN)]
+    rows, reasons = _corrected(labels, about, drawn, people, target, level)
+    table = pd.concat(pairs, ignore_index=True) if pairs else pd.DataFrame()
+    return JudgeAudit(table, alphas, confusions, rows, reasons)
+
+
+def write_audit(found: JudgeAudit, folder: Path) -> list[Path]:
+    """Write the tables of an audit as CSV into a run's ``tables``; return their paths."""
+    tables = {"judge-agreement": found.kappas, "judge-corrected-flips": found.corrected}
+    if found.alphas:
+        tables["judge-alpha"] = pd.DataFrame(
+            [{"kind": kind, **one._asdict(), "judges": "; ".join(one.judges)} for kind, one in found.alphas.items()]
+        )
+    if found.confusions:
+        tables["judge-confusion"] = pd.concat(
+            {f"{first} (rows), {second} (columns)": table for (first, second), table in found.confusions.items()},
+            names=["judges", "label"],
+        ).fillna(0)
+    written = []
+    (folder / "tables").mkdir(exist_ok=True)
+    for name, table in tables.items():
+        if len(table):
+            path = folder / "tables" / f"{name}.csv"
+            write_atomic(path, table.to_csv(index=name == "judge-confusion"))
+            written.append(path)
+    return written
+
+
+def show_audit(found: JudgeAudit, console: Console) -> None:
+    """Print agreement, the confusions of pairs, and corrected rates."""
+    if found.kappas.empty:
+        console.print("One judge only: nothing to compare yet.")
+    else:
+        table = Table(
+            "judges", "answers", "left out", "agreed", "kappa", "95%", title="Agreement", title_justify="left"
+        )
+        for row in _rows(found.kappas):
+            kappa = "-" if pd.isna(row.kappa) else f"{row.kappa:.3f}"
+            span = "-" if pd.isna(row.low) else f"{row.low:.3f} to {row.high:.3f}"
+            table.add_row(
+                f"{row.first} / {row.second}", str(row.items), str(row.left_out), f"{row.agreed:.1%}", kappa, span
+            )
+        console.print(table)
+    for kind, one in found.alphas.items():
+        console.print(
+            f"Krippendorff's alpha, {kind}, {len(one.judges)} judges on {one.items} answers: {one.alpha:.3f}"
+            f" ({one.low:.3f} to {one.high:.3f})"
+        )
+    for (first, second), counts in found.confusions.items():
+        shown = Table(f"{first} \\ {second}", *map(str, counts.columns), title="Confusion", title_justify="left")
+        for name, values in counts.iterrows():
+            shown.add_row(str(name), *(str(int(value)) for value in values))
+        console.print(shown)
+    if len(found.corrected):
+        shown = Table(
+            "profile", "judge", "checked by", "flips, raw", "corrected", "95%", "reverse, raw", "corrected", "95%",
+            title="Flip rates", title_justify="left",
+        )  # fmt: skip
+        for row in _rows(found.corrected):
+            shown.add_row(
+                str(row.profile), str(row.judge), f"{row.truth} ({row.audited})",
+                _share(row.flips), _share(row.flips_corrected), f"{_share(row.flips_low)} to {_share(row.flips_high)}",
+                _share(row.reverse), _share(row.reverse_corrected),
+                f"{_share(row.reverse_low)} to {_share(row.reverse_high)}",
+            )  # fmt: skip
+        console.print(shown)
+    for (judge, truth), reason in found.uncorrected.items():
+        console.print(f"Rates of {judge} are not corrected by {truth}: {reason}")
+
+
+def _rows(frame: pd.DataFrame) -> Iterable[Any]:
+    return frame.itertuples(index=False)
+
+
+def _share(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.1%}"
+
+
+def _by_kind(labels: pd.DataFrame) -> dict[str, list[str]]:
+    """Sort judges by the labels that they use; one that has said nothing but UNSCORED is of no kind."""
+    kinds: dict[str, list[str]] = {}
+    for name in labels:
+        used = set(labels[name].dropna()) - {UNSCORED}
+        kind = next((kind for kind, known in LABELS.items() if used and used <= set(known)), None)
+        if kind is not None:
+            kinds.setdefault(kind, []).append(str(name))
+    return kinds
+
+
+def _corrected(
+    labels: pd.DataFrame, about: pd.DataFrame, drawn: pd.DataFrame, people: Sequence[str], target: str, level: float
+) -> tuple[pd.DataFrame, dict[tuple[str, str], str]]:
+    rows: list[dict[str, object]] = []
+    reasons: dict[tuple[str, str], str] = {}
+    classed = labels.where(labels.isin(CLASSES))
+    for judge in labels:
+        if judge in people or str(judge).startswith(HUMAN) or classed[judge].isna().all():
+            continue
+        for truth in people:
+            if classed[truth].isna().all():
+                continue
+            try:
+                checked, size = _audit(classed[judge], labels[truth], drawn, target)
+                found = _rates(classed[judge], labels[judge], about, checked, target, level)
+            except CorrectionError as error:
+                reasons[str(judge), truth] = str(error)
+                continue
+            skill = {"sensitivity": checked.sensitivity, "specificity": checked.specificity, "audited": size}
+            rows += [{**row, "judge": str(judge), "truth": truth, **skill} for row in found]
+    return pd.DataFrame(rows), reasons
+
+
+def _audit(said: pd.Series[str], truth: pd.Series[str], drawn: pd.DataFrame, target: str) -> tuple[Audit, int]:
+    """Measure a judge on the answers that people gave any label but UNSCORED; each weighs what its stratum does."""
+    both = said.notna() & truth.notna() & (truth != UNSCORED)
+    index = said.index[both]
+    weights = pd.Series(1.0, index=index)
+    known = drawn.reindex(index).dropna(subset=["stratum"])
+    if len(known):
+        counts = known.groupby("stratum")["stratum"].transform("size")
+        weights.loc[known.index] = known["stratum_size"].astype(float) / counts
+    return audit(said[both] == target, truth[both] == target, weights), len(index)
+
+
+def _rates(
+    classed: pd.Series[str], label: pd.Series[str], about: pd.DataFrame, checked: Audit, target: str, level: float
+) -> list[dict[str, object]]:
+    """Flip rates by profile, on the prompts that experts were not chosen on where the run has a split."""
+    table = about.assign(classed=classed, label=label)
+    if table["part"].notna().any():
+        table = table[table["part"] == "measure"]
+    before = table[table["profile"] == BASELINE].set_index("prompt_id")["classed"].dropna().rename("before")
+    rows: list[dict[str, object]] = []
+    for profile, after in table[table["profile"] != BASELINE].groupby("profile", sort=False):
+        paired = after[after["label"].notna()].join(before, on="prompt_id", how="inner")
+        if paired.empty:
+            continue
+        found = corrected_flips(
+            paired["before"] == target,
+            paired["classed"] == target,
+            checked,
+            broken=paired["classed"].isna(),
+            level=level,
+        )
+        row: dict[str, object] = {"profile": profile, "kind": paired["kind"].iloc[0], "prompts": len(paired)}
+        for name, one in (("flips", found.flips), ("reverse", found.reverse)):
+            row |= {
+                name: one.raw,
+                f"{name}_corrected": one.corrected,
+                f"{name}_low": one.low,
+                f"{name}_high": one.high,
+                f"{name}_clipped": one.clipped,
+            }
+        rows.append(row)
+    return rows
