@@ -178,7 +178,7 @@ Detector = Callable[[NDArray[Any], Sequence[str], NDArray[np.int64]], NDArray[np
 """A ranking from maps, labels and token counts, for `stability.bootstrap_ranking`."""
 
 
-def detector(name: str, target: str) -> Detector:
+def detector(name: str, target: str, *, ignore: Collection[str] = STATES) -> Detector:
     """Return the detector of that name for one class. Raises `DataError` with the nearest name for an unknown one."""
     by_contrast: dict[str, Callable[[Contrast], NDArray[np.float64]]] = {
         "risk_difference": risk_difference,
@@ -186,11 +186,13 @@ def detector(name: str, target: str) -> Detector:
         "smd": standardised_mean_difference,
     }
     if name in by_contrast:
-        return lambda maps, labels, tokens: by_contrast[name](contrast(maps, labels, target, tokens))
+        return lambda maps, labels, tokens: by_contrast[name](contrast(maps, labels, target, tokens, ignore=ignore))
     by_maps: dict[str, Detector] = {
-        "resonance": lambda maps, labels, tokens: resonance(maps, labels, target),
-        "resonance_per_token": lambda maps, labels, tokens: resonance(per_token(maps, tokens), labels, target),
-        "auc": lambda maps, labels, tokens: auc(maps, labels, target) - 0.5,
+        "resonance": lambda maps, labels, tokens: resonance(maps, labels, target, ignore=ignore),
+        "resonance_per_token": lambda maps, labels, tokens: resonance(
+            per_token(maps, tokens), labels, target, ignore=ignore
+        ),
+        "auc": lambda maps, labels, tokens: auc(maps, labels, target, ignore=ignore) - 0.5,
     }
     if name not in by_maps:
         raise DataError(f"There is no detector '{name}'.{nearest(name, [*by_contrast, *by_maps])}")

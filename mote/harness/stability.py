@@ -59,11 +59,11 @@ def bootstrap_ranking(
 ) -> RankStability:
     """Draw prompts with replacement, within the class and within the others, and rank the experts anew each time.
 
-    `detector` is the ranking (`detection.detector`, which needs `tokens`); without one it is the resonance, computed
-    for all draws at once. With `clusters` (the place or subject of each prompt) whole clusters are drawn instead; a
-    draw without the class or without others is drawn again. Intervals are percentile intervals, widened for few
-    units as in `inference.cluster_rate_interval`. Memory: about 16 bytes for each draw and expert (0.24 GB for 1000
-    draws of 58 x 256).
+    `detector` is the ranking (`detection.detector` with the same `ignore`, which needs `tokens`); without one it is the
+    resonance, computed for all draws at once. With `clusters` (the place or subject of each prompt) whole clusters are
+    drawn instead; a draw without the class or without others is drawn again. Intervals are percentile intervals,
+    widened for few units as in `inference.cluster_rate_interval`. Memory: about 16 bytes for each draw and expert
+    (0.24 GB for 1000 draws of 58 x 256).
     """
     check_maps(maps, labels)
     check_level(level)

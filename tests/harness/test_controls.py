@@ -71,6 +71,15 @@ def test_frequency_control_chooses_among_the_nearest() -> None:
     assert set(firsts) == {1, 2}
 
 
+def test_no_tuned_expert_always_has_the_first_choice() -> None:
+    # The two tuned ones (7 and 3) share their nearest neighbour, 5; who comes second takes 9.5 or 0.
+    frequency = np.array([[7.0, 3.0, 5.0, 9.5, 0.0]])
+    drawn = [
+        tuple(random_experts("frequency", [(0, 0), (0, 1)], frequency, [0], 1, seed, near=1)[0]) for seed in range(30)
+    ]
+    assert set(drawn) == {((0, 2), (0, 3)), ((0, 2), (0, 4))}
+
+
 def test_frequency_control_is_nearer_than_the_same_layers_alone() -> None:
     frequency = np.random.default_rng(5).gamma(0.5, 4.0, (3, 64))
     busiest = [(LAYERS[row], int(np.argsort(frequency[row])[-3])) for row in range(3)]

@@ -71,12 +71,13 @@ def test_the_best_dose_flips_most_without_breaking_text() -> None:
 
 
 def test_thirds_are_of_the_models_layers_not_of_the_experts() -> None:
-    experts = [(3, 0), (9, 1), (10, 2), (4, 5)]
+    experts = [(3, 0), (9, 1), (10, 2), (4, 5), (5, 5), (8, 1)]
     assert layer_thirds(experts, range(3, 11)) == {
         "early": [(3, 0), (4, 5)],
-        "middle": [],
+        "middle": [(5, 5), (8, 1)],
         "late": [(9, 1), (10, 2)],
     }
+    assert layer_thirds([(3, 0)], range(3, 11))["late"] == []
     with pytest.raises(DataError, match=r"Layer 11 of expert \(11, 0\) is no MoE layer of 3 to 10"):
         layer_thirds([(11, 0)], range(3, 11))
     with pytest.raises(DataError, match="at least three"):

@@ -84,6 +84,8 @@ def test_an_effect_beside_its_controls() -> None:
     assert found.ratio == pytest.approx(4.0)
     assert found.standardised == pytest.approx(0.3 / math.sqrt((0.01 + 0.01) / 3))
     assert found.percentile == 100.0
+    middle = against_controls(0.4, null, level=0.5)
+    assert (middle.low, middle.high) == pytest.approx((0.075, 0.125))
     assert found.p == pytest.approx(1 / 5)
     assert percentile_within(0.1, null) == 50.0  # one below, two equal, one above
     still = against_controls(0.4, [0.0, 0.0])

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from mote.harness.checks import DataError
 from mote.harness.detection import detector
@@ -9,7 +13,7 @@ from mote.harness.inference import permutation_p
 from mote.harness.resonance import resonance
 from mote.harness.stability import bootstrap_ranking, shuffled_maxima
 from mote.harness.synthetic import synthetic_study
-from mote.judges import ALIGNED, REFUSED
+from mote.judges import ALIGNED, REFUSED, STATES
 
 
 def test_a_clear_ranking_is_stable_and_a_noisy_one_is_not() -> None:
@@ -38,20 +42,40 @@ def test_intervals_hold_the_score_and_the_rank() -> None:
 
 def test_the_fast_road_is_the_general_one() -> None:
     study = synthetic_study(2, prompts=40, layers=(1,), experts=16, planted=3)
-    fast = bootstrap_ranking(study.maps, study.labels, REFUSED, 3, draws=50, seed=5)
-    slow = bootstrap_ranking(
-        study.maps,
-        study.labels,
-        REFUSED,
-        3,
-        draws=50,
-        seed=5,
-        detector=detector("resonance", REFUSED),
-        tokens=study.tokens,
-    )
-    assert fast.low == pytest.approx(slow.low)
-    assert fast.high == pytest.approx(slow.high)
-    assert np.array_equal(fast.in_top_k, slow.in_top_k)
+    ways: list[dict[str, Any]] = [{}, {"clusters": study.places}, {"clusters": study.places, "ignore": [ALIGNED]}]
+    for way in ways:
+        slow_detector = detector("resonance", REFUSED, ignore=way.get("ignore", STATES))
+        shared: dict[str, Any] = {"draws": 50, "seed": 5, **way}
+        fast = bootstrap_ranking(study.maps, study.labels, REFUSED, 3, **shared)
+        slow = bootstrap_ranking(
+            study.maps, study.labels, REFUSED, 3, detector=slow_detector, tokens=study.tokens, **shared
+        )
+        assert fast.score == pytest.approx(slow.score)
+        assert fast.low == pytest.approx(slow.low)
+        assert fast.high == pytest.approx(slow.high)
+        assert np.array_equal(fast.in_top_k, slow.in_top_k)
+
+
+def test_an_ignored_class_is_never_drawn() -> None:
+    study = synthetic_study(2, prompts=40, layers=(1,), experts=16, planted=3)
+
+    def only_two(maps: NDArray[Any], labels: Sequence[str], tokens: NDArray[np.int64]) -> NDArray[np.float64]:
+        assert ALIGNED not in labels
+        return resonance(maps, labels, REFUSED)
+
+    for clusters in (None, study.places):
+        found = bootstrap_ranking(
+            study.maps,
+            study.labels,
+            REFUSED,
+            3,
+            detector=only_two,
+            tokens=study.tokens,
+            draws=20,
+            clusters=clusters,
+            ignore=[ALIGNED],
+        )
+        assert found.draws == 20
 
 
 def test_the_bootstraps_spread_is_the_standard_error() -> None:
