@@ -14,8 +14,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from mote.patches.capture import Capture, Encode
 from mote.patches.layout import ModelLayout, ProfileError
-from mote.patches.messages import CAPTURES, Ticket
+from mote.patches.messages import Ticket
 from mote.patches.profile import EMPTY_PROFILE, Profile, nearest
 
 PROFILES_VARIABLE = "MOTE_PROFILES"
@@ -29,13 +30,15 @@ class Admission:
     Args:
         layout: of the model that is served; None if it has no routed experts that are known.
         folder: with the profiles that may be named; None if there is none.
+        encode: turns a text into token ids; None if the engine has no tokenizer.
 
     Raises:
         ProfileError: the folder or one of its profiles is unusable; better at start than at a request.
     """
 
-    def __init__(self, layout: ModelLayout | None, folder: Path | None = None) -> None:
+    def __init__(self, layout: ModelLayout | None, folder: Path | None = None, encode: Encode | None = None) -> None:
         self._layout = layout
+        self._encode = encode
         self._named: dict[str, Profile] = {}
         if folder is not None:
             self._named = _read_folder(folder)
@@ -45,10 +48,10 @@ class Admission:
         self._accept = lru_cache(maxsize=4096)(self._accept_text)
 
     @classmethod
-    def from_environment(cls, layout: ModelLayout | None) -> Admission:
+    def from_environment(cls, layout: ModelLayout | None, encode: Encode | None = None) -> Admission:
         """Make the check of a server, with the folder that ``MOTE_PROFILES`` names."""
         folder = os.environ.get(PROFILES_VARIABLE)
-        return cls(layout, Path(folder) if folder else None)
+        return cls(layout, Path(folder) if folder else None, encode)
 
     def accept(self, entry: Any) -> Ticket:
         """Return the canonical form of a request's ``mote`` entry, an object or the same as a JSON string.
@@ -79,10 +82,8 @@ class Admission:
             raise ProfileError("this model has no routed experts that mote knows; send the request without 'mote'")
         profile = self._profile(entry["profile"])
         profile.check(self._layout)
-        capture = entry.get("capture")
-        if capture is not None and (not isinstance(capture, str) or capture not in CAPTURES):
-            raise ProfileError(f"'capture': {capture!r} is not known.{nearest(capture, CAPTURES)}")
-        return Ticket(profile.spec, capture)
+        capture = Capture.parse(entry.get("capture"), self._encode)
+        return Ticket(profile.spec, None if capture is None else capture.to_list())
 
     def _profile(self, value: Any) -> Profile:
         if not isinstance(value, str):

@@ -8,14 +8,16 @@ after the scheduler has already sent the output, gets a packet with every output
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mote.patches.capture import Capture, count, split
 from mote.patches.layout import ModelLayout
-from mote.patches.messages import Hits, StepReport, Ticket
+from mote.patches.messages import Hits, MapPart, RowPart, StepReport, Ticket
 from mote.patches.observation import ActivationMap, EditEffect, Observation, Receipt, pack
 from mote.patches.profile import Edit, Profile
 
@@ -23,14 +25,14 @@ from mote.patches.profile import Edit, Profile
 class _Account:
     """What is known about one request so far."""
 
-    __slots__ = ("captured", "counts", "digest", "edited", "sums")
+    __slots__ = ("digest", "edited", "maps", "rows", "sums")
 
     def __init__(self, digest: str) -> None:
         self.digest = digest
         self.edited = 0
         self.sums: NDArray[np.float64] | None = None
-        self.counts: NDArray[np.int32] | None = None
-        self.captured = 0
+        self.maps: dict[str, MapPart] = {}
+        self.rows: dict[str, list[RowPart]] = {}
 
 
 class Ledger:
@@ -69,8 +71,11 @@ class Ledger:
         for part in report.maps:
             account = owners[part.owner]
             if account is not None:
-                account.counts = part.counts if account.counts is None else account.counts + part.counts
-                account.captured += part.counted
+                account.maps[part.role] = _sum(account.maps.get(part.role), part)
+        for rows in report.rows:
+            account = owners[rows.owner]
+            if account is not None:
+                account.rows.setdefault(rows.role, []).append(rows)
 
     def take_output(self, request: Any, _output: Any) -> NDArray[np.uint8] | None:
         """Return the packet for the output that is about to be sent; None if there is nothing to say yet."""
@@ -81,14 +86,47 @@ class Ledger:
         return None if ticket is None else pack(self._observe(account, ticket, request))
 
     def _observe(self, account: _Account, ticket: Ticket, request: Any) -> Observation:
-        maps = {}
+        maps, rows = {}, {}
         if ticket.capture is not None:
-            counts = account.counts
-            if counts is None:
-                counts = np.zeros((len(self._layout.layers), self._layout.experts), np.int32)
-            maps["prompt"] = ActivationMap(counts, account.captured, request.num_prompt_tokens)
+            capture, prompt = Capture.from_list(ticket.capture), request.num_prompt_tokens
+            if capture.what != "rows":
+                maps["prompt"] = self._map(account, capture, "prompt", prompt)
+            if capture.last:
+                maps["prompt_last"] = self._map(account, capture, "prompt_last", min(capture.last, prompt))
+            if capture.what == "roles":
+                maps |= self._generated_maps(account, capture, request.output_token_ids)
+            elif capture.what == "rows":
+                rows = {role: self._rows(account, role).ids for role in ("prompt", "generated")}
         receipt = Receipt(account.digest, account.edited, self._version)
-        return Observation(receipt, self._layout.layers, maps, _effects(account, _edits(ticket.spec)))
+        return Observation(receipt, self._layout.layers, maps, _effects(account, _edits(ticket.spec)), rows)
+
+    def _map(self, account: _Account, capture: Capture, role: str, total: int) -> ActivationMap:
+        part = account.maps.get(role)
+        if part is not None:
+            return ActivationMap(part.counts, part.counted, total, part.weights)
+        empty = np.zeros((len(self._layout.layers), self._layout.experts))
+        return ActivationMap(empty.astype(np.int32), 0, total, empty.astype(np.float32) if capture.weights else None)
+
+    def _rows(self, account: _Account, role: str) -> RowPart:
+        parts = account.rows.get(role)
+        if not parts:
+            shape = (0, len(self._layout.layers), self._layout.top_k)
+            return RowPart(0, role, np.zeros(shape, np.uint16), np.zeros(shape, np.float32))
+        if len(parts) > 1:
+            weights = [part.weights for part in parts if part.weights is not None]
+            ids = np.concatenate([part.ids for part in parts])
+            parts[:] = [RowPart(0, role, ids, np.concatenate(weights) if weights else None)]
+        return parts[0]
+
+    def _generated_maps(self, account: _Account, capture: Capture, tokens: Sequence[int]) -> dict[str, ActivationMap]:
+        """Divide the generated tokens' rows into reasoning and answer. The last token was not routed: it has no row."""
+        rows, cut, maps = self._rows(account, "generated"), split(tokens, capture), {}
+        for role, start, stop in (("reasoning", 0, cut), ("answer", cut, len(tokens))):
+            ids = rows.ids[start:stop]
+            weights = rows.weights[start:stop] if capture.weights and rows.weights is not None else None
+            counts, sums = count(ids, self._layout, weights)
+            maps[role] = ActivationMap(counts, len(ids), stop - start, sums)
+        return maps
 
     def request_finished(self, request: Any) -> None:
         """Close the account of a request that ended in any way. vLLM calls this at a preemption too; that one stays."""
@@ -100,6 +138,15 @@ class Ledger:
 
     def reset(self) -> None:
         """Nothing is kept beyond a request, so a reset of the prefix cache changes nothing here."""
+
+
+def _sum(known: MapPart | None, part: MapPart) -> MapPart:
+    if known is None:
+        return part
+    weights = known.weights
+    if weights is not None and part.weights is not None:
+        weights = weights + part.weights
+    return part._replace(counted=known.counted + part.counted, counts=known.counts + part.counts, weights=weights)
 
 
 @lru_cache(maxsize=1024)

@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 KEY = "mote"
 """The key of ``SamplingParams.extra_args`` and of ``vllm_xargs``."""
 
-CAPTURES = ("prompt",)
-"""What a request can ask to be captured."""
-
 
 class Ticket(NamedTuple):
-    """The canonical entry of an accepted request: a spec that the worker can use unread, and what to capture."""
+    """The canonical entry of an accepted request: a spec that the worker can use unread, and what to capture.
+
+    ``capture`` is the list form of a :class:`mote.patches.capture.Capture`, or None.
+    """
 
     spec: str
-    capture: str | None
+    capture: list[Any] | None
 
     def to_extra(self) -> dict[str, Any]:
         """Return the entry as it stands in ``extra_args`` once the front end has accepted it."""
@@ -50,11 +50,22 @@ class Hits(NamedTuple):
 
 
 class MapPart(NamedTuple):
-    """The part of a prompt's activation map that this step's tokens make."""
+    """The part of an activation map that this step's tokens make: [layers, experts]."""
 
     owner: int
+    role: str
     counted: int
     counts: NDArray[np.int32]
+    weights: NDArray[np.float32] | None = None
+
+
+class RowPart(NamedTuple):
+    """The experts that the routers chose for each of some tokens: [tokens, layers, k]."""
+
+    owner: int
+    role: str
+    ids: NDArray[np.uint16]
+    weights: NDArray[np.float32] | None = None
 
 
 @dataclass(slots=True)
@@ -66,7 +77,8 @@ class StepReport:
         digests: for each, the digest of the profile the worker held.
         edited: int64 [requests], tokens that were routed under a profile with edits, each counted once.
         hits: where edits met tokens.
-        maps: parts of prompt maps.
+        maps: parts of activation maps.
+        rows: tokens whose experts were asked for one by one, in order of their positions.
     """
 
     req_ids: list[str]
@@ -74,3 +86,4 @@ class StepReport:
     edited: NDArray[np.int64]
     hits: Hits | None = None
     maps: list[MapPart] = field(default_factory=list)
+    rows: list[RowPart] = field(default_factory=list)

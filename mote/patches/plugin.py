@@ -82,8 +82,12 @@ def _hook_front_end() -> None:
         layout = layout_of(vllm_config)
         if layout is not None:
             _refuse_unproven(vllm_config)
-        self.mote_admission = Admission.from_environment(layout)
         original(self, vllm_config, *args, **kwargs)
+
+        def encode(text: str) -> list[int]:
+            return list(self.get_tokenizer().encode(text, add_special_tokens=False))
+
+        self.mote_admission = Admission.from_environment(layout, encode if self.tokenizer is not None else None)
 
     def process_inputs(
         original: Callable[..., Any], self: Any, request_id: str, prompt: Any, params: Any, *args: Any, **kwargs: Any

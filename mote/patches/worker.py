@@ -18,9 +18,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mote.patches.capture import Capture, CaptureBuffer
 from mote.patches.edit import edit_rows
 from mote.patches.layout import ModelLayout
-from mote.patches.messages import Hits, MapPart, StepReport, Ticket
+from mote.patches.messages import Hits, StepReport, Ticket
 from mote.patches.profile import Profile
 from mote.patches.slots import SlotTable, Spec
 
@@ -37,18 +38,10 @@ class _Request:
 
     __slots__ = ("capture", "first", "last", "prompt", "seen", "spec")
 
-    def __init__(self, spec: Spec, prompt: int, capture: str | None) -> None:
+    def __init__(self, spec: Spec, prompt: int, capture: Capture | None) -> None:
         self.spec, self.prompt, self.capture, self.seen = spec, prompt, capture, 0
         self.first = prompt if spec.tokens == "generated" else 0
         self.last = prompt if spec.tokens == "prompt" else _FAR
-
-
-class _Segment(NamedTuple):
-    """Tokens of the batch, ``start`` to before ``stop``, that belong to the map of request ``owner``."""
-
-    owner: int
-    start: int
-    stop: int
 
 
 class _Hit(NamedTuple):
@@ -82,8 +75,7 @@ class WorkerState:
         self._token_slot: NDArray[np.int32] = np.zeros(max_tokens, np.int32)
         self._token_owner: NDArray[np.int32] = np.zeros(max_tokens, np.int32)
         self._counted: NDArray[np.bool_] | None = None
-        self._segments: list[_Segment] = []
-        self._chosen: NDArray[np.uint16] | None = None
+        self._capture = CaptureBuffer(layout, max_tokens)
         self._hits: list[_Hit] = []
         self._report: StepReport | None = None
 
@@ -97,7 +89,8 @@ class WorkerState:
             if len(self._specs) >= _SPECS_KEPT:
                 self._specs.clear()
             spec = self._specs[ticket.spec] = Spec.of(Profile.from_request_text(ticket.spec))
-        self.requests[req_id] = _Request(spec, prompt_tokens, ticket.capture)
+        capture = None if ticket.capture is None else Capture.from_list(ticket.capture)
+        self.requests[req_id] = _Request(spec, prompt_tokens, capture)
 
     def forget(self, req_id: str) -> None:
         """Forget a request that finished or was aborted. Its profile's slot is free for the next that needs one."""
@@ -142,9 +135,8 @@ class WorkerState:
                     partly.append((rows[index] + max(request.last - start, 0), rows[index + 1]))
             if fresh > start:
                 again.append((rows[index], rows[index] + min(fresh, stop) - start))
-            if request.capture is not None and fresh < min(stop, request.prompt):
-                offset = rows[index] - start
-                self._segments.append(_Segment(owner, offset + fresh, offset + min(stop, request.prompt)))
+            if request.capture is not None and fresh < stop:
+                self._capture.want(owner, request.capture, request.prompt, rows[index] - start, fresh, stop)
             request.seen = max(request.seen, stop)
         self._map_tokens(slot_of, owner_of, scheduled, partly, again)
         self._report = StepReport(
@@ -160,9 +152,6 @@ class WorkerState:
         again: list[tuple[int, int]],
     ) -> None:
         self._tokens = int(scheduled.sum())
-        if self._segments and self._chosen is None:
-            shape = (len(self.layout.layers), len(self._token_slot), self.layout.top_k)
-            self._chosen = np.zeros(shape, np.uint16)
         used = np.unique(slot_of)
         if used[-1] == 0:
             return
@@ -184,8 +173,8 @@ class WorkerState:
             weights: [tokens, k]; rows beyond the mapped tokens are padding.
             ids: [tokens, k], logical experts.
         """
-        if self._segments and self._chosen is not None:
-            self._chosen[layer, : self._tokens] = ids[: self._tokens].numpy()
+        if self._capture.active:
+            self._capture.put(layer, self._tokens, weights, ids)
         if self._busy[layer]:
             self._edit(layer, weights, ids)
 
@@ -230,8 +219,8 @@ class WorkerState:
         if report is not None:
             if self._hits:
                 report.hits = self._sum_hits()
-            if self._segments and self._chosen is not None:
-                report.maps = self._sum_maps(self._chosen)
+            if self._capture.active:
+                report.maps, report.rows = self._capture.collect()
         self._reset()
         return report
 
@@ -243,7 +232,7 @@ class WorkerState:
         self._busy = self._idle
         self._tokens = 0
         self._counted = None
-        self._segments = []
+        self._capture.reset()
         self._hits = []
         self._report = None
 
@@ -264,15 +253,3 @@ class WorkerState:
         for column, values in enumerate((~entered, entered, before, after)):
             sums[:, column] = np.bincount(place, values, len(pairs))
         return Hits(pairs // width, pairs % width, sums)
-
-    def _sum_maps(self, chosen: NDArray[np.uint16]) -> list[MapPart]:
-        layers, experts = len(self.layout.layers), self.layout.experts
-        token = np.concatenate([np.arange(part.start, part.stop) for part in self._segments])
-        which = np.repeat(np.arange(len(self._segments)), [part.stop - part.start for part in self._segments])
-        key = (which[None, :, None] * layers + np.arange(layers)[:, None, None]) * experts + chosen[:, token]
-        counts = np.bincount(key.ravel(), minlength=len(self._segments) * layers * experts).astype(np.int32)
-        parts = counts.reshape(len(self._segments), layers, experts)
-        return [
-            MapPart(part.owner, part.stop - part.start, counted)
-            for part, counted in zip(self._segments, parts, strict=True)
-        ]

@@ -37,14 +37,19 @@ REFUSED: list[tuple[Any, str]] = [
     ({"profile": {"edits": [], "tokens": "answer"}}, "unknown tokens 'answer'"),
     ({"profile": {"edits": [], "model": {**LAYOUT.to_dict(), "experts": 64}}}, "was made for Glm4MoeForCausalLM"),
     ({"profile": NOTHING, "capture": "promt"}, "Did you mean 'prompt'?"),
-    ({"profile": NOTHING, "capture": 3}, "'capture': 3 is not known"),
+    ({"profile": NOTHING, "capture": {"what": "rows", "weights": True}}, "ask for 'prompt' or 'roles'"),
+    ({"profile": NOTHING, "capture": {"what": "prompt", "last": -1}}, "'last' must be a number"),
+    ({"profile": NOTHING, "capture": {"what": "prompt", "lst": 1}}, "Did you mean 'last'?"),
+    ({"profile": NOTHING, "capture": {"what": "prompt", "weights": 1}}, "must be true or false"),
+    ({"profile": NOTHING, "capture": {"what": "roles", "reasoning_end": ""}}, "must be texts"),
+    ({"profile": NOTHING, "capture": 3}, "'capture' must be one of prompt, roles, rows"),
 ]
 
 
 @pytest.mark.parametrize(("entry", "says"), REFUSED, ids=[says[:30] for _, says in REFUSED])
 def test_refused_by_the_front_end(entry: Any, says: str) -> None:
     with pytest.raises(ProfileError) as caught:
-        Admission(LAYOUT).accept(entry)
+        Admission(LAYOUT, encode=lambda _: [1]).accept(entry)
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -77,6 +82,11 @@ def test_salts() -> None:
     made = {salt(p.spec, given) for p in (tuned, other) for given in (None, "tenant", "another")}
     assert len(made) == 6
     assert None not in made
+
+
+def test_roles_need_a_tokenizer() -> None:
+    with pytest.raises(ProfileError, match="roles need the tokenizer"):
+        Admission(LAYOUT).accept({"profile": NOTHING, "capture": "roles"})
 
 
 def test_json_strings_and_objects_are_the_same() -> None:
