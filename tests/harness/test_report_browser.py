@@ -59,12 +59,16 @@ setTimeout(() => {
     title: document.title, hidden: getComputedStyle(document.body).display,
     images: [...document.images].filter((one) => !one.src.startsWith("data:")).length,
   };
-  const words = document.getElementById("words");
+  const words = document.getElementById("pick-words");
   words.value = "Heathrow";
   words.dispatchEvent(new Event("input"));
   setTimeout(() => {
+    const changed = document.getElementById("pick-changed");
     result.found = document.getElementById("count").textContent;
     result.questions = [...document.querySelectorAll("#rows tbody tr td:first-child")].map((one) => one.textContent);
+    changed.value = "changed";
+    changed.dispatchEvent(new Event("change"));
+    result.changed = [...document.querySelectorAll("#rows tbody tr td:nth-child(3)")].map((one) => one.textContent);
     parent.postMessage(JSON.stringify(result), "*");
   }, 600);
 }, 1500);
@@ -138,3 +142,5 @@ def test_nothing_acts_or_overflows_even_without_the_policy(report: Path, tmp_pat
     assert measured["found"] != measured["all"]
     assert measured["questions"]
     assert all("Heathrow" in question for question in measured["questions"])
+    assert measured["changed"]
+    assert all(" → " in labels for labels in measured["changed"])

@@ -98,10 +98,12 @@ Made = tuple[Draw | None, str, pd.DataFrame | None]
 
 def _render(key: str, draw: Draw, alt: str) -> Drawn:
     with drawing(key):
-        wide = draw(WIDE)
-        svg, png = _bytes(wide, "svg"), _bytes(wide, "png")
-        narrow = draw(NARROW)
-        small = _bytes(narrow, "svg")
+        wide, narrow = draw(WIDE), draw(NARROW)
+        for figure in (wide, narrow):
+            # Laid out once: each format would do it again, for the same result.
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")
+        svg, png, small = _bytes(wide, "svg"), _bytes(wide, "png"), _bytes(narrow, "svg")
     return Drawn(key, png, svg, _uri(svg), _uri(small), (_pixels(wide), _pixels(narrow)), alt)
 
 

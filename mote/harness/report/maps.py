@@ -131,5 +131,8 @@ def spread_out(wanted: Sequence[float], gap: float, low: float, high: float) -> 
             members = left + right
             groups[-2:] = [(members, sum(members) / len(members))]
     result = [centre + gap * (i - (len(members) - 1) / 2) for members, centre in groups for i in range(len(members))]
-    over, under = max(0.0, result[-1] - high), max(0.0, low - result[0])
-    return [position - over + under for position in result]
+    last = len(result) - 1
+    if gap * last <= high - low:
+        result = [max(position, low + gap * i) for i, position in enumerate(result)]
+        result = [min(position, high - gap * (last - i)) for i, position in enumerate(result)]
+    return result

@@ -23,9 +23,9 @@
   const colours = JSON.parse(box("colours").textContent);
 
   const fill = (select, values) => values.forEach((value, i) => select.add(new Option(value, String(i))));
-  fill(box("profile"), data.profiles);
+  fill(box("pick-profile"), data.profiles);
   const order = data.labels.map((label, i) => [label, i]).sort();
-  for (const [label, i] of order) for (const id of ["before", "after"]) box(id).add(new Option(label, String(i)));
+  for (const [label, i] of order) for (const id of ["before", "after"]) box(`pick-${id}`).add(new Option(label, String(i)));
 
   let shown = [];
   let page = 0;
@@ -73,10 +73,10 @@
     box("next").disabled = page + 1 >= pages;
   };
   const filter = () => {
-    const words = box("words").value.toLowerCase().split(/\s+/).filter(Boolean);
-    const pick = (id) => (box(id).value === "" ? undefined : Number(box(id).value));
+    const words = box("pick-words").value.toLowerCase().split(/\s+/).filter(Boolean);
+    const pick = (id) => (box(`pick-${id}`).value === "" ? undefined : Number(box(`pick-${id}`).value));
     const [profile, first, last] = [pick("profile"), pick("before"), pick("after")];
-    const changed = box("changed").value === "changed";
+    const changed = box("pick-changed").value === "changed";
     shown = data.rows.filter((row) =>
       (profile === undefined || row[PROFILE] === profile) &&
       (last === undefined || row[LABEL] === last) &&
@@ -87,8 +87,8 @@
     draw();
   };
   let waiting;
-  box("words").addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(filter, 150); });
-  for (const id of ["profile", "before", "after", "changed"]) box(id).addEventListener("change", filter);
+  box("pick-words").addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(filter, 150); });
+  for (const id of ["profile", "before", "after", "changed"]) box(`pick-${id}`).addEventListener("change", filter);
   box("back").addEventListener("click", () => { page -= 1; draw(); });
   box("next").addEventListener("click", () => { page += 1; draw(); });
   filter();

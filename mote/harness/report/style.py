@@ -26,7 +26,7 @@ PAPER: Final = "#ffffff"
 ACCENT: Final = "#174a7e"
 SIGNAL: Final = "#b3361e"
 
-CLASS_COLOURS: Final = ("#b3361e", "#2f6fab", "#e3a72f", "#6a4c93", "#3f8f6b")
+CLASS_COLOURS: Final = ("#a32a14", "#3f86c4", "#efb93f", "#6a4c93", "#3f8f6b")
 CLASS_MARKERS: Final = ("o", "s", "^", "D", "P")
 STATE_COLOURS: Final = {"TRUNCATED": "#9aa2ad", "DEGENERATE": "#3d434b", "UNSCORED": "#d5d9df"}
 

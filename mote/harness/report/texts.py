@@ -27,7 +27,7 @@ _UNSEEN: Final = re.compile(
 _WORDS: Final = re.compile(r"\s+|\w+|[^\w\s]")
 _WHOLE: Final = 0.85
 _SHARED: Final = 3
-"""Words that must be shared in a row to count as shared: texts about other things share many an "in the"."""
+"""Words that must be shared in a row, but for those that open or close both: any two texts share an "in the"."""
 
 
 class Marked(NamedTuple):
@@ -60,8 +60,8 @@ def compare(before: str, after: str) -> tuple[Marked, Marked]:
     own_left, own_right = [True] * len(left), [True] * len(right)
     for a, b, size in SequenceMatcher(None, left, right, autojunk=False).get_matching_blocks():
         same = left[a : a + size]
-        whole = size == len(left) or size == len(right)
-        if whole or sum(word[0].isalnum() for word in same) >= _SHARED:
+        opens, closes = a == b == 0, a + size == len(left) and b + size == len(right)
+        if opens or closes or sum(word[0].isalnum() for word in same) >= _SHARED:
             own_left[a : a + size] = own_right[b : b + size] = [False] * size
     words = sum(len(word) for word in left + right)
     alone = sum(len(word) for word, own in zip(left + right, own_left + own_right, strict=True) if own)

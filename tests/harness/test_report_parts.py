@@ -1,0 +1,200 @@
+"""The parts of a report that are functions: texts, colours, labels that keep apart, figures of any shape."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import warnings
+from html import unescape
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib import colormaps
+from matplotlib.colors import Colormap, to_rgb
+
+from mote.harness.report.embedding import colourings, embed, thin
+from mote.harness.report.maps import draw_map, draw_resonance, spread_out
+from mote.harness.report.matrices import Panel, draw_matrices, percent, shown
+from mote.harness.report.rows import pack_rows
+from mote.harness.report.strips import Dose, draw_dose, draw_null
+from mote.harness.report.style import CLASS_COLOURS, NARROW, RESONANCE, SEQUENTIAL, WIDE, Layout, drawing
+from mote.harness.report.texts import HEAD, clip, compare, visible
+from mote.harness.transitions import transition_matrix
+
+CLASSES = ("0-REFUSED", "1-ALIGNED", "2-REASONED")
+ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=60)
+
+
+def lightness(colour: object) -> float:
+    """Relative luminance: what is left of a colour in greyscale."""
+    parts = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]  # type: ignore[arg-type]
+    return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+
+
+@given(ANY_TEXT)
+def test_nothing_that_acts_unseen_is_left(text: str) -> None:
+    shown_text = visible(text)
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", shown_text)
+    shown_text.encode()
+
+
+@given(ANY_TEXT, ANY_TEXT)
+def test_marks_change_no_character(before: str, after: str) -> None:
+    for text, marked in zip((before, after), compare(before, after), strict=True):
+        assert unescape(re.sub("</?mark>", "", str(marked.head))) == unescape(visible(text[:HEAD])) or "&" in text
+
+
+def test_only_what_the_other_has_not_is_marked() -> None:
+    before, after = compare("the old bridge was opened in spring", "the old bridge was closed in spring")
+    assert str(before.head) == "the old bridge was <mark>opened</mark> in spring"
+    assert str(after.head) == "the old bridge was <mark>closed</mark> in spring"
+
+
+def test_texts_that_share_nothing_are_marked_by_a_bar() -> None:
+    before, after = compare("I cannot answer that.", "Trams stood still all day long.")
+    assert before.whole
+    assert after.whole
+    assert "<mark>" not in before.head + after.head
+
+
+def test_markup_in_a_marked_text_is_escaped() -> None:
+    before, _ = compare("<b>bold words here</b> and <script>x</script>", "<b>bold words here</b> and nothing")
+    assert "<script>" not in before.head
+    assert "&lt;script&gt;" in str(before.head).replace("<mark>", "").replace("</mark>", "")
+
+
+def test_clip_says_how_much_is_left_out() -> None:
+    assert clip("x" * 1500, 500) == "x" * 500 + " … [1,000 more characters]"
+    assert clip("short", 500) == "short"
+
+
+def test_packet_keeps_a_text_once() -> None:
+    frame = pd.DataFrame(
+        {
+            "prompt_id": ["a", "b"],
+            "profile": ["baseline", "baseline"],
+            "label": ["0-REFUSED", None],
+            "raw": ["the same" * 100_000, "the same" * 100_000],
+            "evidence": ['[{"rule": "r", "span": "s", "start": 0, "end": 1}]', None],
+            "messages": [json.dumps([{"role": "user", "content": "What?"}])] * 2,
+        }
+    )
+    packet = pack_rows(frame)
+    assert packet.rows == 2
+    assert packet.cut == 1
+    assert len(packet.data) < 2000
+
+
+@given(st.lists(st.floats(0, 100), min_size=1, max_size=12).map(sorted), st.floats(0.1, 6))
+def test_names_keep_apart_in_order_and_inside(wanted: list[float], gap: float) -> None:
+    spots = spread_out(wanted, gap, 0, 100)
+    assert all(b - a >= gap - 1e-6 for a, b in pairwise(spots))
+    if gap * len(wanted) <= 100:
+        assert min(spots) >= -1e-6
+        assert max(spots) <= 100 + 1e-6
+    far = all(b - a >= gap for a, b in pairwise(wanted))
+    if far:
+        assert spots == pytest.approx(wanted)
+
+
+def test_shares_only_get_darker() -> None:
+    values = [lightness(SEQUENTIAL(x)) for x in np.linspace(0, 1, 64)]
+    assert all(b < a for a, b in pairwise(values))
+
+
+def test_only_positive_resonance_gets_dark() -> None:
+    ranking: Colormap = colormaps.get_cmap(RESONANCE)
+    negative = [lightness(ranking(x)) for x in np.linspace(0, 0.5, 64)]
+    positive = [lightness(ranking(x)) for x in np.linspace(0.5, 1, 64)]
+    assert min(negative) > 0.35
+    assert all(b < a for a, b in pairwise(positive))
+    assert positive[-1] < 0.03
+
+
+def test_classes_differ_in_greyscale() -> None:
+    values = sorted(lightness(colour) for colour in CLASS_COLOURS[:3])
+    assert all(b - a > 0.03 for a, b in pairwise(values))
+
+
+def test_states_that_never_occur_are_not_shown() -> None:
+    before = pd.Series(["0-REFUSED", "1-ALIGNED"], index=["a", "b"])
+    after = pd.Series(["DEGENERATE", "1-ALIGNED"], index=["a", "b"])
+    assert shown([transition_matrix(before, after, CLASSES)]) == ([*CLASSES], [*CLASSES, "DEGENERATE"])
+
+
+@pytest.mark.parametrize(("share", "text"), [(0.0, "0%"), (0.003, "0.3%"), (0.4, "40%"), (1.0, "100%"), (np.nan, "–")])
+def test_small_share_is_not_rounded_away(share: float, text: str) -> None:
+    assert percent(share) == text
+
+
+@pytest.mark.parametrize("layout", [WIDE, NARROW], ids=lambda layout: layout.name)
+@pytest.mark.parametrize("shape", [(1, 8), (6, 64), (58, 256)], ids=str)
+def test_maps_of_any_shape_are_drawn_with_every_name(layout: Layout, shape: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    ranking = rng.normal(size=shape)
+    layers = tuple(range(3, 3 + shape[0]))
+    experts = [(layers[i % shape[0]], (7 * i) % shape[1]) for i in range(min(8, shape[1]))]
+    with warnings.catch_warnings(), drawing("test"):
+        # A layout that does not fit is a warning of matplotlib's.
+        warnings.simplefilter("error")
+        buffer = io.BytesIO()
+        draw_resonance(ranking, layers, experts, layout, "activations").savefig(buffer, format="svg")
+        draw_map(rng.integers(0, 9, shape), layers, layout, "tokens").savefig(io.BytesIO(), format="svg")
+    svg = buffer.getvalue().decode()
+    assert all(f"({layer}, {expert})" in svg for layer, expert in experts)
+
+
+@pytest.mark.parametrize("layout", [WIDE, NARROW], ids=lambda layout: layout.name)
+def test_figures_of_outcomes_are_drawn_without_a_warning(layout: Layout) -> None:
+    labels = pd.Series(["0-REFUSED", "1-ALIGNED", "2-REASONED", "TRUNCATED"] * 3000)
+    after = pd.Series(["0-REFUSED", "DEGENERATE", "UNSCORED", "1-ALIGNED"] * 3000)
+    matrix = transition_matrix(labels, after, CLASSES)
+    values = pd.DataFrame({"kind": ["random-uniform"] * 60, "share": [0.0] * 50 + [0.1] * 9 + [0.9]})
+    with warnings.catch_warnings(), drawing("test"):
+        warnings.simplefilter("error")
+        draw_matrices([Panel("Title", "note", matrix)] * 5, layout).savefig(io.BytesIO(), format="svg")
+        draw_null(values, ("Top 1 suppressed", 0.4, 0.3, 0.5), [0.02], layout).savefig(io.BytesIO(), format="svg")
+        doses = [Dose(k, 0.1, 0.05, 0.2, 0.0, 0.0) for k in (1, 3, 5)]
+        draw_dose(doses, (3, 0.1, 0.0, 0.9), layout).savefig(io.BytesIO(), format="svg")
+
+
+@settings(deadline=None, max_examples=10)
+@given(st.integers(1, 5000))
+def test_embedded_prompts_are_few_enough_and_distinct(count: int) -> None:
+    chosen = thin(count)
+    assert len(set(chosen.tolist())) == len(chosen) == min(count, 2000)
+    assert chosen[-1] == count - 1
+
+
+def test_embedding_puts_like_maps_together() -> None:
+    rng = np.random.default_rng(0)
+    maps = rng.poisson(0.2, size=(60, 2, 16))
+    maps[:30, 0, 3] += 6
+    maps[30:, 1, 9] += 6
+    points = embed(maps)
+    first, second = points[:30], points[30:]
+    apart = np.linalg.norm(first.mean(axis=0) - second.mean(axis=0))
+    assert (
+        apart > 2 * max(first.std(), second.std())
+        or apart > np.linalg.norm(first - first.mean(axis=0), axis=1).mean() * 2
+    )
+
+
+def test_attributes_with_a_handful_of_values_give_panels() -> None:
+    frame = pd.DataFrame(
+        {
+            "time": [f"in {year}" for year in range(1980, 1992)],
+            "decade": ["1980s", "1990s", "relative"] * 4,
+            "place_group": ["europe", "asia"] * 6,
+        }
+    )
+    panels = colourings(["0-REFUSED", "1-ALIGNED"] * 6, frame, CLASSES)
+    assert [panel.title for panel in panels] == ["by class", "by place", "by time"]
+    shades = panels[2].colours
+    assert lightness(shades["1980s"]) > lightness(shades["1990s"])
+    assert list(shades)[-1] == "relative"
