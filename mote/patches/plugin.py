@@ -3,7 +3,7 @@
 vLLM loads it in every process: front ends, engine core, workers. The hooks, each as small as can be:
 
 - front end, ``InputProcessor``: requests are checked and made canonical, and get their cache salt; unproven
-  configurations are refused when the engine starts.
+  configurations are refused when the engine starts. A server's streams get their receipts (``mote.patches.streams``).
 - engine core, ``Scheduler``: takes the workers' reports and hands packets out with the answers.
 - worker, ``GPUModelRunner`` and ``CPUModelRunner``: routers are attached when the model is loaded; the batch is mapped
   at the end of ``_prepare_inputs``, where its order is final; the step is closed in ``sample_tokens``; dummy runs see
@@ -74,6 +74,7 @@ def _refuse_unproven(config: Any) -> None:
 def _hook_front_end() -> None:
     from vllm.exceptions import VLLMValidationError
     from vllm.sampling_params import SamplingParams
+    from vllm.v1.engine.async_llm import AsyncLLM
     from vllm.v1.engine.input_processor import InputProcessor
 
     from mote.patches.admission import Admission, refuse_forged_salt, salt
@@ -89,28 +90,55 @@ def _hook_front_end() -> None:
 
         self.mote_admission = Admission.from_environment(layout, encode if self.tokenizer is not None else None)
 
+    def refusal(reason: str) -> VLLMValidationError:
+        return VLLMValidationError(reason, parameter=KEY)
+
+    def checked(processor: Any, params: Any) -> Ticket | None:
+        if not isinstance(params, SamplingParams) or not params.extra_args or KEY not in params.extra_args:
+            return None
+        try:
+            ticket: Ticket = processor.mote_admission.accept(params.extra_args[KEY])
+        except ProfileError as error:
+            raise refusal(str(error)) from None
+        return ticket
+
+    def generate(
+        original: Callable[..., Any], self: Any, prompt: Any, sampling_params: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        # vLLM checks when the first output is awaited; a stream would have begun by then, with status 200.
+        checked(self.input_processor, sampling_params)
+        return original(self, prompt, sampling_params, *args, **kwargs)
+
     def process_inputs(
         original: Callable[..., Any], self: Any, request_id: str, prompt: Any, params: Any, *args: Any, **kwargs: Any
     ) -> Any:
-        ticket: Ticket | None = None
+        ticket = checked(self, params)
+        if ticket is not None:
+            if kwargs.get("resumable"):
+                raise refusal("a session that is resumed with further input cannot carry 'mote'")
+            params = params.clone()
+            params.extra_args = {**(params.extra_args or {}), KEY: ticket.to_extra()}
+            if ticket.capture is not None:
+                # A prompt token that comes from the cache is not routed, so it could not be counted.
+                params.skip_reading_prefix_cache = True
+        request = original(self, request_id, prompt, params, *args, **kwargs)
         try:
-            if isinstance(params, SamplingParams) and params.extra_args and KEY in params.extra_args:
-                if kwargs.get("resumable"):
-                    raise ProfileError("a session that is resumed with further input cannot carry 'mote'")
-                ticket = self.mote_admission.accept(params.extra_args[KEY])
-                params = params.clone()
-                params.extra_args = {**(params.extra_args or {}), KEY: ticket.to_extra()}
-                if ticket.capture is not None:
-                    # A prompt token that comes from the cache is not routed, so it could not be counted.
-                    params.skip_reading_prefix_cache = True
-            request = original(self, request_id, prompt, params, *args, **kwargs)
             refuse_forged_salt(request.cache_salt)
         except ProfileError as error:
-            raise VLLMValidationError(str(error), parameter=KEY) from None
+            raise refusal(str(error)) from None
         if ticket is not None:
             request.cache_salt = salt(ticket.spec, request.cache_salt)
         return request
 
+    def async_init(original: Callable[..., None], self: Any, *args: Any, **kwargs: Any) -> None:
+        # Only servers have one, so only they load the serving modules.
+        from mote.patches.streams import hook
+
+        hook()
+        original(self, *args, **kwargs)
+
+    _wrap(AsyncLLM, "__init__", async_init)
+    _wrap(AsyncLLM, "generate", generate)
     _wrap(InputProcessor, "__init__", init)
     _wrap(InputProcessor, "process_inputs", process_inputs)
 

@@ -1,0 +1,100 @@
+"""Receipts of streamed answers over HTTP.
+
+vLLM's whole responses carry ``routed_experts``; its streams leave the field out. Here the chunk that ends a choice gets
+it, under the same name and in the same encoding, so that a client reads both alike. Streams of requests without
+``mote`` are passed through untouched.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from typing import Any
+
+from vllm.utils.serial_utils import numpy2base64
+
+from mote.patches.messages import KEY
+
+_PREFIX = "data: "
+_HOOKED = "mote_streams"
+
+
+async def with_receipts(
+    original: Callable[..., AsyncGenerator[str, None]],
+    serving: Any,
+    request: Any,
+    results: AsyncIterator[Any],
+    choices_of: Callable[[Any], list[tuple[int, Any]]],
+    arguments: Callable[[AsyncIterator[Any]], tuple[tuple[Any, ...], dict[str, Any]]],
+) -> AsyncGenerator[str, None]:
+    """Run a stream generator of vLLM and put each choice's packet into the chunk that ends it.
+
+    Args:
+        original: the generator.
+        serving: its ``self``.
+        request: the HTTP request.
+        results: what the engine yields.
+        choices_of: names the choice number of each output in one result.
+        arguments: makes the generator's arguments around a replacement of ``results``.
+    """
+    packets: dict[int, str] = {}
+
+    async def watched() -> AsyncIterator[Any]:
+        async for result in results:
+            for number, output in choices_of(result):
+                if output.routed_experts is not None:
+                    packets[number] = numpy2base64(output.routed_experts)
+            yield result
+
+    args, kwargs = arguments(watched())
+    async for line in original(serving, *args, **kwargs):
+        yield _complete(line, packets) if packets and KEY in (request.vllm_xargs or {}) else line
+
+
+def _complete(line: str, packets: dict[int, str]) -> str:
+    body = line.removeprefix(_PREFIX).strip()
+    if not line.startswith(_PREFIX) or not body.startswith("{"):
+        return line
+    chunk = json.loads(body)
+    ended = [choice for choice in chunk.get("choices", ()) if choice.get("finish_reason")]
+    for choice in ended:
+        packet = packets.pop(choice["index"], None)
+        if packet is not None:
+            choice["routed_experts"] = packet
+    return f"{_PREFIX}{json.dumps(chunk, ensure_ascii=False)}\n\n" if ended else line
+
+
+def hook() -> None:
+    """Hook both stream generators of the OpenAI server; harmless when called again."""
+    from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
+    from vllm.entrypoints.openai.completion.serving import OpenAIServingCompletion
+
+    if hasattr(OpenAIServingChat, _HOOKED):
+        return
+    chat = OpenAIServingChat.chat_completion_stream_generator
+    completion = OpenAIServingCompletion.completion_stream_generator
+
+    def chat_stream(self: Any, request: Any, result_generator: Any, *args: Any, **kwargs: Any) -> Any:
+        def choices(result: Any) -> list[tuple[int, Any]]:
+            return [(output.index, output) for output in result.outputs]
+
+        def arguments(results: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+            return (request, results, *args), kwargs
+
+        return with_receipts(chat, self, request, result_generator, choices, arguments)
+
+    def completion_stream(
+        self: Any, request: Any, inputs: Any, result_generator: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        def choices(result: Any) -> list[tuple[int, Any]]:
+            prompt, found = result
+            return [(output.index + prompt * (request.n or 1), output) for output in found.outputs]
+
+        def arguments(results: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+            return (request, inputs, results, *args), kwargs
+
+        return with_receipts(completion, self, request, result_generator, choices, arguments)
+
+    setattr(OpenAIServingChat, chat.__name__, chat_stream)
+    setattr(OpenAIServingCompletion, completion.__name__, completion_stream)
+    setattr(OpenAIServingChat, _HOOKED, True)

@@ -1,0 +1,144 @@
+"""The patch over HTTP, engine core and worker in processes of their own: same answers and receipts, clear 400s."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mote.patches import (
+    EMPTY_PROFILE,
+    Edit,
+    ModelLayout,
+    Observation,
+    ObservationError,
+    Profile,
+    read_observation,
+    request_args,
+)
+from tests.patches.asking import Ask, ask, random_profile, random_prompt
+from tests.patches.served import Server, serve
+
+NAMED = Profile("top-10", (Edit(1, 2, "suppress"), Edit(2, 3, "stimulate")))
+
+
+@pytest.fixture(scope="module")
+def server(checkpoints: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    work = tmp_path_factory.mktemp("server")
+    NAMED.write(work / "top.json")
+    with serve(checkpoints("glm4"), work / "log", "--enforce-eager", MOTE_PROFILES=str(work)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def layout(checkpoints: Callable[..., Path]) -> ModelLayout:
+    return ModelLayout.from_config(checkpoints("glm4"))
+
+
+def entry(profile: Profile, capture: Any = None) -> dict[str, str]:
+    return {"mote": json.dumps(request_args(profile, capture)["mote"])}
+
+
+def body(each: Ask, **more: Any) -> dict[str, Any]:
+    settings: dict[str, Any] = {
+        "max_tokens": each.max_tokens,
+        "temperature": 0,
+        "ignore_eos": True,
+        "return_token_ids": True,
+    }
+    if each.profile is not None:
+        settings["vllm_xargs"] = entry(each.profile, each.capture)
+    return settings | {"return_token_ids": True} | more
+
+
+def ended(chunks: list[dict[str, Any]]) -> Observation:
+    """The observation in the one chunk that ends the choice."""
+    carrying = [choice for chunk in chunks for choice in chunk["choices"] if "routed_experts" in choice]
+    assert [choice["finish_reason"] for choice in carrying] == ["length"]
+    return read_observation(carrying[0])
+
+
+def same(a: Observation, b: Observation) -> bool:
+    """Equal but for the rounding of summed weights, which batching changes."""
+    counts = [[(e.layer, e.expert, e.tokens, e.selected, e.entered) for e in each.mechanism] for each in (a, b)]
+    maps = [{role: found.counts.tolist() for role, found in each.maps.items()} for each in (a, b)]
+    return a.receipt == b.receipt and counts[0] == counts[1] and maps[0] == maps[1]
+
+
+def test_answers_equal_their_offline_twins(server: Server, engine: Any, layout: ModelLayout) -> None:
+    asks = [Ask(random_prompt(seed, 30), random_profile(layout, seed), "prompt", 8) for seed in range(3)]
+    asks += [Ask(random_prompt(3, 30), EMPTY_PROFILE, None, 8), Ask(random_prompt(4, 30), None, None, 8)]
+    for sent, twin in zip(asks, ask(engine, asks), strict=True):
+        words = " ".join(f"w{token}" for token in sent.prompt)
+        completion = server.post("/v1/completions", body(sent, prompt=sent.prompt))
+        streamed = server.post("/v1/completions", body(sent, prompt=sent.prompt, stream=True))
+        chat = server.post("/v1/chat/completions", body(sent, messages=[{"role": "user", "content": words}]))
+        chat_streamed = server.post(
+            "/v1/chat/completions", body(sent, messages=[{"role": "user", "content": words}], stream=True)
+        )
+        for reply in (completion, chat):
+            assert reply.status == 200, reply.body
+            assert reply.body["choices"][0]["token_ids"] == twin.tokens
+        for reply in (streamed, chat_streamed):
+            choices = [choice for chunk in reply.chunks for choice in chunk["choices"]]
+            tokens = [token for choice in choices for token in choice.get("token_ids") or []]
+            assert tokens == twin.tokens
+        if sent.profile is None:
+            with pytest.raises(ObservationError, match="no receipt"):
+                read_observation(completion.body["choices"][0])
+            assert not any("routed_experts" in choice for chunk in streamed.chunks for choice in chunk["choices"])
+            continue
+        assert twin.observation is not None
+        if sent.capture is not None:
+            np.testing.assert_array_equal(
+                read_observation(completion.body["choices"][0]).maps["prompt"].counts,
+                twin.observation.maps["prompt"].counts,
+            )
+            assert same(read_observation(completion.body["choices"][0]), twin.observation)
+            assert same(read_observation(chat.body["choices"][0]), twin.observation)
+            assert same(ended(streamed.chunks), twin.observation)
+            assert same(ended(chat_streamed.chunks), twin.observation)
+        else:
+            assert read_observation(completion.body["choices"][0]).receipt.digest == EMPTY_PROFILE.digest
+
+
+def test_several_choices_and_prompts_in_one_stream(server: Server, layout: ModelLayout) -> None:
+    profile = random_profile(layout, 7, actions="suppress")
+    request = body(Ask([], profile, None, 4), prompt=[[1, 2, 3], [4, 5, 6]], n=2, stream=True, temperature=1, seed=3)
+    reply = server.post("/v1/completions", request)
+    found = {
+        choice["index"]: read_observation(choice)
+        for chunk in reply.chunks
+        for choice in chunk["choices"]
+        if "routed_experts" in choice
+    }
+    assert sorted(found) == [0, 1, 2, 3]
+    assert {observation.receipt.digest for observation in found.values()} == {profile.digest}
+
+
+def test_profiles_by_name(server: Server) -> None:
+    named = server.post("/v1/completions", {"prompt": [1, 2, 3], "vllm_xargs": {"mote": '{"profile": "top-10"}'}})
+    assert read_observation(named.body["choices"][0]).receipt.digest == NAMED.digest
+    wrong = server.post("/v1/completions", {"prompt": [1, 2, 3], "vllm_xargs": {"mote": '{"profile": "top10"}'}})
+    assert wrong.status == 400
+    assert "Did you mean 'top-10'?" in wrong.body["error"]["message"]
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_is_wrong_is_a_clear_400(server: Server, path: str, stream: bool) -> None:
+    for value, says in (
+        ("{", "no JSON object"),
+        ('{"profile": {"edits": [[0, 1, "suppress"]]}}', "nearest that has is 1"),
+    ):
+        asked: dict[str, Any] = (
+            {"messages": [{"role": "user", "content": "w1"}]} if "chat" in path else {"prompt": "w1"}
+        )
+        reply = server.post(path, asked | {"vllm_xargs": {"mote": value}, "stream": stream, "max_tokens": 2})
+        assert reply.status == 400
+        assert says in reply.body["error"]["message"]
+    assert server.post("/v1/completions", {"prompt": "w1", "max_tokens": 2}).status == 200, "the engine lives"
