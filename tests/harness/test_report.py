@@ -106,7 +106,8 @@ def test_figures_are_written_in_both_formats_with_their_numbers(folder: Path) ->
     assert names == {path.stem for path in (folder / "figures").glob("*.png")} == set(CATALOGUE)
     for name in names:
         assert (folder / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-        assert b"</svg>" in (folder / "figures" / f"{name}.svg").read_bytes()
+        svg = (folder / "figures" / f"{name}.svg").read_text(encoding="utf-8")
+        assert "font-family: 'Arial', 'Helvetica', 'Liberation Sans', 'DejaVu Sans', sans-serif" in svg
     tables = {path.stem for path in (folder / "tables").glob("*.csv")}
     # The matrices of suppression and stimulation stand in one table.
     assert set(CATALOGUE) - tables == {"fig10-stimulation"}

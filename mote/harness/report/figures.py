@@ -22,7 +22,7 @@ from mote.harness.report.embedding import FEWEST_POINTS, colourings, draw_embedd
 from mote.harness.report.maps import draw_map, draw_resonance
 from mote.harness.report.matrices import Panel, draw_matrices
 from mote.harness.report.strips import Dose, draw_dose, draw_null
-from mote.harness.report.style import NARROW, WIDE, Layout, drawing, short
+from mote.harness.report.style import NARROW, WIDE, Layout, drawing, name_typeface, short
 from mote.harness.report.words import where_words
 
 PNG_DPI: Final = 200
@@ -112,7 +112,7 @@ def _bytes(figure: Figure, kind: str) -> bytes:
     metadata: Mapping[str, Any] = {"Creator": "MoTE Harness", "Date": None} if kind == "svg" else {"Software": None}
     buffer = io.BytesIO()
     figure.savefig(buffer, format=kind, dpi=PNG_DPI, metadata=metadata)
-    return buffer.getvalue()
+    return name_typeface(buffer.getvalue()) if kind == "svg" else buffer.getvalue()
 
 
 def _pixels(figure: Figure) -> tuple[int, int]:
@@ -243,7 +243,7 @@ _MAKERS: Final[dict[str, Callable[[Material], Made]]] = {
 KIND_TITLES: Final = {
     "random-uniform": "Random, any experts",
     "random-layers": "Random, same layers",
-    "random-frequency": "Random, as busy",
+    "random-frequency": "Random, matched activity",
 }
 
 

@@ -23,7 +23,7 @@ def draw_map(values: NDArray[Any], layers: Sequence[int], layout: Layout, unit: 
     image = ax.images[0]
     image.set_cmap(SEQUENTIAL)
     image.set_clim(0, max(1, float(values.max(initial=0))))
-    _scale(figure, ax, layout, unit)
+    _scale(figure, ax, layout, unit, whole=True)
     return figure
 
 
@@ -68,12 +68,12 @@ def _canvas(values: NDArray[Any], layers: Sequence[int], layout: Layout, named: 
     return figure, ax, across
 
 
-def _scale(figure: Figure, ax: Axes, layout: Layout, unit: str) -> None:
+def _scale(figure: Figure, ax: Axes, layout: Layout, unit: str, *, whole: bool = False) -> None:
     location, aspect = ("bottom", 40) if layout.narrow else ("right", 25)
     bar = figure.colorbar(ax.images[0], ax=ax, pad=0.015, location=location, aspect=aspect)
     bar.outline.set_visible(False)
     bar.set_label(unit, color=SOFT)
-    bar.locator = MaxNLocator(5)
+    bar.locator = MaxNLocator(5, integer=whole)
     bar.update_ticks()
     bar.ax.tick_params(length=0)
 

@@ -65,8 +65,10 @@ def _draw(ax: Axes, panel: Panel, rows: list[str], columns: list[str], *, first:
     ax.tick_params(which="both", length=0)
     for label in ax.get_xticklabels():
         label.set_rotation_mode("anchor")
-    ax.set_title(f"{panel.title}\n", pad=5)
-    ax.text(0, 1.03, panel.note, transform=ax.transAxes, fontsize=9, color=SOFT, va="bottom")
+    ax.set_title(panel.title, pad=20)
+    ax.annotate(
+        panel.note, (0, 1), (0, 6), xycoords="axes fraction", textcoords="offset points", fontsize=9, color=SOFT
+    )
     if first:
         ax.set_ylabel("before", color=SOFT)
     ax.set_xlabel("after", color=SOFT)

@@ -17,7 +17,7 @@ from mote.harness.report.style import ACCENT, INK, RULE, SIGNAL, SOFT, Layout
 KIND_NAMES = {
     "random-uniform": "any experts",
     "random-layers": "same layers",
-    "random-frequency": "same layers,\nas busy",
+    "random-frequency": "same layers,\nmatched activity",
 }
 
 

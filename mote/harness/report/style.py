@@ -85,6 +85,15 @@ def _typeface() -> tuple[str, ...]:
     return tuple(name for name in TYPEFACE if name in there)
 
 
+def name_typeface(svg: bytes) -> bytes:
+    """Name the whole typeface list in an SVG: a font that is not on this machine may be on the reader's."""
+
+    def listed(names: tuple[str, ...]) -> bytes:
+        return ", ".join(f"'{name}'" for name in names).encode() + b", sans-serif"
+
+    return svg.replace(listed(_typeface()), listed(TYPEFACE))
+
+
 @contextmanager
 def drawing(salt: str) -> Iterator[None]:
     """Draw in the house style; ``salt`` keeps a figure's inner ids the same from one report to the next."""

@@ -13,7 +13,7 @@ from mote.harness.report.style import short
 KIND_WORDS: Final = {
     "random-uniform": "any layer",
     "random-layers": "the same layers",
-    "random-frequency": "the same layers and about as often active",
+    "random-frequency": "the same layers, matched in activity",
 }
 DEMO_CAVEAT: Final = (
     "This is the demo model: a small model trained for this package, whose alignment phase trained the routers and the "
