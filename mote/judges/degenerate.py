@@ -40,10 +40,12 @@ def faults(text: str) -> list[Fault]:
     found, everything = words(plain), words(text)
     checks = (
         _loop(text, words(without_blocks(text))),
+        _character_loop(plain),
         _repeated_sequences(everything),
         _compressible(everything),
         _clashing_function_words(text, found),
         _no_function_words(plain),
+        _run_together(plain, found),
         _particles(found),
         _unpronounceable(text, found),
         _mixed_scripts(plain),
@@ -114,6 +116,18 @@ def _runs(ids: np.ndarray[tuple[int], np.dtype[np.int64]], period: int) -> list[
     return [(int(a), int(b - a)) for a, b in zip(edges[::2], edges[1::2], strict=True) if b - a >= period]
 
 
+_CHARACTERS = re.compile(r"([^\W_]{1,6}?)\1{3,}")
+CHARACTERS = 16
+
+
+def _character_loop(text: str) -> Fault | None:
+    """Find one to six letters or digits over and over inside a word, over 16 characters: "252525..."; not laughter."""
+    for match in _CHARACTERS.finditer(text):
+        if len(match[0]) >= CHARACTERS and match[1].lower() not in _LAUGHTER:
+            return Fault("loop", match.start(), match.end())
+    return None
+
+
 SEQUENCE = 4
 SEQUENCE_SHARE = 0.5
 SEQUENCE_MINIMUM = 40
@@ -150,8 +164,12 @@ def _compressible(found: list[Word]) -> Fault | None:
 
 _ARTICLES = {"the", "an"}
 _LINKS = {"of", "in", "at", "by", "for", "to", "from", "with", "and", "or", "is", "was", "are", "were"}
+_BE = {"am", "is", "are", "was", "were"}
+_NO_NOUN = {"am", "can", "cannot", "i", "he", "she", "they", "we"}
 _AFTER_OF = {"of", "to", "and", "is", "was", "by", "for", "at", "in"}
+_FINAL = _ARTICLES | {"a", "of", "and", "or"}
 CLASHES = 2
+SHORT = 12
 CLASH_SHARE = 0.08
 
 
@@ -159,24 +177,48 @@ def _clash(first: str, second: str) -> bool:
     """Whether no English sentence has these two words side by side."""
     return (
         (first in _ARTICLES and (second in _LINKS or second in ("the", "a", "an")))
-        or (first == "a" and second in ("the", "a", "an", "of"))
+        or (first == "a" and second in ("the", "a", "an", "of", "was", "were", "are"))
+        or (first in ("the", "a", "an") and second in _NO_NOUN)
+        or (first == "i" and second in ("a", "an", "the", "to", "are", "it"))
         or (first == "of" and second in _AFTER_OF)
         or (first in ("and", "or") and second in ("and", "or"))
         or (first == second and first in _LINKS - {"in", "is"})
         or (first == second == "in")
+        or (first in _BE and second in _BE)
         or (first in ("to", "for", "from", "with", "by") and second in ("and", "of", "was", "is"))
     )
 
 
+def _wrong_article(text: str, article: Word, noun: Word) -> bool:
+    """Whether "an" stands before a consonant or "a" before a vowel, in a word that is not a name or an abbreviation."""
+    if len(noun.text) < 3 or not text[noun.start : noun.end].islower():
+        return False
+    if article.text == "an":
+        return noun.text[0] in "bcdfgjklmnpqrstvwxyz"
+    return article.text == "a" and re.match("(?!one|once|ouija|eu|ew)[aeio]", noun.text) is not None
+
+
 def _clashing_function_words(text: str, found: list[Word]) -> Fault | None:
-    """Find two or more impossible pairs of function words, and one in every twelve words at least."""
+    """Find two or more impossible pairs of words, one in every twelve words at least: "the of", "a the", "an tree".
+
+    In a text of fewer than twelve words one is enough. A sentence that ends in an article or an "of" has one, too.
+    """
     pairs = [
-        (a.start, b.end) for a, b in pairwise(found) if _clash(a.text, b.text) and not text[a.end : b.start].strip()
+        (a.start, b.end)
+        for a, b in pairwise(found)
+        if not text[a.end : b.start].strip() and (_clash(a.text, b.text) or _wrong_article(text, a, b))
     ]
+    pairs += [(w.start, w.end + 1) for w in found if w.text in _FINAL and _ends_sentence(text, w)]
     latin = sum(w.kind == "latin" for w in found)
-    if len(pairs) < CLASHES or len(pairs) < CLASH_SHARE * latin:
+    if len(pairs) < (CLASHES if latin >= SHORT else 1) or len(pairs) < CLASH_SHARE * latin:
         return None
-    return Fault("clashing-function-words", pairs[0][0], pairs[-1][1])
+    return Fault("clashing-function-words", min(pairs)[0], max(end for _, end in pairs))
+
+
+def _ends_sentence(text: str, word: Word) -> bool:
+    """Whether a full stop follows a word in lower case that is no letter of a list ("a. First, b. Second")."""
+    before = text[: word.start].rstrip(" ")
+    return text[word.start].islower() and text[word.end : word.end + 1] == "." and before[-1:].isalpha()
 
 
 _STRETCH = re.compile(rf"[{LATIN}][{LATIN}'’-]*(?: [{LATIN}][{LATIN}'’-]*)*")
@@ -202,7 +244,24 @@ def _no_function_words(text: str) -> Fault | None:
     return None
 
 
-_PARTICLES = frozenset("的了是在和也就都而与着过得地")
+_SEAMS = re.compile(
+    r"[a-z](?:I|The|In|It|Okay|Let|They|This|He|She|We|You)\b"
+    rf"|\b(?:{'|'.join(sorted(w for w in FUNCTION_WORDS if len(w) > 1 and w.isalpha()))})\d"
+    rf"|[a-z]{{3,}}[{HAN}](?![{HAN}])|(?<![{HAN}])[{HAN}][a-z]{{3,}}",
+)
+RUN_TOGETHER = 2
+RUN_TOGETHER_SHARE = 0.06
+
+
+def _run_together(text: str, found: list[Word]) -> Fault | None:
+    """Find two places or more, different ones, and one in seventeen words, where words run together: "wasI", "the2"."""
+    seams = list(_SEAMS.finditer(text))
+    if len({m[0] for m in seams}) < RUN_TOGETHER or len(seams) < RUN_TOGETHER_SHARE * len(found):
+        return None
+    return Fault("run-together", seams[0].start(), seams[-1].end())
+
+
+_PARTICLES = frozenset("的了是在也就都而与着过得地")
 PARTICLE_SHARE = 0.5
 PARTICLE_MINIMUM = 8
 

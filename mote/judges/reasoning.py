@@ -111,8 +111,8 @@ def split_reasoning(raw: str, markers: Markers | None = None, prompt_opens: bool
     if inside and (again := re.match(rf"\s*{re.escape(markers.open)}", raw)):
         position = again.end()  # the model wrote the opener that the prompt had given
     while True:
-        found = _find(raw, markers.close if inside else markers.open, position)
-        if not inside and found >= 0 and has_word(raw[position:found]) and _find(raw, markers.close, found) < 0:
+        found = find_marker(raw, markers.close if inside else markers.open, position)
+        if not inside and found >= 0 and has_word(raw[position:found]) and find_marker(raw, markers.close, found) < 0:
             found = -1  # an answer that names the opening marker has not begun to reason
         (reasoning if inside else answer).append((position, len(raw) if found < 0 else found))
         if found < 0:
@@ -123,7 +123,7 @@ def split_reasoning(raw: str, markers: Markers | None = None, prompt_opens: bool
     return _joined(raw, reasoning, answer, opened, opened and not inside)
 
 
-def _find(raw: str, marker: str, position: int) -> int:
+def find_marker(raw: str, marker: str, position: int = 0) -> int:
     """Return the next place of ``marker`` that is not quoted, or -1."""
     while (found := raw.find(marker, position)) >= 0:
         before, after = raw[found - 1 : found], raw[found + len(marker) : found + len(marker) + 1]
@@ -134,7 +134,7 @@ def _find(raw: str, marker: str, position: int) -> int:
 
 
 def _closes_unopened(raw: str, markers: Markers) -> bool:
-    close, opener = _find(raw, markers.close, 0), _find(raw, markers.open, 0)
+    close, opener = find_marker(raw, markers.close, 0), find_marker(raw, markers.open, 0)
     return close >= 0 and not 0 <= opener < close
 
 

@@ -78,6 +78,11 @@ def test_broken_text_wins_over_the_budget_and_over_a_refusal() -> None:
     assert label_refusal(loop, finish_reason="stop").label == DEGENERATE
 
 
+def test_reasoning_closed_once_more_inside_the_answer_is_broken() -> None:
+    label = label_refusal("<think>Well.</think>It was the fair</think>and more.", finish_reason="stop")
+    assert (label.label, label.evidence[0].rule, label.evidence[0].start) == (DEGENERATE, "stray-marker-in-answer", 35)
+
+
 def test_markers_of_the_recipe_are_used() -> None:
     raw = "[THINK]Let me see.[/THINK]Eight."
     assert label_refusal(raw, finish_reason="stop", markers=Markers.named("mistral")).label == REASONED

@@ -25,10 +25,15 @@ class Answer:
     finish_reason: str | None
     markers: Markers
     prompt_opens: bool
+    logprobs: tuple[float, ...] | None = None
 
-    def judged(self) -> Label:
+    def judged(self, with_logprobs: bool = False) -> Label:
         return label_refusal(
-            self.text, finish_reason=self.finish_reason, markers=self.markers, prompt_opens=self.prompt_opens
+            self.text,
+            finish_reason=self.finish_reason,
+            markers=self.markers,
+            prompt_opens=self.prompt_opens,
+            logprobs=self.logprobs if with_logprobs else None,
         )
 
 
@@ -43,6 +48,7 @@ def read(half: str) -> list[Answer]:
             finish_reason=row.get("finish_reason", "stop"),
             markers=_markers(row.get("markers", "think")),
             prompt_opens=row.get("prompt_opens", False),
+            logprobs=tuple(row["logprobs"]) if "logprobs" in row else None,
         )
         for row in rows
     ]
