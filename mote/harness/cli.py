@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from mote import __version__
+from mote.harness import cli_compare, cli_data, cli_demo, cli_judge, cli_lm_eval, cli_serve
 from mote.harness.errors import MoteError
 
 app = typer.Typer(
@@ -23,8 +24,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-demo_app = typer.Typer(help="The demo models: train one yourself.", no_args_is_help=True, rich_markup_mode=None)
-app.add_typer(demo_app, name="demo")
 
 RUNS = Path("results/runs")
 
@@ -105,7 +104,8 @@ def run(
         study.run(checked, folder, console)
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        console.print(f"Stopped. What was generated is stored; go on with: {_again(recipe, out, overrides)}")
+        again = _again(recipe, out, overrides)
+        console.print(f"Stopped. What was generated is stored; go on with: {again}", soft_wrap=True)
         console.file.flush()
         # vLLM's threads may take long to end, and everything of ours is on the disk.
         os._exit(130)
@@ -147,23 +147,7 @@ def export(
 
     console = Console(highlight=False)
     for path in export_run(run, out or run / "export"):
-        console.print(str(path))
-
-
-@demo_app.command("train")
-def demo_train(
-    out: Annotated[Path, typer.Option(help="The folder to write the checkpoint to; it must not exist.")],
-    seed: Annotated[int, typer.Option(help="The seed of corpus, weights and order.", min=0)] = 0,
-) -> None:
-    """Train a demo model from nothing: corpus, tokenizer, base phase, alignment phase (about ten minutes on two cores).
-
-    Example: mote demo train --seed 1 --out models/demo-1
-    """
-    if out.exists():
-        raise MoteError(f"{out} exists; name a new folder with --out.")
-    from mote.harness.demo.trainer import train
-
-    train(seed, out)
+        console.print(str(path), soft_wrap=True)
 
 
 def _report(folder: Path, console: Console) -> None:
@@ -173,9 +157,13 @@ def _report(folder: Path, console: Console) -> None:
     with console.status("Report"):
         path = make_report(folder)
     print_summary(folder, console)
-    console.print(f"Report: {path}")
+    console.print(f"Report: {path}", soft_wrap=True)
 
 
 def _again(recipe: str, out: Path | None, overrides: list[str]) -> str:
     parts = ["mote run", recipe, *([f"--out {out}"] if out else []), *(f"--set '{change}'" for change in overrides)]
     return " ".join(parts)
+
+
+for part in (cli_compare, cli_judge, cli_lm_eval, cli_serve, cli_data, cli_demo):
+    part.mount(app)
