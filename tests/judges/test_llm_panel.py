@@ -260,3 +260,12 @@ def test_an_error_of_ours_while_storing_ends_the_run_at_once() -> None:
     with scripted_judge(lambda body, number: REFUSED) as judge, pytest.raises(OSError, match="disk full"):
         judge_all(asks(*map(str, range(20))), endpoint(judge), full)
     assert len(judge.requests) <= 8
+
+
+def test_a_url_where_nothing_listens_is_said_at_once() -> None:
+    with scripted_judge(lambda body, number: REFUSED) as judge:
+        pass
+    started = time.monotonic()
+    with pytest.raises(JudgeError, match=r"nothing answers at http://127\.0\.0\.1"):
+        judge_all(asks("a"), endpoint(judge, backoff=5.0), lambda *_: None)
+    assert time.monotonic() - started < 5

@@ -76,6 +76,22 @@ class JudgeClient:
         """Close the connections."""
         await self._client.close()
 
+    async def check(self) -> None:
+        """Raise JudgeError where nothing listens at the URL, so that no one waits for retries of a slip in it."""
+        try:
+            async with asyncio.timeout(min(10.0, self.endpoint.timeout)):
+                await self._client.models.list()
+        except (TimeoutError, openai.APITimeoutError):
+            return
+        except openai.APIConnectionError as error:
+            cause = self._redact(str(error.__cause__ or error))
+            raise JudgeError(
+                f"judge {self.endpoint.model}: nothing answers at {self.endpoint.url} ({cause})."
+            ) from None
+        except openai.OpenAIError:
+            # Whatever it says, it is there; not every server lists its models.
+            return
+
     @property
     def as_json(self) -> bool:
         """Whether structured output is asked for: as set, until the server has refused it."""

@@ -63,6 +63,7 @@ async def ask_all(
     give_up = max(_GIVE_UP, 2 * endpoint.concurrency)
 
     async with JudgeClient(endpoint) as client:
+        await client.check()
 
         async def work() -> None:
             nonlocal left, silent

@@ -1,0 +1,59 @@
+"""vLLM for MT-Bench: the study's engine, with a temperature of each request's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mote.harness.engine import Answer, Request, VllmEngine, check_options
+from mote.harness.recipe import ControlsPart, Markers, ModelPart, Recipe, SamplingPart, StudyPart, TaskPart
+
+if TYPE_CHECKING:
+    from vllm import SamplingParams
+    from vllm.engine.arg_utils import EngineArgs
+
+
+class VllmBenchEngine(VllmEngine):
+    """vLLM in this process; temperatures by request."""
+
+    _temperatures: Mapping[str, float]
+
+    def generate_at(
+        self, requests: Sequence[Request], temperatures: Sequence[float]
+    ) -> Iterator[list[tuple[int, Answer]]]:
+        """Yield (index of the request, answer) as vLLM finishes them, each drawn at its own temperature."""
+        self._temperatures = {
+            request.prompt_id: temperature for request, temperature in zip(requests, temperatures, strict=True)
+        }
+        yield from self.generate(requests)
+
+    def room(self, messages: Sequence[dict[str, str]]) -> int:
+        """Return how many tokens the model's context leaves for an answer."""
+        tokens = self._tokenizer.encode(self._render(messages), add_special_tokens=False)
+        return int(self._llm.llm_engine.model_config.max_model_len) - len(tokens)
+
+    def _params(self, request: Request) -> SamplingParams:
+        temperature = self._temperatures[request.prompt_id]
+        self._sampling = self._sampling.model_copy(update={"temperature": temperature})
+        return super()._params(request)
+
+
+def engine_arguments(path: str, options: Mapping[str, Any], sampling: SamplingPart) -> EngineArgs:
+    """Return vLLM's engine arguments for a model; nothing is loaded yet. Raises MoteError as ``check_options`` does."""
+    return check_options(_recipe(path, options, sampling), path)
+
+
+def start_engine(arguments: EngineArgs, sampling: SamplingPart, markers: Markers, log: Path) -> VllmBenchEngine:
+    """Load the model. Raises MoteError where vLLM can't."""
+    return VllmBenchEngine(arguments, sampling, markers.start, log)
+
+
+def _recipe(path: str, options: Mapping[str, Any], sampling: SamplingPart) -> Recipe:
+    return Recipe(
+        name="mt-bench",
+        model=ModelPart(path=path, options=dict(options)),
+        task=TaskPart(name="mt_bench"),
+        sampling=sampling,
+        study=StudyPart(controls=ControlsPart(retest=0, uniform=0, layers=0, frequency=0)),
+    )
