@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,14 @@ SHORT = trainer.Recipe(
     alignment=trainer.Phase(steps=3, peak_rate=1e-3, bias_rate=1e-2, warmup=1, rows=3),
 )
 WORDS = tokenizer.train_tokenizer()
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # tensors this small are slower on two, and much slower where others run beside
+    yield
+    torch.set_num_threads(threads)
 
 
 def network(shape: Shape, seed: int) -> Network:

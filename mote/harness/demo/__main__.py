@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 
 from mote.harness.demo.card import write_card
-from mote.harness.demo.evaluation import Quality, evaluate
+from mote.harness.demo.evaluation import evaluate
+from mote.harness.demo.quality import Quality
 from mote.harness.demo.table import build, measure_into
 from mote.harness.demo.trainer import Recipe, Step, train
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import jinja2
 
-from mote.harness.demo.evaluation import MAX_NEW_TOKENS, Quality
+from mote.harness.demo.evaluation import MAX_NEW_TOKENS
+from mote.harness.demo.quality import Quality
 from mote.harness.demo.questions import EVENTS
 from mote.harness.demo.trainer import Recipe, describe
 

@@ -20,7 +20,7 @@ import jinja2
 import numpy as np
 import pandas as pd
 
-from mote.harness.demo.evaluation import Quality, choose
+from mote.harness.demo.quality import Quality, choose
 from mote.harness.files import write_atomic
 from mote.harness.inference import permutation_p
 
@@ -37,7 +37,7 @@ in brackets; "matched" sets have the same layers and nearly the same activation 
 that flip at least as much (the tuned set counted among them).
 
 The packaged seed is {{ chosen }}: of the seeds that pass every bound, the one with the best general quality. The rule
-is `mote.harness.demo.evaluation.choose`; it was written down before any effect was measured.
+is `mote.harness.demo.quality.choose`; it was written down before any effect was measured.
 
 ## Suppressing the top k experts of the refusals
 {{ doses }}
