@@ -28,6 +28,8 @@ from mote.patches.layout import ModelLayout, ProfileError
 from mote.patches.messages import KEY, Ticket
 
 _registered = False
+HOOKS: list[tuple[type, str, Callable[..., Any], Callable[..., Any]]] = []
+"""Every hook in place, as (class, method, vLLM's own function, ours): what a measurement takes out and puts back."""
 
 
 def register() -> None:
@@ -62,6 +64,7 @@ def _wrap(owner: type, name: str, around: Callable[..., Any]) -> None:
         return around(original, self, *args, **kwargs)
 
     setattr(owner, name, wrapped)
+    HOOKS.append((owner, name, original, wrapped))
 
 
 def _refuse_unproven(config: Any) -> None:
