@@ -25,7 +25,8 @@ from mote.harness.plan import BASELINE, baseline_row, check_study, make_plan, pr
 from mote.harness.progress import step
 from mote.harness.recipe import Recipe
 from mote.harness.store import GenerationRow, LabelRow, MapRow, ProfileRow, PromptRow, RunStore
-from mote.judges import JUDGE, Markers, label_refusal, split_reasoning
+from mote.judges import JUDGE, Label, Markers, label_refusal, split_reasoning
+from mote.patches import EditEffect
 from mote.tasks import TaskError, load_task
 
 _LABELS_AT_ONCE = 256
@@ -182,22 +183,37 @@ def _row(study: Study, profile: str, answer: Answer, prompt_opens: bool) -> Gene
         generated_tokens=answer.generated_tokens,
         finish_reason=answer.finish_reason,
         receipt=asdict(observation.receipt),
-        mechanism=[asdict(entry) for entry in observation.mechanism],
+        mechanism=[_effect(entry) for entry in observation.mechanism],
         maps=[MapRow(role, found.counts, found.counted, found.total) for role, found in observation.maps.items()],
     )
+
+
+def _effect(entry: EditEffect) -> dict[str, Any]:
+    # Ten of these a row are most of a store's size: what an action can't have is left out, sums keep six digits.
+    effect = asdict(entry)
+    for key, action in (("factor", "scale"), ("entered", "stimulate")):
+        if entry.action != action:
+            del effect[key]
+    for key in ("weight_before", "weight_after"):
+        effect[key] = float(f"{effect[key]:.6g}")
+    return effect
 
 
 def _label(study: Study, store: RunStore, console: Console, title: str) -> None:
     missing = store.unlabelled(JUDGE)
     if not missing:
         return
+
+    # Short answers are often the same to the letter, and so are then their labels.
+    @cache
+    def judged(raw: str, opens: bool, reason: str | None) -> Label:
+        return label_refusal(raw, finish_reason=reason, markers=study.markers, prompt_opens=opens)
+
     with step(console, title, len(missing)) as advance:
         for start in range(0, len(missing), _LABELS_AT_ONCE):
             rows = []
             for one in missing[start : start + _LABELS_AT_ONCE]:
-                label = label_refusal(
-                    one.raw, finish_reason=one.finish_reason, markers=study.markers, prompt_opens=one.prompt_opens
-                )
+                label = judged(one.raw, one.prompt_opens, one.finish_reason)
                 evidence = [asdict(entry) for entry in label.evidence]
                 rows.append(LabelRow(one.generation_id, label.judge, label.label, evidence))
             store.add_labels(rows)
