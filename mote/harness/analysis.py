@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple
 
@@ -62,9 +62,9 @@ class StudyResult:
     exact intervals, broken answers by state, paired tests. ``summary``: one row a group of profiles, for the
     terminal's table. ``matrices``: counts by (profile, view), of a kind of control pooled by (kind, view).
     ``nulls``: the tuned profile's flip share among the controls of each kind. ``clustered``: its flips with intervals
-    that resample whole groups of prompts, and the attribute that groups them. ``resonance``: [layers, experts] of the
-    prompts that experts were chosen on (``no_resonance``: why there is none). ``distinctive``: the tuned experts with
-    their place in that ranking.
+    that resample whole groups of prompts; ``unit``: the attribute that groups them. ``resonance``: [layers, experts]
+    of the prompts that experts were chosen on (``no_resonance``: why there is none). ``distinctive``: the tuned experts
+    with their place in that ranking, and how sure it is.
     """
 
     judge: str
@@ -84,7 +84,8 @@ class StudyResult:
     nulls: Mapping[str, Null]
     null_values: pd.DataFrame
     verdict: Verdict
-    clustered: tuple[str, ClusteredFlips] | None
+    clustered: ClusteredFlips | None
+    unit: str
     resonance: NDArray[np.float64] | None
     distinctive: pd.DataFrame
     overlap: int | None
@@ -127,8 +128,10 @@ def analyse(store: RunStore, manifest: Mapping[str, Any], judge: str = JUDGE) ->
     layers = tuple(int(layer) for layer in manifest["model"]["layout"]["layers"])
     ids, maps, counted = store.maps("baseline", str(study["role"]))
     baseline = frame[frame["profile"] == "baseline"].set_index("prompt_id")["label"].dropna()
-    ranking = rank(ids, maps, {str(key): str(label) for key, label in baseline.items()}, split, target)
     experts = profiles.set_index("profile")["experts"].get(tuned, ()) if tuned else ()
+    unit, groups = _groups(frame)
+    labels = {str(key): str(label) for key, label in baseline.items()}
+    ranking = rank(ids, maps, labels, split, target, len(experts), groups)
     return StudyResult(
         judge=judge,
         target=target,
@@ -147,7 +150,8 @@ def analyse(store: RunStore, manifest: Mapping[str, Any], judge: str = JUDGE) ->
         nulls=nulls,
         null_values=values,
         verdict=_verdict(nulls, all_there=len(whole) == len(profiles)),
-        clustered=_clustered(frame, paired, tuned, view, classes, target),
+        clustered=_clustered(paired, tuned, view, classes, target, groups),
+        unit=unit,
         resonance=ranking.map,
         distinctive=ranking.table(experts, layers),
         overlap=ranking.overlap(experts, layers),
@@ -314,17 +318,30 @@ def _verdict(nulls: Mapping[str, Null], *, all_there: bool) -> Verdict:
     )
 
 
-def _clustered(
-    frame: pd.DataFrame, paired: pd.DataFrame, tuned: str | None, view: str, classes: tuple[str, ...], target: str
-) -> tuple[str, ClusteredFlips] | None:
-    """The tuned profile's flips with prompts of one place (or subject) taken as one unit, where a task has such."""
-    rows = paired[(paired["profile"] == tuned) & (paired["view"] == view)].set_index("prompt_id")
-    attributes = frame.drop_duplicates("prompt_id").set_index("prompt_id")["attributes"].map(json.loads)
+def _groups(frame: pd.DataFrame) -> tuple[str, dict[str, Hashable] | None]:
+    """The attribute whose prompts belong together, where a task has such, and its value for each prompt."""
+    texts = frame.drop_duplicates("prompt_id").set_index("prompt_id")["attributes"]
+    attributes = {str(key): json.loads(text) for key, text in texts.items()}
     for name in CLUSTERS:
-        units = attributes.map(lambda values, name=name: values.get(name)).dropna()
-        if len(rows) and rows.index.isin(units.index).all():
-            return name, clustered_flips(rows["before"], rows["after"], units, classes, target)
-    return None
+        if attributes and all(name in values for values in attributes.values()):
+            return name, {key: values[name] for key, values in attributes.items()}
+    return "", None
+
+
+def _clustered(
+    paired: pd.DataFrame,
+    tuned: str | None,
+    view: str,
+    classes: tuple[str, ...],
+    target: str,
+    groups: Mapping[str, Hashable] | None,
+) -> ClusteredFlips | None:
+    """The tuned profile's flips with prompts of one place (or subject) taken as one unit."""
+    rows = paired[(paired["profile"] == tuned) & (paired["view"] == view)].set_index("prompt_id")
+    if rows.empty or groups is None:
+        return None
+    units = pd.Series({key: groups[str(key)] for key in rows.index})
+    return clustered_flips(rows["before"], rows["after"], units, classes, target)
 
 
 def _mechanism(frame: pd.DataFrame) -> pd.DataFrame:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -12,20 +12,33 @@ from numpy.typing import NDArray
 
 from mote.harness.checks import DataError
 from mote.harness.controls import Expert, frequency_gap
+from mote.harness.inference import permutation_p
 from mote.harness.resonance import class_means, ranks_of, resonance
+from mote.harness.stability import RankStability, bootstrap_ranking, shuffled_maxima
 from mote.harness.store import ProfileRow
+
+T = TypeVar("T")
+
+
+BOOTSTRAPS: Final = 300
+SHUFFLES: Final = 499
 
 
 class Ranking(NamedTuple):
     """Resonance [layers, experts] on the prompts that experts were chosen on; ``other`` the same on the rest.
 
-    ``target_mean`` is the mean map of the target class there. None where it cannot be computed; ``reason`` says why
-    ``map`` is.
+    ``target_mean`` is the mean map of the target class there, ``stability`` a bootstrap of the ranking. ``shuffled``
+    holds the best score of any expert for each shuffling of the labels; ``within`` the same with labels shuffled only
+    among prompts of one place (or subject), so that topics stay as they are. None where it cannot be computed;
+    ``reason`` says why ``map`` is.
     """
 
     map: NDArray[np.float64] | None
     other: NDArray[np.float64] | None
     target_mean: NDArray[np.float64] | None
+    stability: RankStability | None
+    shuffled: NDArray[np.float64] | None
+    within: NDArray[np.float64] | None
     reason: str
 
     def overlap(self, experts: Sequence[Expert], layers: Sequence[int]) -> int | None:
@@ -36,45 +49,92 @@ class Ranking(NamedTuple):
         return sum(int(ranks[layers.index(layer), expert]) <= len(experts) for layer, expert in experts)
 
     def table(self, experts: Sequence[Expert], layers: Sequence[int]) -> pd.DataFrame:
-        """Return the experts, best first, with rank, resonance, both means, and rank on the other prompts (or nan)."""
-        columns = ["layer", "expert", "rank", "resonance", "target_mean", "others_mean", "rank_other_half"]
+        """Return the experts, best first; what is not known is nan.
+
+        Columns: layer, expert; rank and resonance, with its bootstrap interval low, high; target_mean and others_mean
+        (activations a prompt); kept, the share of bootstrap draws with the expert among the first as many;
+        rank_other_half; p_shuffled and p_within, over all experts at once.
+        """
         if self.map is None or self.target_mean is None:
-            return pd.DataFrame([(*expert, *[math.nan] * 5) for expert in experts], columns=columns)
+            unknown = [math.nan] * (len(_COLUMNS) - 2)
+            return pd.DataFrame([(*expert, *unknown) for expert in experts], columns=_COLUMNS)
         ranks = ranks_of(self.map)
         others = None if self.other is None else ranks_of(self.other)
-        rows = []
+        rows: list[dict[str, float]] = []
         for layer, expert in experts:
             at = layers.index(layer), expert
             score, mean = float(self.map[at]), float(self.target_mean[at])
-            elsewhere = math.nan if others is None else int(others[at])
-            rows.append((layer, expert, int(ranks[at]), score, mean, mean - score, elsewhere))
-        return pd.DataFrame(rows, columns=columns).sort_values(["rank", "layer", "expert"], ignore_index=True)
+            row: dict[str, float] = {"layer": layer, "expert": expert, "rank": int(ranks[at]), "resonance": score}
+            row |= {"target_mean": mean, "others_mean": mean - score}
+            if self.stability is not None:
+                found = self.stability
+                row |= {"low": found.low[at], "high": found.high[at], "kept": found.in_top_k[at]}
+            if others is not None:
+                row["rank_other_half"] = int(others[at])
+            if self.shuffled is not None:
+                row["p_shuffled"] = permutation_p(score, self.shuffled)
+            if self.within is not None:
+                row["p_within"] = permutation_p(score, self.within)
+            rows.append(row)
+        frame = pd.DataFrame(rows, columns=_COLUMNS)
+        return frame.sort_values(["rank", "layer", "expert"], ignore_index=True)
+
+
+_COLUMNS: Final = [
+    *("layer", "expert", "rank", "resonance", "low", "high", "target_mean", "others_mean", "kept", "rank_other_half"),
+    *("p_shuffled", "p_within"),
+]
 
 
 def rank(
-    ids: Sequence[str], maps: NDArray[Any], labels: Mapping[str, str], split: Mapping[str, str], target: str
+    ids: Sequence[str],
+    maps: NDArray[Any],
+    labels: Mapping[str, str],
+    split: Mapping[str, str],
+    target: str,
+    k: int = 0,
+    groups: Mapping[str, Hashable] | None = None,
 ) -> Ranking:
     """Rank by resonance as the study did, on the part ``select``; and on the rest, to see whether it would agree.
 
     ``ids`` name the prompts of ``maps`` [prompts, layers, experts]; prompts without a label are left out. Without a
-    split all prompts are the first part.
+    split all prompts are the first part. With ``k`` experts chosen their stability is bootstrapped; ``groups`` (prompt
+    -> place or subject) are what is then drawn, and what labels are shuffled within.
     """
     at = [i for i, key in enumerate(ids) if key in labels]
     if not at:
-        return Ranking(None, None, None, "No activation map of a labelled baseline answer is stored yet.")
+        return _nothing("No activation map of a labelled baseline answer is stored yet.")
     parts: dict[str, list[int]] = {"select": [], "measure": []}
     for i in at:
         parts[split.get(ids[i], "select")].append(i)
-    sides = {name: [labels[ids[i]] for i in rows] for name, rows in parts.items()}
+    names = {name: [labels[ids[i]] for i in rows] for name, rows in parts.items()}
+    chosen, ours = maps[parts["select"]], names["select"]
     try:
-        ranking = resonance(maps[parts["select"]], sides["select"], target)
+        ranking = resonance(chosen, ours, target)
     except DataError as error:
-        return Ranking(None, None, None, str(error))
+        return _nothing(str(error))
+    units = None if groups is None else [groups[ids[i]] for i in parts["select"]]
+    return Ranking(
+        map=ranking,
+        other=_or_none(resonance, maps[parts["measure"]], names["measure"], target),
+        target_mean=class_means(chosen, ours)[target],
+        stability=_or_none(bootstrap_ranking, chosen, ours, target, k, clusters=units, draws=BOOTSTRAPS) if k else None,
+        shuffled=_or_none(shuffled_maxima, chosen, ours, target, draws=SHUFFLES),
+        within=_or_none(shuffled_maxima, chosen, ours, target, draws=SHUFFLES, groups=units) if units else None,
+        reason="",
+    )
+
+
+def _nothing(reason: str) -> Ranking:
+    return Ranking(None, None, None, None, None, None, reason)
+
+
+def _or_none(function: Callable[..., T], *arguments: Any, **options: Any) -> T | None:
+    """What a statistic says, or None where the prompts don't allow it."""
     try:
-        other = resonance(maps[parts["measure"]], sides["measure"], target) if parts["measure"] else None
+        return function(*arguments, **options)
     except DataError:
-        other = None
-    return Ranking(ranking, other, class_means(maps[parts["select"]], sides["select"])[target], "")
+        return None
 
 
 def controls_gap(

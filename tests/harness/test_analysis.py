@@ -161,8 +161,8 @@ def test_examples_do_not_depend_on_the_text(tmp_path: Path, result: StudyResult)
 
 def test_place_is_the_unit_of_the_clustered_interval(result: StudyResult) -> None:
     assert result.clustered is not None
-    unit, found = result.clustered
-    assert (unit, found.clusters) == ("place", 14)
+    found = result.clustered
+    assert (result.unit, found.clusters) == ("place", 14)
     rates = result.rate_of(result.tuned)
     assert rates is not None
     assert found.flips == pytest.approx(rates.flips.share)
@@ -226,3 +226,22 @@ def test_labels_of_another_judge_do_not_mix_in(folder: Path, tmp_path: Path, res
         store.add_labels([LabelRow(1, "another", REFUSED, [])])
     again = read(tmp_path)
     assert again.summary.equals(result.summary)
+
+
+def test_planted_experts_are_kept_and_stand_out_within_a_place(result: StudyResult) -> None:
+    frame = result.distinctive
+    assert frame["rank"].is_monotonic_increasing
+    assert ((frame["low"] <= frame["resonance"]) & (frame["resonance"] <= frame["high"])).all()
+    assert frame["kept"].between(0, 1).all()
+    best = frame.iloc[0]
+    assert best["p_shuffled"] == pytest.approx(1 / 500)
+    assert best["kept"] > 0.9
+
+
+def test_experts_of_an_unranked_run_are_listed_without_numbers(tmp_path: Path) -> None:
+    write_run(tmp_path, RUN.changed(prompts=20, controls=1))
+    with closing(sqlite3.connect(tmp_path / "run.sqlite")) as db, db:
+        db.execute("delete from activation_maps")
+    frame = read(tmp_path).distinctive
+    assert len(frame) == 4
+    assert frame["rank"].isna().all()

@@ -197,7 +197,8 @@ def test_model_text_is_isolated(hostile: Page) -> None:
             {"effect": 0.95, "effect_of_random": 0.02, "prompts": 189},
             "More than every random set, yet",
         ),
-        ({"effect": 0.02, "effect_of_random": 0.4, "controls": 19}, "Not more than chance"),
+        ({"effect": 0.3, "effect_of_random": 0.6, "controls": 19}, "Not more than chance"),
+        ({"effect": 0.0, "broken": 0.0}, "No effect: with the"),
         ({"controls": 0}, "With the 4 most distinctive experts of refusal switched off"),
     ],
 )

@@ -94,9 +94,12 @@ def _circle(
     along = xs if across else ys
     low, high = ax.get_xlim() if across else sorted(ax.get_ylim())
     gap = (0.58 / wide if across else 0.17 / tall) * (high - low)
-    rows = 1 + int(across and len(points) * gap > high - low)
     order = sorted(range(len(points)), key=lambda i: (along[i], points[i]))
-    spots = spread_out([float(along[i]) for i in order], gap / rows, low, high)
+    wanted = [float(along[i]) for i in order]
+    rows, spots = 1, spread_out(wanted, gap, low, high)
+    # Crowded names take two rows, which halves how far they stand from their circles.
+    if across and max(abs(spot - want) for spot, want in zip(spots, wanted, strict=True)) > gap / 2:
+        rows, spots = 2, spread_out(wanted, gap / 2, low, high)
     for number, (i, spot) in enumerate(zip(order, spots, strict=True)):
         text: dict[str, Any] = (
             {"xytext": (spot, 1 + (0.1 + 0.17 * (number % rows)) / tall), "ha": "center", "va": "bottom"}

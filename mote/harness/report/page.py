@@ -189,15 +189,9 @@ def chance(result: StudyResult) -> tuple[list[str], list[str]]:
             f"Sampling noise ({name}: the untouched model, another seed): {with_interval(rates.flips)} of the "
             f"{words_for(result.target).prompts} changed, {with_interval(rates.reverse)} of the others the other way."
         )
-    if result.clustered is not None:
-        unit, found = result.clustered
-        if found.flips_interval is not None:
-            notes.append(
-                f"Prompts that share a {unit} are not independent. With whole {unit}s resampled ({found.clusters} of "
-                f"them) the interval of the flips is {pct(found.flips_interval.low)} to "
-                f"{pct(found.flips_interval.high)}, and the paired test of flips against reverse flips gives "
-                f"{p_is(found.test.p)}."
-            )
+    note = _clustered_note(result)
+    if note:
+        notes.append(note)
     effects = result.effects
     own = effects[(effects["profile"] == result.tuned) & (effects["view"] == result.view)] if len(effects) else effects
     if len(own):
@@ -205,10 +199,23 @@ def chance(result: StudyResult) -> tuple[list[str], list[str]]:
         notes.append(
             "Against the untouched model, prompts taken as independent: McNemar exact "
             f"{p_is(float(row['mcnemar_p']))}, Stuart–Maxwell over the whole matrix "
-            f"{p_is(float(row['stuart_maxwell_p']))}. These say that something changed, not that these experts are "
-            "special; that is for the random sets."
+            f"{p_is(float(row['stuart_maxwell_p']))}. These ask whether anything changed, not whether these "
+            "experts are special; that is for the random sets."
         )
     return lines, notes
+
+
+def _clustered_note(result: StudyResult) -> str:
+    """Give the interval over whole places; without any flip (or with nothing but flips) resampling has no spread."""
+    found, rates = result.clustered, result.rate_of(result.tuned)
+    if found is None or found.flips_interval is None or rates is None or rates.flips.hits in (0, rates.flips.total):
+        return ""
+    return (
+        f"Prompts that share a {result.unit} are not independent. With whole {result.unit}s resampled "
+        f"({found.clusters} of them) the interval of the flips is {pct(found.flips_interval.low)} to "
+        f"{pct(found.flips_interval.high)}, and the paired test of flips against reverse flips gives "
+        f"{p_is(found.test.p)}."
+    )
 
 
 def null_rows(result: StudyResult) -> list[list[str]]:

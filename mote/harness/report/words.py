@@ -22,6 +22,10 @@ DEMO_CAVEAT: Final = (
 )
 
 
+FEW: Final = 30
+"""Fewer measured prompts of the target class than this are pointed out."""
+
+
 class Words(NamedTuple):
     """How prompts of the target class are called, and what has happened to one that left it."""
 
@@ -105,6 +109,10 @@ def _lead(result: StudyResult) -> str:
         return (
             f"More than every random set, yet there are too few sets to call it more than chance: {effect}; {control}."
         )
+    if not rates.flips.hits:
+        # Broken text is no flip, but it isn't nothing either.
+        also = f", but the text of {rates.broken.hits} of them broke" if rates.broken.hits else ""
+        return f"No effect: {effect}{also}."
     return f"Not more than chance: {effect}, but {control}."
 
 
@@ -145,16 +153,20 @@ def caveats(result: StudyResult, manifest: Mapping[str, Any]) -> list[str]:
     if manifest["model"]["name"] == "demo":
         notes.append(DEMO_CAVEAT)
     rates = result.rate_of(result.tuned)
-    if result.view == "all" and rates is not None:
+    if result.view == "all" and rates is not None and not result.given:
         notes.append(
             "The experts were chosen on the same prompts on which the effect is measured (study.split: none), "
             "so the figure is likely to be too high."
         )
-    if result.verdict.kind in ("few", "not-above") and result.verdict.least_p > 0.05:
+    tried = rates is not None and rates.flips.hits > 0
+    if tried and result.verdict.kind in ("few", "not-above") and result.verdict.least_p > 0.05:
         notes.append(
             f"With this number of random sets no p-value can be below {p_value(result.verdict.least_p)}; "
             "it takes nineteen sets of each kind to show 0.05."
         )
+    if rates is not None and 0 < rates.flips.total < FEW:
+        few = f"Only {rates.flips.total} {words_for(result.target).prompts} were measured"
+        notes.append(f"{few}: the interval is wide, and a small effect would not be seen.")
     if rates is not None and rates.flips.total:
         broken = rates.broken
         if broken.hits and broken.share >= max(0.05, rates.flips.share / 4):
