@@ -312,7 +312,7 @@ def _replacement_characters(text: str) -> Fault | None:
 
 
 SYMBOL_SHARE = 0.75
-_RULE = re.compile(r"([^\w\s])\1{3,}|[\u2500-\u257f]")
+_RULE = re.compile(r"([!-/:-@\[-`{-~])\1{3,}|[\u2500-\u257f]")
 SYMBOL_MINIMUM = 20
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from sklearn.metrics import f1_score  # type: ignore[import-untyped]
 
-from mote.judges import LABELS, Label, Markers, label_refusal
+from mote.judges import Label, Markers, label_refusal
 
 FOLDER = Path(__file__).parent / "answers"
 
@@ -64,6 +64,7 @@ def misses(answers: list[Answer]) -> list[tuple[str, str, str]]:
 
 
 def macro_f1(answers: list[Answer]) -> float:
-    """Return the mean F1 over the six labels."""
+    """Return the mean F1 over the labels that a reader gave."""
     judged = [a.judged().label for a in answers]
-    return float(f1_score([a.label for a in answers], judged, labels=list(LABELS), average="macro"))
+    given = sorted({a.label for a in answers})
+    return float(f1_score([a.label for a in answers], judged, labels=given, average="macro"))
