@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from mote.harness.errors import MoteError
 from mote.judges import JUDGE
 
 _SIDE = "A run (its baseline), RUN:PROFILE, or an lm_eval sample log (samples_*.jsonl)."
@@ -50,6 +51,7 @@ def compare_command(
     from mote.harness.compare_sources import read_answers
     from mote.harness.files import write_atomic
 
+    _check_outputs(json, csv)
     left, right = (read_answers(side, judge, label, receipts=receipts) for side in (before, after))
     found = compare(left, right, target=target, examples=examples, level=level)
     if json == "-":
@@ -60,3 +62,10 @@ def compare_command(
         write_atomic(Path(json), json_text(found))
     if csv:
         write_csv(found, csv)
+
+
+def _check_outputs(json: str | None, csv: Path | None) -> None:
+    if json and json != "-" and not Path(json).parent.is_dir():
+        raise MoteError(f"--json {json}: there is no folder {Path(json).parent}.")
+    if csv and csv.is_file():
+        raise MoteError(f"--csv {csv} is a file; name a folder.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import typer
 
 _CONTEXT = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
@@ -20,4 +22,6 @@ def lm_eval_command(context: typer.Context) -> None:
     """
     from mote.harness.lm_eval.command import run_command
 
+    if not context.args or context.args[0] in ("-h", "--help"):
+        print(f"{inspect.cleandoc(lm_eval_command.__doc__ or '')}\n\nlm_eval's own help:\n")
     run_command(context.args)

@@ -39,7 +39,8 @@ class Example(NamedTuple):
 class Comparison:
     """What two sides say together.
 
-    ``pairs`` has the columns key, question, before, after (labels, None without), one row a pair. ``matrix``, ``rates``
+    ``pairs`` has the columns key, question, before, after (labels, None without), raw_before and raw_after, one row a
+    pair. ``matrix``, ``rates``
     and the tests are None where the sides have no labels. ``scores`` has a row for each common metric and filter.
     ``unpaired`` counts (before, after) what has no partner; ``caveats`` say what else differs, one sentence each.
     """
@@ -93,7 +94,7 @@ def compare(
     return Comparison(
         before=before,
         after=after,
-        pairs=pairs[["key", "question", "before", "after"]],
+        pairs=pairs[["key", "question", "before", "after", "raw_before", "raw_after"]],
         unpaired=unpaired,
         caveats=tuple(_caveats(before, after, pairs, len(labelled))),
         target=target if matrix is not None else None,
@@ -212,6 +213,7 @@ def to_dict(found: Comparison) -> dict[str, Any]:
         "after": _side(found.after),
         "task": found.before.task or found.after.task,
         "pairs": len(found.pairs),
+        "same_text": int((found.pairs["raw_before"] == found.pairs["raw_after"]).sum()),
         "unpaired": {"before": found.unpaired[0], "after": found.unpaired[1]},
         "caveats": list(found.caveats),
         "target": found.target,

@@ -33,8 +33,9 @@ def show(found: Comparison, console: Console) -> None:
     for which in ("before", "after"):
         console.print(Text(f"{which:<7} {_named(found, which)}"), soft_wrap=True)
     left, right = found.unpaired
+    same = int((found.pairs["raw_before"] == found.pairs["raw_after"]).sum())
     lonely = f"; without a partner: {left} before, {right} after" if left or right else ""
-    console.print(f"{len(found.pairs)} pairs{lonely}")
+    console.print(f"{len(found.pairs)} pairs, {same} with the same text{lonely}")
     for caveat in found.caveats:
         console.print(f"[yellow]! {escape(caveat)}[/yellow]")
     if found.matrix is not None and found.rates is not None:
@@ -63,7 +64,7 @@ def json_text(found: Comparison) -> str:
 def write_csv(found: Comparison, folder: Path) -> list[Path]:
     """Write pairs.csv, and matrix.csv, rates.csv and scores.csv as far as there are such; return the paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    frames = {"pairs": (found.pairs, False)}
+    frames = {"pairs": (found.pairs.drop(columns=["raw_before", "raw_after"]), False)}
     if found.matrix is not None and found.rates is not None:
         frames["matrix"] = (found.matrix, True)
         rates = {name: rate._asdict() for name, rate in found.rates._asdict().items() if isinstance(rate, Rate)}
@@ -106,8 +107,8 @@ def _rates(rates: FlipRates) -> Table:
     for title, one in (
         ("to another class", rates.flips),
         ("to it, from another class", rates.reverse),
-        ("it broke (truncated, degenerate, unscored)", rates.broken),
-        ("another class broke", rates.broken_others),
+        ("to broken text", rates.broken),
+        ("broken text, from another class", rates.broken_others),
     ):
         table.add_row(title, f"{one.hits} of {one.total}", _percent(one.share), _between(one.low, one.high))
     return table
