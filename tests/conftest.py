@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
@@ -16,6 +17,10 @@ os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
 
 Engines = Callable[..., Any]
+
+# On a busy machine an example may take any time; a deadline would fail tests for the wrong reason.
+settings.register_profile("house", deadline=None)
+settings.load_profile("house")
 
 
 @pytest.fixture(scope="session")
@@ -44,13 +49,13 @@ def engines() -> Iterator[Engines]:
 
         key = repr((folder, sorted(options.items())))
         if key not in running:
-            settings: dict[str, Any] = {
+            usual: dict[str, Any] = {
                 "enforce_eager": True,
                 "dtype": "float32",
                 "max_model_len": 256,
                 "max_num_seqs": 16,
             }
-            running[key] = LLM(str(folder), **settings | options)
+            running[key] = LLM(str(folder), **usual | options)
         return running[key]
 
     yield engine

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from mote.patches import ModelLayout, Profile
-from tests.patches.slow_rule import Action, slow_rule
+from mote.patches.slow_rule import Action, slow_rule
 
 
 class Expected(NamedTuple):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from mote.patches.edit import STIMULATE, Edited, edit_rows
-from tests.patches.slow_rule import Action, slow_rule
+from mote.patches.slow_rule import Action, slow_rule
 
 EXPERTS = 12
 Edits = dict[int, Action]

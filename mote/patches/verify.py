@@ -1,0 +1,237 @@
+"""Proof on the user's own hardware: a running engine is asked questions whose answers are known beforehand.
+
+Everything is checked from outside, through requests and what comes back, so it holds for any model and device that the
+patch runs on: receipts, the arithmetic of the edit, the mechanism against the routers' own choices, isolation of
+batchmates, isolation of the prefix cache, refusals, and the cost. ``mote verify`` prints the report to paste.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Sequence
+from statistics import median
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mote.patches.edit import STIMULATE, edit_rows
+from mote.patches.layout import ModelLayout
+from mote.patches.observation import Observation, ObservationError, read_observation, request_args
+from mote.patches.profile import EMPTY_PROFILE, Edit, Profile
+from mote.patches.slow_rule import slow_rule
+
+_TOKENS = 16
+
+
+class Check(NamedTuple):
+    """One question: its name, whether the answer was the expected one, and the figures."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+class Report(NamedTuple):
+    """All checks, and where they ran."""
+
+    checks: tuple[Check, ...]
+    setting: dict[str, str]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check passed."""
+        return all(check.passed for check in self.checks)
+
+    def to_markdown(self) -> str:
+        """Return the report as text to paste into an issue."""
+        lines = [f"- {name}: {value}" for name, value in self.setting.items()]
+        lines += ["", "| check | result | figures |", "| --- | --- | --- |"]
+        lines += [f"| {c.name} | {'passed' if c.passed else 'FAILED'} | {c.detail} |" for c in self.checks]
+        return "\n".join(lines) + "\n"
+
+
+class _Answer(NamedTuple):
+    tokens: tuple[int, ...]
+    cached: int
+    observation: Observation | None
+
+
+def verify(llm: Any, layout: ModelLayout, *, seed: int = 0, rounds: int = 5) -> Report:
+    """Question a running ``vllm.LLM`` that serves a model of this ``layout``; takes a few minutes at most.
+
+    Raises:
+        ObservationError: an answer carries no receipt at all; the engine runs without the patch.
+    """
+    examiner = _Examiner(llm, layout, seed)
+    questions = (
+        examiner.arithmetic,
+        examiner.receipts,
+        examiner.suppression,
+        examiner.stimulation,
+        examiner.batchmates,
+        examiner.prefix_cache,
+        examiner.refusal,
+        lambda: examiner.cost(rounds),
+    )
+    return Report(tuple(question() for question in questions), examiner.setting())
+
+
+class _Examiner:
+    def __init__(self, llm: Any, layout: ModelLayout, seed: int) -> None:
+        self.llm, self.layout = llm, layout
+        self.draw = np.random.default_rng(seed)
+        vocabulary = llm.llm_engine.model_config.get_vocab_size()
+        self.prompts = [self.draw.integers(vocabulary, size=96).tolist() for _ in range(16)]
+        counts = self.observe(self.prompts[0], EMPTY_PROFILE, "prompt").maps["prompt"].counts
+        busiest = np.argsort(-counts, axis=None)[:10]
+        rows, experts = np.unravel_index(busiest, counts.shape)
+        self.busiest = [(layout.layers[row], int(e)) for row, e in zip(rows.tolist(), experts.tolist(), strict=True)]
+        self.tuned = Profile("busiest", tuple(Edit(layer, expert, "suppress") for layer, expert in self.busiest))
+
+    def ask(
+        self, prompts: Sequence[list[int]], profiles: Sequence[Profile | None], capture: Any = None
+    ) -> list[_Answer]:
+        from vllm import SamplingParams
+
+        params = [
+            SamplingParams(
+                temperature=0.0,
+                max_tokens=_TOKENS,
+                ignore_eos=True,
+                detokenize=False,
+                extra_args=None if profile is None else request_args(profile, capture),
+            )
+            for profile in profiles
+        ]
+        outputs = self.llm.generate([{"prompt_token_ids": prompt} for prompt in prompts], params, use_tqdm=False)
+        return [
+            _Answer(
+                tuple(output.outputs[0].token_ids),
+                output.num_cached_tokens or 0,
+                None if profile is None else read_observation(output.outputs[0]),
+            )
+            for output, profile in zip(outputs, profiles, strict=True)
+        ]
+
+    def observe(self, prompt: list[int], profile: Profile, capture: Any = None) -> Observation:
+        observation = self.ask([prompt], [profile], capture)[0].observation
+        if observation is None:
+            raise ObservationError("the answer carries no receipt")
+        return observation
+
+    def arithmetic(self) -> Check:
+        """The edit against the slow rule, on random routings of this model's shape."""
+        k, experts, rows, worst = self.layout.top_k, self.layout.experts, 500, 0.0
+        weights = self.draw.random((rows, k), np.float32) + np.float32(1e-3)
+        ids = np.array([self.draw.permutation(experts)[:k] for _ in range(rows)])
+        for row in range(rows):
+            chosen = self.draw.permutation(experts)[: 2 + row % 4].tolist() + ids[row, : row % (k + 1)].tolist()
+            edits = {int(e): [("suppress", 0.0), ("stimulate", 0.0), ("scale", 3.0)][int(e) % 3] for e in chosen}
+            code = {"suppress": 0.0, "stimulate": STIMULATE, "scale": 3.0, "none": 1.0}
+            gain = np.array([[code[edits.get(int(e), ("none", 1.0))[0]] for e in ids[row]]], np.float32)
+            wanted = np.array([sorted(e for e, (action, _) in edits.items() if action == "stimulate")], np.int32)
+            got = edit_rows(weights[row : row + 1], ids[row : row + 1], gain, wanted if wanted.size else None)
+            expected = slow_rule(weights[row].tolist(), ids[row].tolist(), edits)
+            found = dict(zip(got.ids[0].tolist(), got.weights[0].tolist(), strict=True))
+            if found.keys() != expected.keys():
+                return Check("edit against the slow rule", False, f"row {row}: {sorted(found)} not {sorted(expected)}")
+            worst = max(worst, max(abs(found[e] - expected[e]) for e in expected))
+        return Check("edit against the slow rule", worst < 1e-5, f"{rows} tokens, largest difference {worst:.1e}")
+
+    def receipts(self) -> Check:
+        """Sixteen requests with sixteen profiles in one batch: each receipt names its own."""
+        profiles = [Profile(str(n), (Edit(*self.busiest[n % 10], "scale", 0.5 + n),)) for n in range(len(self.prompts))]
+        answers = self.ask(self.prompts, profiles)
+        right = sum(
+            answer.observation is not None
+            and answer.observation.receipt.digest == profile.digest
+            and answer.observation.receipt.tokens_edited == 96 - answer.cached + _TOKENS - 1
+            for answer, profile in zip(answers, profiles, strict=True)
+        )
+        return Check("receipts", right == len(profiles), f"{right} of {len(profiles)} profiles in one batch")
+
+    def suppression(self) -> Check:
+        """The ten busiest experts suppressed: selected as often as the rows say, weight 0 in every token."""
+        observation = self.observe(self.prompts[0], self.tuned, "rows")
+        rows = np.concatenate([observation.rows["prompt"], observation.rows["generated"]])
+        place = {layer: row for row, layer in enumerate(self.layout.layers)}
+        counts = [int((rows[:, place[e.layer]] == e.expert).sum()) for e in observation.mechanism]
+        selected = sum(effect.selected for effect in observation.mechanism)
+        kept = sum(effect.weight_after for effect in observation.mechanism)
+        good = counts == [e.selected for e in observation.mechanism] and selected > 0 and kept == 0
+        return Check("suppression", good, f"selected {selected} times in {len(rows)} tokens, weight after {kept:g}")
+
+    def stimulation(self) -> Check:
+        """One expert of each layer stimulated: absent in no token."""
+        experts = self.draw.integers(self.layout.experts, size=len(self.layout.layers)).tolist()
+        edits = tuple(Edit(layer, e, "stimulate") for layer, e in zip(self.layout.layers, experts, strict=True))
+        observation = self.observe(self.prompts[1], Profile("stimulate", edits))
+        absent = sum(effect.absent for effect in observation.mechanism)
+        entered = sum(effect.entered for effect in observation.mechanism)
+        return Check("stimulation", absent == 0 and entered > 0, f"entered {entered} times, absent {absent} times")
+
+    def batchmates(self) -> Check:
+        """Untuned requests beside untuned ones, and beside tuned ones: the same tokens."""
+        own, mates = self.prompts[:8], self.prompts[8:]
+        plain = self.ask([*own, *mates], [None] * 16)[:8]
+        mixed = self.ask([*own, *mates], [None] * 8 + [self.tuned] * 8)[:8]
+        same = sum(a.tokens == b.tokens for a, b in zip(plain, mixed, strict=True))
+        return Check("batchmates", same == 8, f"{same} of 8 untuned requests unchanged beside tuned ones")
+
+    def prefix_cache(self) -> Check:
+        """Tokens that each request found cached: shared within a profile, not between two."""
+        prompt = self.draw.permutation(np.array(self.prompts).ravel())[:512].tolist()
+        limit = self.llm.llm_engine.model_config.max_model_len - _TOKENS
+        if not self.llm.llm_engine.vllm_config.cache_config.enable_prefix_caching:
+            return Check("prefix cache", True, "is off in this engine")
+        order = [self.tuned, None, EMPTY_PROFILE, self.tuned]
+        cached = [self.ask([prompt[:limit]], [profile])[0].cached for profile in order]
+        first, untuned, empty, again = cached
+        good = first == 0 and untuned == 0 and again > 0 and empty == again
+        return Check("prefix cache", good, f"cached tokens: tuned {first}, untuned {untuned}, tuned again {again}")
+
+    def refusal(self) -> Check:
+        """A layer without experts: refused with the reason, and the engine answers the next request."""
+        from vllm.exceptions import VLLMValidationError
+
+        missing = max(self.layout.layers) + 1
+        try:
+            self.ask([self.prompts[0]], [Profile("wrong", (Edit(missing, 0, "suppress"),))])
+        except VLLMValidationError as error:
+            alive = bool(self.ask([self.prompts[0]], [EMPTY_PROFILE])[0].tokens)
+            return Check("refusal", alive and str(missing) in str(error), str(error).replace("|", "/")[:160])
+        return Check("refusal", False, f"an edit of layer {missing}, which has no experts, was accepted")
+
+    def cost(self, rounds: int) -> Check:
+        """Time of a batch with every request tuned, against the same batch without; medians of alternating rounds."""
+        loads: tuple[Callable[[], Any], ...] = (
+            lambda: self.ask(self.prompts, [None] * 16),
+            lambda: self.ask(self.prompts, [self.tuned] * 16),
+        )
+        spent: tuple[list[float], list[float]] = ([], [])
+        for number in range(rounds + 1):
+            for which in (0, 1) if number % 2 else (1, 0):
+                self.llm.reset_prefix_cache()
+                start = time.perf_counter()
+                loads[which]()
+                if number:  # the first round warms up
+                    spent[which].append(time.perf_counter() - start)
+        ratio = median(plain / tuned for plain, tuned in zip(*spent, strict=True))
+        return Check("cost", True, f"all requests tuned: {ratio:.3f} of the untuned speed ({rounds} rounds, wall time)")
+
+    def setting(self) -> dict[str, str]:
+        """Name what was verified, for the report's head."""
+        import torch
+        import vllm
+
+        import mote
+
+        config = self.llm.llm_engine.vllm_config
+        mode = "eager" if config.model_config.enforce_eager else "compiled"
+        return {
+            "model": f"{config.model_config.model} ({self.layout.architecture}, {config.model_config.dtype}, {mode})",
+            "experts": f"{len(self.layout.layers)} layers of {self.layout.experts}, {self.layout.top_k} chosen",
+            "device": f"{config.device_config.device_type}, {platform.platform()}, {platform.processor()}",
+            "versions": f"mote {mote.__version__}, vllm {vllm.__version__}, torch {torch.__version__}",
+        }

@@ -1,0 +1,67 @@
+"""The proof on the user's machine passes where the patch works, and fails where a part of it is broken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from vllm.v1.engine.input_processor import InputProcessor
+
+from mote.patches import ModelLayout
+from mote.patches import slots as slots_module
+from mote.patches.verify import Report, verify
+from tests.conftest import Engines
+
+
+@pytest.fixture
+def examine(checkpoints: Callable[..., Path], engines: Engines) -> Callable[[], Report]:
+    folder = checkpoints("glm4")
+    llm = engines(folder, block_size=32)
+
+    def run() -> Report:
+        llm.reset_prefix_cache()
+        return verify(llm, ModelLayout.from_config(folder), rounds=1)
+
+    return run
+
+
+def results(report: Report) -> dict[str, bool]:
+    return {check.name: check.passed for check in report.checks}
+
+
+def test_it_passes(examine: Callable[[], Report]) -> None:
+    report = examine()
+    assert report.passed, report.to_markdown()
+    assert len(report.checks) == 8
+    text = report.to_markdown()
+    assert "| suppression | passed |" in text
+    assert "Glm4MoeForCausalLM" in text
+
+
+def test_it_notices_an_edit_that_is_too_weak(
+    examine: Callable[[], Report], monkeypatch: pytest.MonkeyPatch, engine: Any
+) -> None:
+    original = slots_module.SlotTable._write
+
+    def weak(self: Any, *args: Any) -> None:
+        original(self, *args)
+        self.gain[self.gain == 0] = 0.5
+
+    monkeypatch.setattr(slots_module.SlotTable, "_write", weak)
+    assert not results(examine())["suppression"]
+
+
+def test_it_notices_a_shared_cache(examine: Callable[[], Report], monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = InputProcessor.process_inputs
+
+    def unsalted(self: Any, *args: Any, **kwargs: Any) -> Any:
+        request = ours(self, *args, **kwargs)
+        request.cache_salt = None
+        return request
+
+    monkeypatch.setattr(InputProcessor, "process_inputs", unsalted)
+    found = results(examine())
+    assert not found["prefix cache"]
+    assert found["receipts"]
