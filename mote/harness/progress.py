@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from time import monotonic
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 Advance = Callable[[int], None]
+_SAY_EVERY = 60.0
 
 
 class _RateColumn(ProgressColumn):
@@ -39,13 +41,16 @@ def step(console: Console, title: str, total: int, done: int = 0) -> Iterator[Ad
             task = progress.add_task(_titled(title, done), total=total - done)
             yield lambda count: progress.advance(task, count)
     else:
-        # A log file gets a line at the start and one at the end, not a thousand bars.
-        finished = done
+        # A log file gets a line a minute, not a thousand bars.
+        finished, said = done, monotonic()
         console.print(f"{_titled(title, done)}: {total - done} to do")
 
         def advance(count: int) -> None:
-            nonlocal finished
+            nonlocal finished, said
             finished += count
+            if monotonic() - said >= _SAY_EVERY:
+                said = monotonic()
+                console.print(f"{title}: {finished} of {total}")
 
         yield advance
         console.print(f"{title}: {finished} of {total}")
