@@ -77,6 +77,16 @@ _RULES: tuple[Rule, ...] = (
         "choose another --all2all-backend",
     ),
     (
+        lambda c: c.parallel_config.enable_eplb,
+        "expert load balancing, which adds redundant experts",
+        "leave --enable-eplb out",
+    ),
+    (
+        lambda c: c.lora_config is not None,
+        "LoRA adapters, which replace the layers it edits",
+        "leave --enable-lora out and merge the adapter into the model",
+    ),
+    (
         lambda c: c.speculative_config is not None,
         "speculative decoding, whose rejected drafts would be counted",
         "leave --speculative-config out",

@@ -126,12 +126,14 @@ def config(**over: Any) -> Any:
         "decode_context_parallel_size": 1,
         "use_ubatching": False,
         "use_sequence_parallel_moe": False,
+        "enable_eplb": False,
     }
     whole: dict[str, Any] = {
         "use_v2_model_runner": False,
         "device_config": SimpleNamespace(device_type="cpu"),
         "parallel_config": SimpleNamespace(**parallel | {k: v for k, v in over.items() if k in parallel}),
         "speculative_config": None,
+        "lora_config": None,
         "aux_output_config": SimpleNamespace(enabled=False),
     }
     return SimpleNamespace(**whole | {k: v for k, v in over.items() if k not in parallel})
@@ -148,6 +150,8 @@ def config(**over: Any) -> Any:
         ({"decode_context_parallel_size": 2}, "context parallel sizes to 1"),
         ({"use_ubatching": True}, "--enable-dbo"),
         ({"use_sequence_parallel_moe": True}, "--all2all-backend"),
+        ({"enable_eplb": True}, "--enable-eplb"),
+        ({"lora_config": object()}, "--enable-lora"),
         ({"speculative_config": object()}, "--speculative-config"),
         ({"aux_output_config": SimpleNamespace(enabled=True)}, "ask for capture in the request"),
     ],

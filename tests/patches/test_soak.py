@@ -1,0 +1,127 @@
+"""A soak: 16 clients, many profiles, aborts and nonsense against one server; then every answer against its twin.
+
+The offline twin of a request is asked alone in another engine, so an answer that a batchmate, a cached block, a slot
+or an abort had touched would differ. Slots and accounts are counted by the server's own answers staying right to the
+end, memory by the processes' resident size.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mote.patches import EMPTY_PROFILE, ModelLayout, Profile, read_observation
+from tests.conftest import Engines
+from tests.patches.asking import Answer, Ask, ask, random_profile, random_prompt
+from tests.patches.served import Server, serve
+from tests.patches.test_server import body
+
+REQUESTS = int(os.environ.get("MOTE_SOAK_REQUESTS", "2000"))
+PROFILES = 300
+NONSENSE = ("{", "[]", '{"profile": {"edits": [[0, 0, "suppress"]]}}', '{"profile": "none"}', '{"profil": {}}')
+
+
+def resident(server: Server) -> int:
+    """Kilobytes of the server and the processes it started."""
+    total, family = 0, {server.process.pid}
+    statuses = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            text = (folder / "status").read_text()
+        except OSError:
+            continue
+        statuses[int(folder.name)] = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    for pid in sorted(statuses):
+        if int(statuses[pid].get("PPid", "0")) in family or pid in family:
+            family.add(pid)
+            total += int(statuses[pid].get("VmRSS", "0 kB").split()[0])
+    return total
+
+
+def hang_up(server: Server, sent: Ask) -> None:
+    """Start a stream and close the connection after its first event: an aborted request."""
+    connection = HTTPConnection("127.0.0.1", server.port, timeout=300)
+    try:
+        request = {"model": "m", **body(sent, prompt=sent.prompt, stream=True)}
+        connection.request("POST", "/v1/completions", json.dumps(request), {"Content-Type": "application/json"})
+        connection.getresponse().readline()
+    finally:
+        connection.close()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_soak(checkpoints: Callable[..., Path], engines: Engines, tmp_path: Path) -> None:
+    folder = checkpoints("glm4")
+    layout = ModelLayout.from_config(folder)
+    pool: list[Profile | None] = [random_profile(layout, seed, edits=1 + seed % 30) for seed in range(PROFILES)]
+    pool += [None, EMPTY_PROFILE]
+    draw = np.random.default_rng(7)
+    asks: list[Ask] = []
+    while len(asks) < REQUESTS:
+        profile = pool[int(draw.integers(len(pool)))]
+        capture = "prompt" if profile is not None and draw.random() < 0.3 else None
+        # Prompts repeat, so that the prefix cache is hit under many profiles.
+        prompt = random_prompt(int(draw.integers(40)), int(draw.integers(1, 120)))
+        asks.append(Ask(prompt, profile, capture, int(draw.integers(1, 24))))
+    answers: dict[int, Answer] = {}
+    counts = {"aborted": 0, "refused": 0}
+    lock = threading.Lock()
+
+    def client(number: int) -> None:
+        sent = asks[number]
+        if number % 20 == 3:
+            hang_up(server, sent)
+            with lock:
+                counts["aborted"] += 1
+            return
+        if number % 20 == 7:
+            wrong = {"prompt": sent.prompt, "vllm_xargs": {"mote": NONSENSE[number % len(NONSENSE)]}}
+            assert server.post("/v1/completions", wrong, timeout=300).status == 400
+            with lock:
+                counts["refused"] += 1
+            return
+        reply = server.post("/v1/completions", body(sent, prompt=sent.prompt), timeout=300)
+        assert reply.status == 200, reply.body
+        choice = reply.body["choices"][0]
+        observation = None if sent.profile is None else read_observation(choice)
+        with lock:
+            answers[number] = Answer(choice["token_ids"], 0, observation)
+
+    with serve(folder, tmp_path / "log", "--enforce-eager", "--block-size", "32") as server:
+        with ThreadPoolExecutor(16) as clients:
+            list(clients.map(client, range(REQUESTS // 2)))
+            middle = resident(server)
+            list(clients.map(client, range(REQUESTS // 2, REQUESTS)))
+        assert resident(server) < middle * 1.1, "memory grows"
+        assert server.post("/v1/completions", {"prompt": [1, 2, 3], "max_tokens": 2}).status == 200
+    assert counts["aborted"] + counts["refused"] + len(answers) == REQUESTS
+    llm = engines(folder, block_size=32)
+    compare(llm, asks, answers)
+
+
+def compare(llm: Any, asks: list[Ask], answers: dict[int, Answer]) -> None:
+    """Every answer equals that of the same request, asked offline."""
+    numbers = sorted(answers)
+    llm.reset_prefix_cache()
+    for number, twin in zip(numbers, ask(llm, [asks[n] for n in numbers]), strict=True):
+        sent, got = asks[number], answers[number]
+        assert got.tokens == twin.tokens, number
+        if sent.profile is None:
+            continue
+        assert got.observation is not None
+        assert twin.observation is not None
+        assert got.observation.receipt.digest == sent.profile.digest
+        if sent.capture is not None:
+            mine, other = got.observation.maps["prompt"], twin.observation.maps["prompt"]
+            assert mine.counted == mine.total == len(sent.prompt)
+            np.testing.assert_array_equal(mine.counts, other.counts)
