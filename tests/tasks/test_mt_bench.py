@@ -58,7 +58,9 @@ def test_the_cached_files_are_the_pinned_ones(monkeypatch: pytest.MonkeyPatch, t
 def test_missing_and_changed_files_are_named_with_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("MOTE_DATA", str(tmp_path))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(TaskError, match=r"question\.jsonl is missing\. Download https://raw\.githubusercontent\.com"):
+    with pytest.raises(
+        TaskError, match=r"question\.jsonl is missing\. Run `mote data --fetch mt_bench`, or download https://raw\."
+    ):
         load_task("mt_bench")
     with pytest.raises(TaskError, match="HF_HUB_OFFLINE forbids the network"):
         mt_bench.fetch()

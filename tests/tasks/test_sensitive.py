@@ -71,7 +71,9 @@ def test_the_set_is_read_from_any_kind_of_file(suffix: str, tmp_path: Path, monk
 def test_a_set_that_is_not_fetched_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOTE_DATA", str(tmp_path / "nothing"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(TaskError, match=r"not fetched\. Download https://\S+ to \S+ccp-sensitive-prompts\.csv"):
+    with pytest.raises(
+        TaskError, match=r"not fetched\. Run `mote data --fetch ccp_sensitive`, or download https://\S+ to \S+\.csv"
+    ):
         load_task("ccp_sensitive")
     with pytest.raises(TaskError, match="HF_HUB_OFFLINE forbids the network"):
         ccp_sensitive.fetch()

@@ -42,8 +42,8 @@ def prompts(path: Path | None = None) -> list[Prompt]:
     path = path or local_file()
     if path is None:
         raise TaskError(
-            f"task '{TASK}' is not fetched. Download {URL} to {data_home() / (_STEM + '.csv')}, or use the task "
-            "'sensitive', which needs no network."
+            f"task '{TASK}' is not fetched. Run `mote data --fetch {TASK}`, or download {URL} to "
+            f"{data_home() / (_STEM + '.csv')}, or use the task 'sensitive', which needs no network."
         )
     return from_rows(read_rows(path), str(path))
 

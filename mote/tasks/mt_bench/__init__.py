@@ -133,5 +133,10 @@ def prompts(source: Path | None = None) -> list[Prompt]:
 
 
 def _rows(file: RemoteFile, source: Path | None) -> list[dict[str, Any]]:
+    if source is None and file.state(folder()) == "missing":
+        raise TaskError(
+            f"task '{TASK}' is not fetched: {folder() / file.name} is missing. Run `mote data --fetch {TASK}`, or "
+            f"download {file.url} to that place."
+        )
     content = file.read(folder() if source is None else source)
     return [json.loads(line) for line in content.decode("utf-8").split("\n") if line.strip()]
