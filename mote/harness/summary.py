@@ -37,6 +37,8 @@ def print_summary(folder: Path, console: Console) -> None:
     console.print(f"\nTransitions on {where}: rows before, columns after")
     console.print(Columns([_matrix(name, result.matrices[name, result.view]) for name in shown], padding=(1, 3)))
     console.print(_groups(result))
+    if "in-sample" in set(result.summary["view"]):
+        console.print("* in-sample: on the prompts that the experts were chosen on")
     verdict = _VERDICTS[result.verdict.kind].format(p=result.verdict.p, least=result.verdict.least_p)
     console.print(f"{verdict}\n")
 
@@ -63,10 +65,10 @@ def _groups(result: StudyResult) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("profiles", no_wrap=True)
     answered = "answered" if result.target == REFUSED else "flipped"
-    for title in (answered, "share", "interval, or sets", f"new {result.target.partition('-')[2]}", "broken"):
+    for title in (answered, "share", "interval or sets", f"new {result.target.partition('-')[2]}", "broken"):
         table.add_column(title, justify="right", no_wrap=True)
     for row in result.summary.to_dict(orient="records"):
-        in_sample = ", in-sample" if row["view"] != "measured" else ""
+        in_sample = " *" if row["view"] == "in-sample" else ""
         table.add_row(
             f"{row['group']}{in_sample}",
             f"{row['flips']} of {row['of']}",
@@ -82,8 +84,12 @@ def _spread(row: Mapping[Hashable, Any]) -> str:
     # Columns of random sets are only there where there are some.
     least, most = row.get("least", math.nan), row.get("most", math.nan)
     if not math.isnan(least):
-        return f"{row['sets']} sets {_percent(least)}-{_percent(most)}"
-    return f"{_percent(row['low'])}-{_percent(row['high'])}"
+        return f"{row['sets']} sets {_range(least, most)}"
+    return _range(row["low"], row["high"])
+
+
+def _range(low: float, high: float) -> str:
+    return "-" if math.isnan(low) else f"{100 * low:.1f}-{100 * high:.1f}%"
 
 
 def _percent(share: float) -> str:
