@@ -27,7 +27,7 @@ LABELLINGS = ("label", "reasoning_language", "answer_language")
 """What an answer can be labelled by: the class of the rules, or the language of its reasoning or of its answer."""
 
 _LOG_NAME = re.compile(r"samples_(?P<task>.+?)_\d{4}-\d\d-\d\dT[\d.-]+\.jsonl")
-_NEEDED = ("doc", "doc_hash", "filter", "metrics", "resps")
+_NEEDED = ("doc_id", "doc", "doc_hash", "filter", "metrics", "resps")
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,6 @@ class Answers:
     judge: str
     rows: pd.DataFrame
     scores: pd.DataFrame
-
-    @property
-    def labelled(self) -> bool:
-        """Whether every answer has a label."""
-        return bool(self.rows["label"].notna().all())
 
 
 def split_run(text: str) -> tuple[Path, str | None]:
@@ -164,7 +159,7 @@ def _of_log(path: Path, label: str, receipts: bool) -> Answers:
         raise MoteError(f"{path} mixes answers of {len(found)} profiles; log each to a file of its own.")
     first = next((some[0] for some in notes if some), {})
     ids = [prompt_id(sample["doc"]) for sample in samples]
-    keys = [prompt or str(sample["doc_hash"]) for prompt, sample in zip(ids, samples, strict=True)]
+    keys = _keys(path, ids, samples)
     rows = pd.DataFrame(
         [
             {
@@ -194,8 +189,8 @@ def _of_log(path: Path, label: str, receipts: bool) -> Answers:
         digests=frozenset(found),
         model=str(first.get("model", "")),
         judge="the task's filter",
-        # A document has a line for each filter; the answer is the same in all of them.
-        rows=_one_a_key(path, rows),
+        # A document has a line for each filter; the answer is the same in all of them, a label only in ours.
+        rows=rows.sort_values("label", na_position="last", kind="stable").drop_duplicates("key").sort_index(),
         scores=scores,
     )
 
@@ -221,14 +216,19 @@ def _samples(path: Path) -> list[dict[str, Any]]:
     return samples
 
 
-def _one_a_key(path: Path, rows: pd.DataFrame) -> pd.DataFrame:
-    kept = rows.sort_values("label", na_position="last", kind="stable").drop_duplicates(["key", "raw"]).sort_index()
-    twice = kept["key"][kept["key"].duplicated()]
-    if len(twice):
-        raise MoteError(
-            f"{path} has several answers to '{twice.iloc[0]}': two runs were logged to one file; take one of them."
-        )
-    return kept.reset_index(drop=True)
+def _keys(path: Path, ids: Sequence[str], samples: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What each line is paired by. A document that a data set holds twice is counted: the n-th pairs with the n-th."""
+    lines: set[tuple[str, str]] = set()
+    seen: dict[tuple[str, str], int] = {}
+    keys = []
+    for prompt, sample in zip(ids, samples, strict=True):
+        name, line = prompt or str(sample["doc_hash"]), (str(sample["doc_id"]), str(sample["filter"]))
+        if line in lines or (prompt and (prompt, line[1]) in seen):
+            raise MoteError(f"{path} has several answers to '{name}': two runs were logged to one file; take one.")
+        lines.add(line)
+        number = seen[name, line[1]] = seen.get((name, line[1]), -1) + 1
+        keys.append(f"{name}#{number}" if number else name)
+    return keys
 
 
 def _arguments(sample: Mapping[str, Any]) -> list[list[Any]]:

@@ -31,7 +31,7 @@ def sample(key: str, label: str = ALIGNED, digest: str = "d1", **more: Any) -> d
     note = {"profile": "p", "digest": digest, "seed": 5, "finish_reason": "stop", "model": "m"}
     given = {"until": [], "do_sample": True, "temperature": 0.6, "max_gen_toks": 200}
     return {
-        "doc_id": 0,
+        "doc_id": key,
         "doc": {"prompt_id": key, "question": f"About {key}?"},
         "target": "",
         "arguments": {"gen_args_0": {"arg_0": "prompt", "arg_1": given, "arg_2": {"mote": [note]}}},
@@ -160,6 +160,7 @@ def test_examples_are_changes_only_and_bounded(run: Path) -> None:
             "mixes answers of 2 profiles",
         ),
         (lambda one: one["doc"].update(prompt_id="refusal_grid/1/a"), "has several answers to 'refusal_grid/1/a'"),
+        (lambda one: one.update(doc_id="refusal_grid/1/a"), "has several answers to 'refusal_grid/1/b'"),
     ],
 )
 def test_a_log_that_cannot_be_trusted_is_one_line(log: Log, change: Callable[[Any], Any], said: str) -> None:
@@ -181,6 +182,20 @@ def test_a_log_without_receipts_passes_on_request_and_says_so(log: Log) -> None:
     path = log("b.jsonl", [bare("refusal_grid/1/a")])
     found = compare(*(read_answers(str(path), receipts=False) for _ in range(2)))
     assert "No receipts in b.jsonl and b.jsonl" in found.caveats[0]
+
+
+def test_a_document_that_a_set_holds_twice_pairs_in_order(log: Log) -> None:
+    def line(number: int, right: int, filter_name: str = "none") -> dict[str, Any]:
+        one = sample(str(number), doc={"q": "same"}, doc_hash="h", metrics=["acc"], acc=right, filter=filter_name)
+        del one["label"]
+        return one
+
+    before = log("b.jsonl", [line(0, 1), line(1, 0), line(0, 1, "strict"), line(1, 0, "strict")])
+    after = log("a.jsonl", [line(0, 1), line(1, 1), line(0, 0, "strict"), line(1, 0, "strict")])
+    found = compare(*sides(before, after))
+    assert len(found.pairs) == 2
+    rows = found.scores.set_index("filter")
+    assert rows[["pairs", "up", "down"]].to_numpy().tolist() == [[2, 1, 0], [2, 0, 1]]
 
 
 def test_what_is_neither_run_nor_log_is_one_line(tmp_path: Path, run: Path, log: Log) -> None:

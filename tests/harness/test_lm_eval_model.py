@@ -94,6 +94,13 @@ def test_one_token_at_an_even_place_is_the_greedy_one(make: Any) -> None:
     assert score == (-0.25, False)
 
 
+def test_a_context_of_blanks_is_scored_from_the_first_token(make: Any) -> None:
+    lm = make()
+    before, after = lm._encode_pair(" ", "London")
+    assert before == [lm.prefix_token_id]
+    assert after == lm.tok_encode(" London")
+
+
 def test_a_long_text_is_scored_in_windows_that_cover_each_token_once(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,14 +116,14 @@ def test_a_long_text_is_scored_in_windows_that_cover_each_token_once(
     assert total == -count
 
 
-def test_a_prompt_too_long_is_cut_at_the_left_and_says_so(make: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_prompt_too_long_is_cut_at_the_left_and_says_so(make: Any, caplog: pytest.LogCaptureFixture) -> None:
     lm = make()
     request = asked("word " * 400 + "end")
     lm.generate_until([request], disable_tqdm=True)
     tokens = lm.tok_encode("word " * 400 + "end")
     assert list(FakeBatch.seen[0].tokens) == tokens[-255:]
     assert request.args[-1]["mote"][0]["cut"] == len(tokens) - 255
-    assert "1 of 1 prompts are longer" in capsys.readouterr().out
+    assert "1 of 1 prompts are longer" in caplog.text
 
 
 def test_answer_only_scores_the_answer_and_keeps_the_whole_text(make: Any) -> None:

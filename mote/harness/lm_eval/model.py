@@ -12,6 +12,7 @@ would drop the reasoning from the log).
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -36,6 +37,7 @@ from mote.harness.lm_eval.batch import Batch, Done, Job
 from mote.harness.lm_eval.sampling import cut_at, generation
 from mote.judges import split_reasoning
 
+_log = logging.getLogger(__name__)
 _Pair = tuple[tuple[str, str], list[int], list[int]]
 
 
@@ -184,7 +186,8 @@ class MoteLM(TemplateLM):  # type: ignore[misc]
         kind = Rendered if isinstance(context, Rendered) else str
         whole = self.tok_encode(kind(context + continuation))
         before = self.tok_encode(kind(context[: len(context) - spaces]))
-        return before, whole[len(before) :]
+        # A context of blanks alone has no tokens, and the first token of a prompt has no log-probability.
+        return (before, whole[len(before) :]) if before else ([self.prefix_token_id], whole)
 
     def _loglikelihood_tokens(
         self, requests: list[_Pair], disable_tqdm: bool = False, **kwargs: Any
@@ -247,9 +250,7 @@ class MoteLM(TemplateLM):  # type: ignore[misc]
         done: list[Done | None] = [None] * len(jobs)
         cut = sum(job.cut > 0 for job in jobs)
         if cut:
-            tqdm.write(
-                f"mote: {cut} of {len(jobs)} prompts are longer than the model's context and were cut at the left."
-            )
+            _log.warning("%d of %d prompts are longer than the context and were cut at the left", cut, len(jobs))
         with tqdm(total=len(jobs), desc=f"{title} under '{self.arguments.profile.name}'", disable=quiet) as bar:
             for index, one in self._batch.run(jobs):
                 done[index] = one
