@@ -31,7 +31,7 @@ def draw_null(
     """
     kinds = list(dict.fromkeys(values["kind"]))
     rows = ["tuned", *kinds, *(["retest"] if retest else [])]
-    figure = Figure(figsize=(min(layout.width, 8.6), 0.62 * len(rows) + 0.95), layout="constrained")
+    figure = Figure(figsize=(min(layout.width, 8.6), 0.68 * len(rows) + 0.95), layout="constrained")
     ax = figure.subplots()
     name, share, low, high = tuned
     ax.axvline(share, color=SIGNAL, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
@@ -64,15 +64,14 @@ def draw_null(
 
 def _spread(shares: NDArray[np.float64]) -> NDArray[np.float64]:
     """Offsets that stack points of (nearly) one value, always the same way: no chance in a figure."""
-    offsets = np.zeros(len(shares))
-    width = max(float(shares.max(initial=0.0)), 0.1) / 60
-    seen: dict[int, int] = {}
-    for i in np.argsort(shares, kind="stable"):
-        bin_ = int(shares[i] / width)
-        n = seen.get(bin_, 0)
-        seen[bin_] = n + 1
-        offsets[i] = (n + 1) // 2 * (0.11 if n % 2 else -0.11)
-    return np.clip(offsets, -0.4, 0.4)
+    bins = np.floor(shares / (max(float(shares.max(initial=0.0)), 0.1) / 70)).astype(int)
+    places = np.zeros(len(shares), dtype=int)
+    for value in np.unique(bins):
+        members = np.flatnonzero(bins == value)
+        places[members] = np.arange(members.size)
+    sides = np.where(places % 2, 1, -1) * ((places + 1) // 2)
+    tallest = int(np.abs(sides).max(initial=0))
+    return np.asarray(sides * min(0.11, 0.42 / max(tallest, 1)), dtype=np.float64)
 
 
 class Dose(NamedTuple):
