@@ -132,7 +132,10 @@ def _judge(
 
 
 def _agreement(run: Path, truth: str | None, console: Console) -> None:
-    from mote.harness.judge_audit import audit_run, show_audit, write_audit
+    try:
+        from mote.harness.judge_audit import audit_run, show_audit, write_audit
+    except ImportError as error:
+        raise MoteError(f'agreement needs another package ({error}): pip install "mote-harness[judge]".') from None
 
     found = audit_run(run, truth=truth)
     show_audit(found, console)

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from mote.harness.engine import Answer, Request
 from mote.harness.files import digest_of
-from mote.harness.mt_bench.answers import answer_bench
+from mote.harness.mt_bench.answers import BenchQuestion, answer_bench
 from mote.harness.mt_bench.judging import Material
 from mote.harness.mt_bench.store import BenchStore, ModelRow
 from mote.judges import Markers
@@ -78,7 +78,12 @@ def quiet() -> Console:
 
 
 def answered(
-    folder: Path, engine: WrittenEngine | None = None, *, tuned: bool = True, choices: int = 1
+    folder: Path,
+    engine: WrittenEngine | None = None,
+    *,
+    tuned: bool = True,
+    choices: int = 1,
+    questions: Sequence[BenchQuestion] = QUESTIONS,
 ) -> tuple[BenchStore, WrittenEngine]:
     """Return an open store with all answers, and the engine that gave them."""
     engine = engine or WrittenEngine()
@@ -87,7 +92,7 @@ def answered(
     try:
         for name, profile in models:
             store.add_model(ModelRow(name, profile.digest, profile.to_dict(), {"seed": 0}))
-        answer_bench(store, engine, QUESTIONS, models, Markers(), quiet(), choices=choices)
+        answer_bench(store, engine, questions, models, Markers(), quiet(), choices=choices)
     except BaseException:
         store.close()
         raise

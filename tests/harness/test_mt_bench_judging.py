@@ -1,28 +1,19 @@
 from __future__ import annotations
 
-import contextlib
-import importlib.util
-import io
 import json
 import signal
 import subprocess
 import sys
 import time
-from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
-import typer
-from typer.testing import CliRunner
 
-from mote.harness import cli_mt_bench
 from mote.harness.engine import Request
-from mote.harness.errors import MoteError
 from mote.harness.mt_bench.judging import judge_bench
 from mote.harness.mt_bench.rows import export, matches, ratings
-from mote.harness.mt_bench.scores import difference_table, score_table, state_table, win_table
+from mote.harness.mt_bench.scores import score_table, state_table, win_table
 from mote.harness.mt_bench.store import BenchStore
 from mote.judges.llm.asks import Tally
 from mote.judges.llm.endpoint import Endpoint
@@ -294,173 +285,6 @@ def test_a_killed_judge_goes_on(tmp_path: Path) -> None:
 
 def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def mixed(body: dict[str, Any], number: int) -> Step:
-    """Ratings that differ by model, question and turn, some unscored."""
-    text = body["messages"][-1]["content"]
-    question = question_of(body)
-    if question == 106:
-        return Say("No idea.")
-    turn = 2 if "Assistant A:" in text else 1
-    return Say(f"[[{min(10, question - 100 + turn + ('suppress' in text))}]]")
-
-
-def test_averages_are_those_of_fastchats_show_result(tmp_path: Path) -> None:
-    """Its averaging, written down again: rows with -1 left out, means by model and turn, and by model."""
-    store, _ = answered(tmp_path / "b")
-    with store, scripted_judge(mixed, judged_text) as server:
-        rate(store, server)
-        ours = score_table(ratings(store, "scripted", "gpt-4")).set_index(["model", "category", "turn"])["mean"]
-        export(store)
-    rows = pd.read_json(tmp_path / "b/model_judgment/scripted_single.jsonl", lines=True)[["model", "score", "turn"]]
-    rows = rows[rows["score"] != -1]
-    assert len(rows) == 28
-    for model in ("m", "m+suppress-1"):
-        here = rows[rows["model"] == model]
-        assert ours[model, "all", "all"] == pytest.approx(here["score"].mean())
-        for turn in (1, 2):
-            assert ours[model, "all", str(turn)] == pytest.approx(here.loc[here["turn"] == turn, "score"].mean())
-
-
-def both(body: dict[str, Any], number: int) -> Step:
-    """Rate and compare."""
-    return (pairwise if "Assistant B" in body["messages"][-1]["content"] else mixed)(body, number)
-
-
-def fastchat_show_result() -> Any:
-    """FastChat's own module, or a skip with the reason."""
-    if importlib.util.find_spec("fastchat") is None:
-        pytest.skip("fschat is not installed: pip install --no-deps fschat==0.2.36")
-    return pytest.importorskip("fastchat.llm_judge.show_result", reason="fschat's show_result does not import here")
-
-
-def test_fastchats_own_show_result_reads_our_rows_and_gives_our_averages(tmp_path: Path) -> None:
-    show_result = fastchat_show_result()
-    store, _ = answered(tmp_path / "b")
-    with store, scripted_judge(both, judged_text) as server:
-        rate(store, server)
-        rate(store, server, "pair")
-        ours = score_table(ratings(store, "scripted", "gpt-4")).set_index(["model", "category", "turn"])["mean"]
-        wins = win_table(matches(store, "scripted", "gpt-4")).set_index(["category", "turn"])
-        export(store)
-    folder = tmp_path / "b/model_judgment"
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        show_result.display_result_single(
-            Namespace(
-                input_file=str(folder / "scripted_single.jsonl"),
-                bench_name="mt_bench",
-                judge_model="scripted",
-                model_list=None,
-            )
-        )
-    average = printed.getvalue().partition("Average")[2]
-    for model in ("m", "m+suppress-1"):
-        line = next(line for line in average.splitlines() if line.split()[:1] == [model])
-        assert float(line.split()[1]) == pytest.approx(ours[model, "all", "all"], abs=1e-5)
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        show_result.display_result_pairwise(
-            Namespace(input_file=str(folder / "scripted_pair.jsonl"), bench_name="mt_bench", judge_model="scripted",
-                      model_list=None, baseline_model="m")
-        )  # fmt: skip
-    line = next(line for line in printed.getvalue().splitlines() if line.startswith("m+suppress-1"))
-    whole: Any = wins.loc[("all", "all")]
-    assert [float(value) for value in line.split()[1:4]] == [whole["wins"], whole["losses"], whole["ties"]]
-    assert float(line.split()[6]) == pytest.approx(whole["win_rate"], abs=1e-5)
-
-
-def test_the_difference_is_paired_by_question(tmp_path: Path) -> None:
-    def judge(body: dict[str, Any], number: int) -> Step:
-        text = body["messages"][-1]["content"]
-        if question_of(body) == 102 and "suppress" in text:
-            return Say("No idea.")
-        return mixed(body, number)
-
-    store, _ = answered(tmp_path / "b")
-    with store, scripted_judge(judge, judged_text) as server:
-        rate(store, server)
-        rows = ratings(store, "scripted", "gpt-4")
-    found = difference_table(rows, "m").set_index(["category", "turn"])
-    whole: Any = found.loc[("all", "all")]
-    # 106 has no rating of either, 102 of the original only; 108 reaches 10 with both in turn 2.
-    assert (whole["pairs"], whole["unpaired"]) == (12, 4)
-    assert whole["difference"] == pytest.approx(11 / 12)
-    assert whole["low"] <= whole["difference"] <= whole["high"]
-    assert found.at[("writing", "all"), "difference"] == 1.0
-    assert found.at[("roleplay", "all"), "pairs"] == 0
-
-
-@pytest.fixture
-def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> typer.Typer:
-    """The commands, on our eight questions in the place of FastChat's."""
-    monkeypatch.setattr("mote.harness.mt_bench.commands.load_material", lambda source: material())
-    monkeypatch.setenv("COLUMNS", "160")
-    parent = typer.Typer()
-    cli_mt_bench.mount(parent)
-    return parent
-
-
-def call(app: typer.Typer, *arguments: str) -> str:
-    result = CliRunner().invoke(app, ["mt-bench", *arguments], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.output
-
-
-def test_the_commands_judge_and_show(tmp_path: Path, app: typer.Typer) -> None:
-    store, _ = answered(tmp_path / "b")
-    store.close()
-    folder = str(tmp_path / "b")
-
-    with pytest.raises(MoteError, match="no judgments yet"):
-        call(app, "show", folder)
-    with scripted_judge(both, judged_text) as server:
-        output = call(app, "judge", folder, "--judge", "scripted", "--url", server.url, "--max-judgments", "40")
-        assert "single: 28 scored, 4 unusable" in output
-        assert len(server.requests) == 40
-        output = call(app, "judge", folder, "--judge", "scripted", "--url", server.url)
-        assert "single: 0 scored" in output
-        assert "2 unusable (UNSCORED), 0 without reply, 0 left" in output
-    output = call(app, "show", folder)
-    assert "m+suppress-1 minus m: +0.93" in output
-    assert "2 won, 10 tied, 2 lost, 2 unscored" in output
-    assert "16 turns: scored 14, unusable 2" in output
-    figures = {path.name for path in (tmp_path / "b/figures").iterdir()}
-    assert figures == {
-        f"mt-bench-{kind}-scripted-{reference}.{ending}"
-        for kind in ("bars", "radar")
-        for reference in ("gpt-4", "corrected")
-        for ending in ("svg", "png")
-    }
-    scores = pd.read_csv(tmp_path / "b/tables/mt-bench-scores-scripted-gpt-4.csv")
-    assert set(scores["model"]) == {"m", "m+suppress-1"}
-    before = {path.name: path.read_bytes() for path in (tmp_path / "b/figures").glob("*.svg")}
-    call(app, "show", folder)
-    assert before == {path.name: path.read_bytes() for path in (tmp_path / "b/figures").glob("*.svg")}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["judge", "BENCH", "--judge", "x", "--mode", "pairs"], "Did you mean 'pair'"),
-        (["judge", "BENCH", "--judge", "x", "--url", "http://a:b@c/v1"], "environment variable"),
-        (["judge", "BENCH", "--judge", "x", "--original", "n"], "no model 'n'"),
-        (["judge", "BENCH", "--judge", "x", "--key-env", "NO_SUCH_KEY"], "NO_SUCH_KEY is not set"),
-        (["show", "nowhere"], "answer first"),
-        (["answer", "demo", "--engine", "enforce_eager"], "write name=value"),
-        (["answer", "demo", "--markers", "thin"], "Did you mean 'think"),
-        (["answer", "demo", "--profile", "nowhere.json"], "no such profile file"),
-        (["answer", "demo", "--data", "nowhere"], "Download"),
-    ],
-)
-def test_wrong_commands_are_one_line(tmp_path: Path, app: typer.Typer, arguments: list[str], message: str) -> None:
-    store, _ = answered(tmp_path / "b")
-    store.close()
-    given = [str(tmp_path / "b") if argument == "BENCH" else argument for argument in arguments]
-    with pytest.raises(MoteError, match=message) as caught:
-        call(app, *given)
-    assert "\n" not in str(caught.value)
 
 
 def test_rubbish_is_no_reply(tmp_path: Path) -> None:

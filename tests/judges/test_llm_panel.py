@@ -224,9 +224,11 @@ def test_the_key_is_sent_and_seen_nowhere_else(
 
 
 def test_without_a_key_none_is_taken_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-another-service")
+    for name in ("OPENAI_API_KEY", "OPENAI_ADMIN_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
+        monkeypatch.setenv(name, "of-another-service")
     _, _, judge = run({"a": [REFUSED]})
     assert judge.headers[0]["authorization"] == "Bearer none"
+    assert "of-another-service" not in str(judge.headers)
 
 
 def test_the_window_of_requests_is_bounded() -> None:

@@ -64,6 +64,10 @@ class JudgeClient:
         self._client = openai.AsyncOpenAI(
             base_url=endpoint.url, api_key=self._key, max_retries=0, timeout=endpoint.timeout
         )
+        # What the library finds in the environment beside a key is for its makers' server, not for any other.
+        self._client.admin_api_key = None
+        if endpoint.key_env != "OPENAI_API_KEY":
+            self._client.organization = self._client.project = None
         self._as_json = endpoint.structured != "text"
 
     async def __aenter__(self) -> Self:
