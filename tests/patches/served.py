@@ -72,7 +72,7 @@ def serve(folder: Path, log: Path, *options: str, **environment: str) -> Iterato
                 process.wait()
 
 
-def _wait(process: subprocess.Popen[bytes], port: int, log: Path, seconds: float = 240) -> subprocess.Popen[bytes]:
+def _wait(process: subprocess.Popen[bytes], port: int, log: Path, seconds: float = 900) -> subprocess.Popen[bytes]:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and process.poll() is None:
         connection = HTTPConnection("127.0.0.1", port, timeout=5)
