@@ -11,7 +11,7 @@ from rich.console import Console
 from mote.harness.errors import MoteError
 from mote.judges import JUDGE
 
-_SIDE = "A run (its baseline), RUN:PROFILE, or an lm_eval sample log (samples_*.jsonl)."
+_SIDE = "A run (its baseline), RUN:PROFILE, or an lm_eval sample log (samples_*.jsonl) or its folder."
 
 
 def mount(app: typer.Typer) -> None:
@@ -22,8 +22,12 @@ def mount(app: typer.Typer) -> None:
 def compare_command(
     before: Annotated[str, typer.Argument(help=_SIDE, metavar="BEFORE")],
     after: Annotated[str, typer.Argument(help=_SIDE, metavar="AFTER")],
+    task: Annotated[
+        str | None, typer.Option(help="Which log to take where a folder holds those of several tasks.")
+    ] = None,
     target: Annotated[
-        str | None, typer.Option(help="The class whose flips are counted.  [default: 0-REFUSED, or the commonest]")
+        str | None,
+        typer.Option(help="The class whose flips are counted.  [default: 0-REFUSED or english, else the commonest]"),
     ] = None,
     judge: Annotated[str, typer.Option(help="Whose labels of a run are compared.")] = JUDGE,
     label: Annotated[
@@ -52,7 +56,7 @@ def compare_command(
     from mote.harness.files import write_atomic
 
     _check_outputs(json, csv)
-    left, right = (read_answers(side, judge, label, receipts=receipts) for side in (before, after))
+    left, right = (read_answers(side, judge, label, task=task, receipts=receipts) for side in (before, after))
     found = compare(left, right, target=target, examples=examples, level=level)
     if json == "-":
         print(json_text(found), end="")

@@ -21,7 +21,7 @@ from mote.harness.compare_sources import Answers
 from mote.harness.errors import MoteError, nearest
 from mote.harness.inference import Rate, Significance, mcnemar_exact, stuart_maxwell
 from mote.harness.transitions import FlipRates, flip_rates, transition_matrix
-from mote.judges import CLASSES
+from mote.judges import CLASSES, ENGLISH
 
 
 class Example(NamedTuple):
@@ -135,8 +135,10 @@ def _target(asked: str | None, classes: Sequence[str], before: pd.Series[str]) -
         if asked not in classes:
             raise MoteError(f"--target {asked} is not a class of these answers.{nearest(asked, classes)}")
         return asked
-    if tuple(classes) == CLASSES:
-        return CLASSES[0]
+    # The paper's two studies: refusals that are answered, English reasoning that turns Chinese.
+    for usual in (CLASSES[0], ENGLISH):
+        if usual in classes:
+            return usual
     counts = before[before.isin(list(classes))].value_counts()
     return str(counts.index[0]) if len(counts) else str(classes[0])
 

@@ -45,8 +45,8 @@ def show(found: Comparison, console: Console) -> None:
         console.print(_rates(found.rates))
         if found.mcnemar is not None and found.margins is not None:
             console.print(
-                f"McNemar, exact: p = {_p(found.mcnemar.p)}; all classes together (Stuart-Maxwell):"
-                f" p = {_p(found.margins.p)}"
+                f"McNemar, exact: p {_p(found.mcnemar.p)}; all classes together (Stuart-Maxwell):"
+                f" p {_p(found.margins.p)}"
             )
     scores = found.scores if found.matrix is None else found.scores[~found.scores["metric"].isin(_IN_MATRIX)]
     if len(scores):
@@ -115,13 +115,14 @@ def _rates(rates: FlipRates) -> Table:
 
 
 def _scores(scores: pd.DataFrame) -> Table:
-    table = Table(box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("metric", overflow="fold")
+    one_filter = scores["filter"].nunique() == 1
     for title in ("pairs", "before", "after", "difference", "interval", "up/down", "p"):
         table.add_column(title, justify="right", no_wrap=True)
     for row in scores.to_dict("records"):
         # lm_eval's own way to write a metric and its filter.
-        metric = str(row["metric"]) if row["filter"] == "none" else f"{row['metric']},{row['filter']}"
+        metric = str(row["metric"]) if one_filter else f"{row['metric']},{row['filter']}"
         table.add_row(
             metric,
             str(row["pairs"]),
@@ -130,7 +131,7 @@ def _scores(scores: pd.DataFrame) -> Table:
             f"{row['difference']:+.3f}",
             f"{row['low']:+.3f} to {row['high']:+.3f}",
             f"{row['up']}/{row['down']}",
-            _p(float(row["p"])),
+            _p(float(row["p"])).removeprefix("= "),
         )
     return table
 
@@ -159,4 +160,4 @@ def _between(low: float, high: float) -> str:
 
 
 def _p(value: float) -> str:
-    return "<0.001" if value < 0.001 else f"{value:.3f}"
+    return "< 0.001" if value < 0.001 else f"= {value:.3f}"

@@ -69,8 +69,10 @@ def profile_of_run(folder: Path, name: str) -> Profile:
     return Profile.from_dict(specs[name])
 
 
-def read_answers(text: str, judge: str = JUDGE, label: str = "label", *, receipts: bool = True) -> Answers:
-    """Read one side: ``RUN``, ``RUN:PROFILE``, a log, or a folder of lm_eval with one log in it.
+def read_answers(
+    text: str, judge: str = JUDGE, label: str = "label", *, task: str | None = None, receipts: bool = True
+) -> Answers:
+    """Read one side: ``RUN``, ``RUN:PROFILE``, a log, or a folder of lm_eval with one log in it, or one of ``task``.
 
     ``judge`` picks the labels of a run; ``label`` is one of LABELLINGS. ``receipts=False`` lets a log pass whose
     answers carry none. Raises MoteError where there is nothing of the kind, or it can't be trusted.
@@ -81,7 +83,7 @@ def read_answers(text: str, judge: str = JUDGE, label: str = "label", *, receipt
     if folder.is_dir() and (name is not None or (folder / STORE_NAME).is_file()):
         return _of_run(folder, name or "baseline", judge, label)
     if folder.is_dir():
-        return _of_log(_only_log(folder), label, receipts)
+        return _of_log(_only_log(folder, task), label, receipts)
     if Path(text).is_file():
         return _of_log(Path(text), label, receipts)
     raise MoteError(f"{text} is neither a run (RUN or RUN:PROFILE) nor a sample log of lm_eval.{_near(Path(text))}")
@@ -135,14 +137,19 @@ def _of_run(folder: Path, name: str, judge: str, label: str) -> Answers:
     )
 
 
-def _only_log(folder: Path) -> Path:
+def _only_log(folder: Path, task: str | None) -> Path:
     logs = sorted(folder.rglob("samples_*.jsonl"))
+    if task is not None:
+        tasks = [(match["task"] if (match := _LOG_NAME.fullmatch(log.name)) else "") for log in logs]
+        if logs and task not in tasks:
+            raise MoteError(f"{folder} holds no log of the task '{task}'.{nearest(task, set(tasks) - {''})}")
+        logs = [log for log, name in zip(logs, tasks, strict=True) if name == task]
     if len(logs) == 1:
         return logs[0]
     if not logs:
         raise MoteError(f"{folder} holds neither a run ({STORE_NAME}) nor a sample log of lm_eval (samples_*.jsonl).")
     shown = ", ".join(str(log.relative_to(folder)) for log in logs[:4]) + (", ..." if len(logs) > 4 else "")
-    raise MoteError(f"{folder} holds {len(logs)} sample logs; name one of them: {shown}")
+    raise MoteError(f"{folder} holds {len(logs)} sample logs; name one, or its --task: {shown}")
 
 
 def _of_log(path: Path, label: str, receipts: bool) -> Answers:

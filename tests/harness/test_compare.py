@@ -213,7 +213,7 @@ def test_what_is_neither_run_nor_log_is_one_line(tmp_path: Path, run: Path, log:
         read_answers(str(_text(tmp_path)))
     log("samples_a.jsonl", [])
     log("samples_b.jsonl", [])
-    with pytest.raises(MoteError, match=r"holds 2 sample logs; name one of them: samples_a.jsonl, samples_b.jsonl"):
+    with pytest.raises(MoteError, match=r"holds 2 sample logs; name one, or its --task: samples_a.jsonl, samples_b"):
         read_answers(str(tmp_path))
     with pytest.raises(MoteError, match="is empty"):
         read_answers(str(tmp_path / "samples_a.jsonl"))
@@ -248,6 +248,15 @@ def test_a_forged_receipt_of_a_run_is_refused(tmp_path: Path) -> None:
         db.execute("update generations set receipt = json_set(receipt, '$.digest', 'x') where generation_id = 3")
     with pytest.raises(MoteError, match=r"the receipt of .* is not that of profile 'baseline'"):
         read_answers(str(folder))
+
+
+def test_a_folder_of_a_group_is_read_by_task(log: Log, tmp_path: Path) -> None:
+    stamp = "2026-01-01T10-00-00.5"
+    log(f"samples_mote_refusal_grid_{stamp}.jsonl", [sample("refusal_grid/1/a")])
+    log(f"samples_mote_sensitive_{stamp}.jsonl", [sample("sensitive/x/y")])
+    assert read_answers(str(tmp_path), task="mote_sensitive").task == "sensitive"
+    with pytest.raises(MoteError, match=r"no log of the task 'mote_sensible'\. Did you mean 'mote_sensitive'"):
+        read_answers(str(tmp_path), task="mote_sensible")
 
 
 def test_a_folder_with_a_colon_in_its_name_is_a_folder(tmp_path: Path) -> None:

@@ -7,13 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pydantic import ValidationError
-
 from mote.harness.compare_sources import profile_of_run, split_run
-from mote.harness.engine import check_options
+from mote.harness.engine_options import engine_arguments
 from mote.harness.errors import MoteError, nearest
 from mote.harness.model import ModelSource, resolve_model
-from mote.harness.recipe import ModelPart, Recipe, SamplingPart, TaskPart
 from mote.judges import MARKERS, Markers
 from mote.patches import EMPTY_PROFILE, Profile, ProfileError
 
@@ -156,7 +153,8 @@ def _source(path: str) -> ModelSource:
     try:
         return resolve_model(path)
     except MoteError as error:
-        raise MoteError(_our_words(error)) from None
+        text = str(error).replace("model.path ", "pretrained=")
+        raise MoteError(f"model_args: {text}") from None
 
 
 def _markers(name: str) -> Markers:
@@ -167,23 +165,7 @@ def _markers(name: str) -> Markers:
 
 
 def _engine(path: str, options: dict[str, Any], seed: int) -> EngineArgs:
-    """Let the study's own check look at the options; it asks for a recipe, of which it reads model and seed alone."""
     try:
-        recipe = Recipe(
-            name="lm-eval",
-            model=ModelPart(path=path, options=options),
-            task=TaskPart(name="lm-eval"),
-            sampling=SamplingPart(seed=seed),
-        )
-    except ValidationError as error:
-        raise MoteError(f"model_args: {error.errors()[0]['msg']}.") from None
-    try:
-        return check_options(recipe, path)
+        return engine_arguments(path, options, seed)
     except MoteError as error:
-        raise MoteError(_our_words(error)) from None
-
-
-def _our_words(error: MoteError) -> str:
-    """Return a recipe's error in the words of ``--model_args``."""
-    text = str(error).replace("model.path ", "model_args: pretrained=").replace("model.options", "model_args")
-    return text if "model_args" in text else f"model_args: {text}"
+        raise MoteError(f"model_args: {error}") from None

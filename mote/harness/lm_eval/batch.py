@@ -7,9 +7,10 @@ tens of thousands of prompts at once, would not fit.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mote.harness.engine import _last_line, _set_fields
+from mote.harness.engine_options import start_llm
 from mote.harness.errors import MoteError
 from mote.harness.files import digest_of
 from mote.harness.lm_eval.answers import Note
@@ -45,15 +46,13 @@ class Batch:
     """
 
     def __init__(self, arguments: Arguments) -> None:
-        from vllm import LLM
-
         self._profile = arguments.profile
         self._model = digest_of(arguments.source.files)
         try:
-            self._llm: LLM = LLM(**{f.name: getattr(arguments.engine, f.name) for f in _set_fields(arguments.engine)})
-        # vLLM raises many kinds for what a user can mend (memory, dtype, a guard of the patch).
-        except Exception as error:
-            raise MoteError(f"vLLM could not start with {arguments.source.name}: {_last_line(error)}") from error
+            self._llm: LLM = start_llm(arguments.engine, Path("the terminal"))
+        except MoteError as error:
+            # In lm_eval vLLM's words go to the terminal, as the user's own log level has it.
+            raise MoteError(str(error).partition(" Its log:")[0]) from error
         self.tokenizer: Any = self._llm.get_tokenizer()
         self.context_length = int(self._llm.llm_engine.vllm_config.model_config.max_model_len)
 
@@ -94,7 +93,7 @@ class Batch:
             params = SamplingParams(**values)
             self._llm.llm_engine.add_request(key, TokensPrompt(prompt_token_ids=list(job.tokens)), params)
         except (ValueError, TypeError, ProfileError) as error:
-            raise MoteError(f"vLLM refused {job.name} under '{self._profile.name}': {_last_line(error)}") from None
+            raise MoteError(f"vLLM refused {job.name} under '{self._profile.name}': {error}") from None
 
     def _done(self, job: Job, output: Any) -> Done:
         completion = output.outputs[0]
