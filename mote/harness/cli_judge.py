@@ -65,7 +65,7 @@ def judge_command(
 
         path = out or run / "sheet.csv"
         lines = write_sheet(run, path, sample, by, kind=kind, seed=seed)
-        console.print(f"{path}: {lines} answers to label; read it back with --read {path} --rater NAME")
+        console.print(f"{path}: {lines} answers to label; read it back with --read {path} --rater NAME", soft_wrap=True)
         return
     if read is not None:
         from mote.harness.sheet import read_sheet
@@ -73,7 +73,10 @@ def judge_command(
         if rater is None:
             raise MoteError("--read needs --rater: whose labels are these?")
         found = read_sheet(run, read, rater)
-        console.print(f"{found.rater}: {found.added} labels added, {found.known} known before, {found.blank} blank")
+        console.print(
+            f"{found.rater}: {found.added} labels added, {found.known} known before, {found.blank} blank",
+            soft_wrap=True,
+        )
     if judge is not None:
         endpoint = endpoint_of(
             url, judge, key_env, structured=structured, concurrency=concurrency, timeout=timeout,
@@ -124,11 +127,12 @@ def _judge(
     tally = found.tally
     console.print(
         f"{found.judge}: {tally.scored} judgments scored, {tally.unusable} unusable (UNSCORED),"
-        f" {tally.unreached} without reply, {tally.left} left by the budget"
+        f" {tally.unreached} without reply, {tally.left} left by the budget",
+        soft_wrap=True,
     )
     counted = ", ".join(f"{label} {count}" for label, count in found.labels.items()) or "none"
     waiting = f"; {found.waiting} of {found.generations} answers wait for the next start" if found.waiting else ""
-    console.print(f"Labels of {found.generations} answers: {counted}{waiting}")
+    console.print(f"Labels of {found.generations} answers: {counted}{waiting}", soft_wrap=True)
 
 
 def _agreement(run: Path, truth: str | None, console: Console) -> None:
@@ -140,4 +144,4 @@ def _agreement(run: Path, truth: str | None, console: Console) -> None:
     found = audit_run(run, truth=truth)
     show_audit(found, console)
     for path in write_audit(found, run):
-        console.print(str(path))
+        console.print(str(path), soft_wrap=True)

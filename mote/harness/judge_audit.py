@@ -115,7 +115,8 @@ def show_audit(found: JudgeAudit, console: Console) -> None:
     for kind, one in found.alphas.items():
         console.print(
             f"Krippendorff's alpha, {kind}, {len(one.judges)} judges on {one.items} answers: {one.alpha:.3f}"
-            f" ({one.low:.3f} to {one.high:.3f})"
+            f" ({one.low:.3f} to {one.high:.3f})",
+            soft_wrap=True,
         )
     for (first, second), counts in found.confusions.items():
         shown = Table(f"{first} \\ {second}", *map(str, counts.columns), title="Confusion", title_justify="left")
@@ -136,7 +137,7 @@ def show_audit(found: JudgeAudit, console: Console) -> None:
             )  # fmt: skip
         console.print(shown)
     for (judge, truth), reason in found.uncorrected.items():
-        console.print(f"Rates of {judge} are not corrected by {truth}: {reason}")
+        console.print(f"Rates of {judge} are not corrected by {truth}: {reason}", soft_wrap=True)
 
 
 def _rows(frame: pd.DataFrame) -> Iterable[Any]:

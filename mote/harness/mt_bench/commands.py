@@ -162,7 +162,7 @@ def answer(
             export(store)
             states = store.answers()[["model_id", "state"]].value_counts(sort=False).reset_index()
     for row in states.to_dict("records"):
-        console.print(f"{row['model_id']}: {row['count']} turns {row['state']}")
+        console.print(f"{row['model_id']}: {row['count']} turns {row['state']}", soft_wrap=True)
 
 
 def judge(
@@ -227,7 +227,7 @@ def show(
     for one in found:
         _print(one, order, console)
         _write(one, order, folder, with_paper=with_paper)
-    console.print(f"Tables: {folder / 'tables'}, charts: {folder / 'figures'}")
+    console.print(f"Tables: {folder / 'tables'}, charts: {folder / 'figures'}", soft_wrap=True)
     return found
 
 
@@ -288,17 +288,19 @@ def _print(one: Shown, models: Sequence[str], console: Console) -> None:
     for row in whole.to_dict("records"):
         console.print(
             f"{row['model']} minus {row['original']}: {row['difference']:+.2f} ({row['low']:+.2f} to"
-            f" {row['high']:+.2f}, p = {row['p']:.3f}) on {row['pairs']} pairs, {row['unpaired']} without a pair"
+            f" {row['high']:+.2f}, p = {row['p']:.3f}) on {row['pairs']} pairs, {row['unpaired']} without a pair",
+            soft_wrap=True,
         )
     wins = one.wins[(one.wins["category"] == ALL) & (one.wins["turn"] == ALL)]
     for row in wins.to_dict("records"):
         console.print(
             f"{row['model']} against {row['original']}: {row['wins']} won, {row['ties']} tied, {row['losses']} lost,"
-            f" {row['unscored']} unscored"
+            f" {row['unscored']} unscored",
+            soft_wrap=True,
         )
     for name, states in one.states.iterrows():
         counts = ", ".join(f"{state} {int(count)}" for state, count in states.items() if count)
-        console.print(f"{name}: {int(states.sum())} turns: {counts}")
+        console.print(f"{name}: {int(states.sum())} turns: {counts}", soft_wrap=True)
 
 
 def _mean(scores: pd.DataFrame, category: str, model: str) -> str:
