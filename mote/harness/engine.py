@@ -6,22 +6,19 @@ Ctrl-C loses at most one step, and only a bounded window of requests is ever que
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from mote.harness.errors import MoteError, nearest
+from mote.harness.engine_options import engine_arguments, start_llm
+from mote.harness.errors import MoteError
 from mote.harness.recipe import Recipe, SamplingPart
 from mote.patches import Observation, ObservationError, Profile, ProfileError, read_observation, request_args
 
 if TYPE_CHECKING:
     from vllm import LLM, SamplingParams
     from vllm.engine.arg_utils import EngineArgs
-
-_RESERVED = {"model": "model.path", "seed": "sampling.seed", "tokenizer": "model.path"}
 
 
 class Request(NamedTuple):
@@ -62,48 +59,8 @@ def request_seed(seed: int, prompt_id: str) -> int:
 
 
 def check_options(recipe: Recipe, path: str) -> EngineArgs:
-    """Return vLLM's engine arguments for a recipe; nothing is loaded yet.
-
-    Raises MoteError for an option that vLLM doesn't know, a value that it doesn't take, and a missing vLLM.
-    """
-    # One process: answers are stored as they come, and one Ctrl-C reaches everything.
-    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-    try:
-        from vllm.engine.arg_utils import EngineArgs
-    except ImportError as error:
-        raise MoteError(
-            f'no vLLM here ({error}): pip install "mote-harness[vllm]" for a GPU, or `make .venv` for a CPU.'
-        ) from None
-    options = dict(recipe.model.options)
-    known = {field.name for field in dataclasses.fields(EngineArgs)}
-    for name in options:
-        if name in _RESERVED:
-            raise MoteError(f"model.options.{name} is set by the recipe's {_RESERVED[name]}.")
-        if name not in known:
-            raise MoteError(f"model.options.{name} is not an option of vLLM's engine.{nearest(name, known)}")
-    options = {**_for_this_platform(options), **options}
-    try:
-        arguments = EngineArgs(model=path, seed=recipe.sampling.seed, **options)
-        arguments.create_engine_config()
-    # vLLM raises ValueError, pydantic's ValidationError (a ValueError), TypeError and OSError for what a user can mend.
-    except (ValueError, TypeError, OSError) as error:
-        raise MoteError(f"vLLM does not take model.options {options}: {_last_line(error)}") from None
-    return arguments
-
-
-def _for_this_platform(options: Mapping[str, Any]) -> dict[str, Any]:
-    from vllm.platforms import current_platform
-
-    if not current_platform.is_cpu():
-        return {}
-    # vLLM 0.32 takes back the noise that a seeded request drew in an unfinished chunk of its prompt by the generator's
-    # offset, which CPU generators do not have: RuntimeError "CPU Generator does not use offset".
-    if options.get("enable_chunked_prefill"):
-        raise MoteError(
-            "model.options.enable_chunked_prefill: vLLM on a CPU can't cut the prompts of requests that have a seed of"
-            " their own, as every request here has; leave it out."
-        )
-    return {"enable_chunked_prefill": False}
+    """Return vLLM's engine arguments for a recipe; nothing is loaded yet. Raises MoteError as ``engine_arguments``."""
+    return engine_arguments(path, recipe.model.options, recipe.sampling.seed)
 
 
 class VllmEngine:
@@ -113,18 +70,9 @@ class VllmEngine:
     """
 
     def __init__(self, arguments: EngineArgs, sampling: SamplingPart, markers_start: str, log: Path) -> None:
-        from vllm import LLM
-
         self._sampling = sampling
         self._tokens: dict[str, list[int]] = {}
-        try:
-            self._llm: LLM = LLM(**{f.name: getattr(arguments, f.name) for f in _set_fields(arguments)})
-        except KeyboardInterrupt:
-            raise
-        except Exception as error:
-            raise MoteError(
-                f"vLLM could not start with {arguments.model}: {_last_line(error)} Its log: {log}"
-            ) from error
+        self._llm: LLM = start_llm(arguments, log)
         self._tokenizer: Any = self._llm.get_tokenizer()
         self.prompt_opens = self._render([{"role": "user", "content": "x"}]).rstrip().endswith(markers_start)
 
@@ -210,21 +158,3 @@ class VllmEngine:
             completion.finish_reason,
             observation,
         )
-
-
-def _set_fields(arguments: EngineArgs) -> Iterable[dataclasses.Field[Any]]:
-    """Yield the fields that differ from vLLM's defaults: LLM() sets a few of its own that must not be undone."""
-    for field in dataclasses.fields(arguments):
-        if field.default is not dataclasses.MISSING and getattr(arguments, field.name) == field.default:
-            continue
-        if (
-            field.default_factory is not dataclasses.MISSING
-            and getattr(arguments, field.name) == field.default_factory()
-        ):
-            continue
-        yield field
-
-
-def _last_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
