@@ -62,7 +62,8 @@ def measure(folder: Path, requests: int) -> dict[str, dict[str, Any]]:
     rows: dict[str, dict[str, Any]] = {}
     for name, load in workloads(ModelLayout.from_config(folder), requests).items():
         asks = [Ask(random_prompt(i, 64), *load(i), max_tokens=32) for i in range(requests)]
-        inputs, params = [{"prompt_token_ids": each.prompt} for each in asks], [each.params() for each in asks]
+        inputs: Any = [{"prompt_token_ids": each.prompt} for each in asks]
+        params = [each.params() for each in asks]
         for _ in range(2):  # the first one warms up
             spent.clear()
             start = time.process_time()
