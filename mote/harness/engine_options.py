@@ -109,7 +109,7 @@ def _reason(error: BaseException) -> str:
     """Return what vLLM says in one line, with the option's name where pydantic knows it."""
     if isinstance(error, ValidationError):
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
+        place = str(first["loc"][0]) if first["loc"] else ""
         value = f", not {first['input']!r}" if place else ""
         return f"{place}: {first['msg']}{value}".removeprefix(": ").removeprefix("Value error, ")
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
