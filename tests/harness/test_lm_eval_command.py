@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
 pytest.importorskip("vllm")
 pytest.importorskip("lm_eval")
 
+from mote.harness.cli_lm_eval import mount
 from mote.harness.compare import compare
 from mote.harness.compare_sources import read_answers
 from mote.harness.errors import MoteError
@@ -154,3 +157,15 @@ def test_the_stock_command_knows_the_model_by_a_task_file() -> None:
         assert config["task"] == file.stem
         assert callable(config["custom_dataset"])
     assert "mote" in model_registry
+
+
+def test_every_argument_is_lm_evals_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[str]] = []
+    monkeypatch.setattr("mote.harness.lm_eval.command.run_command", seen.append)
+    app = typer.Typer()
+    mount(app)
+    arguments = ["run", "--model", "mote", "--model_args", "a=1", "b=2", "-h", "--tasks", "x"]
+    assert CliRunner().invoke(app, arguments).output == ""
+    helped = CliRunner().invoke(app, ["--help"])
+    assert seen == [arguments, ["--help"]]
+    assert "Example: mote lm-eval run" in helped.output
