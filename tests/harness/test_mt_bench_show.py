@@ -79,15 +79,15 @@ def both(body: dict[str, Any], number: int) -> Step:
     return (pairwise if "Assistant B" in body["messages"][-1]["content"] else mixed)(body, number)
 
 
-def fastchat_show_result() -> Any:
+@pytest.fixture
+def show_result() -> Any:
     """FastChat's own module, or a skip with the reason."""
     if importlib.util.find_spec("fastchat") is None:
         pytest.skip("fschat is not installed: pip install --no-deps fschat==0.2.36")
     return pytest.importorskip("fastchat.llm_judge.show_result", reason="fschat's show_result does not import here")
 
 
-def test_fastchats_own_show_result_gives_our_averages(rated: tuple[pd.Series[float], Path]) -> None:
-    show_result = fastchat_show_result()
+def test_fastchats_own_show_result_gives_our_averages(show_result: Any, rated: tuple[pd.Series[float], Path]) -> None:
     ours, path = rated
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
@@ -100,8 +100,7 @@ def test_fastchats_own_show_result_gives_our_averages(rated: tuple[pd.Series[flo
         assert float(line.split()[1]) == pytest.approx(ours[model, "all", "all"], abs=1e-5)
 
 
-def test_fastchats_own_show_result_counts_our_wins(tmp_path: Path) -> None:
-    show_result = fastchat_show_result()
+def test_fastchats_own_show_result_counts_our_wins(show_result: Any, tmp_path: Path) -> None:
     store, _ = answered(tmp_path / "b")
     with store, scripted_judge(pairwise, judged_text) as server:
         rate(store, server, "pair")

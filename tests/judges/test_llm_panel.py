@@ -83,11 +83,11 @@ def test_retry_after_is_kept_to() -> None:
 
 @pytest.mark.parametrize("hang", [Hang(), Hang(drip=True)])
 def test_a_judge_that_hangs_is_unreached_after_all_attempts(hang: Hang) -> None:
-    ended, tally, _ = run({"No.": [hang], "Yes.": [REFUSED]}, timeout=0.5, attempts=2)
+    ended, tally, _ = run({"No.": [hang], "Yes.": [REFUSED]}, timeout=0.8, attempts=2)
     assert tally == Tally(1, 0, 1, 0)
     assert ended["No."].state == "unreached"
     assert ended["No."].verdict is None
-    assert "no reply in 0.5 s" in ended["No."].error
+    assert "no reply in 0.8 s" in ended["No."].error
     assert ended["No."].requests == 2
 
 
