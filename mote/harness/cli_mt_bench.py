@@ -55,10 +55,11 @@ def answer(
 
     Example: mote mt-bench answer demo --profile results/runs/demo:suppress-10 --max-tokens 400
     """
+    from mote.harness.engine_options import parse_options
     from mote.harness.mt_bench.commands import AnswerOptions, load_profile
     from mote.harness.mt_bench.commands import answer as run
 
-    options = AnswerOptions(max_tokens, top_p, choices, seed, _markers(markers), _engine(engine or []))
+    options = AnswerOptions(max_tokens, top_p, choices, seed, _markers(markers), parse_options(engine or []))
     profiles = [load_profile(one) for one in profile or []]
     folder = out or BENCHES / Path(model).name
     run(model, profiles, folder, options, Console(highlight=False), source=data, limit=limit, original=original)
@@ -133,18 +134,3 @@ def _markers(name: str) -> Any:
         return Markers.named(name)
     except ValueError as error:
         raise MoteError(f"--markers: {error}") from None
-
-
-def _engine(options: list[str]) -> dict[str, Any]:
-    import yaml
-
-    found: dict[str, Any] = {}
-    for option in options:
-        name, separator, text = option.partition("=")
-        if not separator or not name:
-            raise MoteError(f"--engine {option}: write name=value, for instance --engine enforce_eager=true.")
-        try:
-            found[name] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise MoteError(f"--engine {option}: '{text}' is not a YAML value.") from None
-    return found

@@ -160,11 +160,8 @@ def test_ctrl_c_keeps_what_was_stored_and_says_how_to_go_on(tmp_path: Path) -> N
         (["run", "deom"], "Did you mean 'demo'?"),
         (["run", "demo", "--set=model.path=/nowhere/at/all"], "'/nowhere/at/all' is neither a folder"),
         (["run", "demo", "--set=model.options.enforce_eagre=true"], "Did you mean 'enforce_eager'?"),
-        (
-            ["run", "demo", "--set=model.options.max_num_seqs=-3"],
-            "max_num_seqs: Input should be greater than or equal to 1, not -3",
-        ),
-        (["run", "demo", "--set=model.options.model=x"], "model.options.model is set by the recipe's model.path"),
+        (["run", "demo", "--set=model.options.dtype=float31"], "dtype: Input should be 'auto', 'half', 'float16'"),
+        (["run", "demo", "--set=model.options.model=x"], "engine option 'model' is set by the model's path"),
         (["run", "demo", "--set=study.experts=[[6, 0]]"], "the nearest that has is 5"),
         (["run", "demo", "--set=study.experts=[[0, 64]]"], "the nearest is 63"),
         (["run", "demo", "--set=task.name=refusal_gird"], "Did you mean 'refusal_grid'?"),

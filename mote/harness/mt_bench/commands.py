@@ -125,9 +125,10 @@ def answer(
 
     Raises MoteError for anything that is not there or does not fit; nothing is loaded before all is checked.
     """
+    from mote.harness.engine_options import engine_arguments
     from mote.harness.enginelog import EngineLog
     from mote.harness.model import resolve_model
-    from mote.harness.mt_bench.engine import engine_arguments, start_engine
+    from mote.harness.mt_bench.engine import start_engine
     from mote.harness.recipe import Markers as RecipeMarkers
     from mote.harness.recipe import SamplingPart
 
@@ -146,7 +147,7 @@ def answer(
     sampling = SamplingPart(max_tokens=options.max_tokens, top_p=options.top_p, seed=options.seed)
     markers = RecipeMarkers(start=options.markers.open, end=options.markers.close)
     with EngineLog(console) as log:
-        arguments = engine_arguments(found.path, options.engine, sampling)
+        arguments = engine_arguments(found.path, options.engine, sampling.seed)
         with BenchStore(folder, questions=digest) as store:
             log.keep(folder / "vllm.log")
             _add_models(store, models, found.manifest(), options)

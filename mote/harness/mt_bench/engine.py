@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from mote.harness.engine import Answer, Request, VllmEngine, check_options
-from mote.harness.recipe import ControlsPart, Markers, ModelPart, Recipe, SamplingPart, StudyPart, TaskPart
+from mote.harness.engine import Answer, Request, VllmEngine
+from mote.harness.recipe import Markers, SamplingPart
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
@@ -39,21 +39,6 @@ class VllmBenchEngine(VllmEngine):
         return super()._params(request)
 
 
-def engine_arguments(path: str, options: Mapping[str, Any], sampling: SamplingPart) -> EngineArgs:
-    """Return vLLM's engine arguments for a model; nothing is loaded yet. Raises MoteError as ``check_options`` does."""
-    return check_options(_recipe(path, options, sampling), path)
-
-
 def start_engine(arguments: EngineArgs, sampling: SamplingPart, markers: Markers, log: Path) -> VllmBenchEngine:
     """Load the model. Raises MoteError where vLLM can't."""
     return VllmBenchEngine(arguments, sampling, markers.start, log)
-
-
-def _recipe(path: str, options: Mapping[str, Any], sampling: SamplingPart) -> Recipe:
-    return Recipe(
-        name="mt-bench",
-        model=ModelPart(path=path, options=dict(options)),
-        task=TaskPart(name="mt_bench"),
-        sampling=sampling,
-        study=StudyPart(controls=ControlsPart(retest=0, uniform=0, layers=0, frequency=0)),
-    )
