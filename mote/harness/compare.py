@@ -215,7 +215,7 @@ def to_dict(found: Comparison) -> dict[str, Any]:
         "after": _side(found.after),
         "task": found.before.task or found.after.task,
         "pairs": len(found.pairs),
-        "same_text": int((found.pairs["raw_before"] == found.pairs["raw_after"]).sum()),
+        "same_output": int((found.pairs["raw_before"] == found.pairs["raw_after"]).sum()),
         "unpaired": {"before": found.unpaired[0], "after": found.unpaired[1]},
         "caveats": list(found.caveats),
         "target": found.target,

@@ -35,7 +35,7 @@ def show(found: Comparison, console: Console) -> None:
     left, right = found.unpaired
     same = int((found.pairs["raw_before"] == found.pairs["raw_after"]).sum())
     lonely = f"; without a partner: {left} before, {right} after" if left or right else ""
-    console.print(f"{len(found.pairs)} pairs, {same} with the same text{lonely}")
+    console.print(f"{len(found.pairs)} pairs, {same} with the same output{lonely}")
     for caveat in found.caveats:
         console.print(f"[yellow]! {escape(caveat)}[/yellow]")
     if found.matrix is not None and found.rates is not None:

@@ -283,7 +283,7 @@ def test_the_command_prints_and_writes_the_same_numbers(run: Path, tmp_path: Pat
     assert pd.read_csv(tmp_path / "csv" / "rates.csv", index_col=0).loc["flips", "hits"] == flips["hits"]
     alone = CliRunner().invoke(app, [*arguments[:2], "--json", "-"])
     assert json.loads(alone.output) == found
-    assert 0 < found["same_text"] < 84
+    assert 0 < found["same_output"] < 84
     for wrong in (["--json", str(tmp_path / "no" / "c.json")], ["--csv", str(tmp_path / "c.json")]):
         refused = CliRunner().invoke(app, [*arguments[:2], *wrong])
         assert isinstance(refused.exception, MoteError)

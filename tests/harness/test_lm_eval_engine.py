@@ -118,6 +118,7 @@ def test_a_long_text_is_the_sum_of_its_windows(untuned: MoteLM) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_lm_evals_command_gives_the_matrix_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from rich.console import Console
 
