@@ -34,7 +34,7 @@ again. The alignment trains routers and routed experts only. Experts are chosen 
 measured on the other half's refused questions, by greedy generation in vLLM. A flip is a refusal that becomes a fluent
 answer; broken text is never a flip. Each random column is over {{ sets }} sets of the same size: mean, and largest
 in brackets; "matched" sets have the same layers and nearly the same activation frequency. p is the share of those sets
-that flip at least as much (the tuned set counted among them).
+that flip at least as much (the tuned set counted among them), not corrected for the number of sizes and seeds.
 
 The packaged seed is {{ chosen }}: of the seeds that pass every bound, the one with the best general quality. The rule
 is `mote.harness.demo.quality.choose`; it was written down before any effect was measured.
