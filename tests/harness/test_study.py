@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 STUDY = (
     "run", "demo", "--limit", "42",
     *(f"--set=study.controls.{kind}=1" for kind in ("retest", "uniform", "layers", "frequency")),
-    "--set=study.top_k=4", "--set=sampling.max_tokens=40", "--set=model.options.max_num_seqs=24",
+    "--set=study.doses=[]", "--set=study.stimulate=true", "--set=study.top_k=4", "--set=sampling.max_tokens=40", "--set=model.options.max_num_seqs=24",
 )  # fmt: skip
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
 
@@ -113,11 +113,14 @@ def test_every_generation_carries_the_receipt_of_its_profile(whole: Path) -> Non
     assert (edited[tuned] == routed[tuned]).all()
 
 
-def test_suppressed_experts_kept_no_weight(whole: Path) -> None:
+def test_suppressed_experts_kept_no_weight_and_stimulated_ones_were_never_absent(whole: Path) -> None:
     generations = rows(whole)["generations"]
-    effects = [effect for entry in generations["mechanism"] for effect in json.loads(entry)]
-    assert sum(effect["selected"] for effect in effects) > 0
-    assert {effect["weight_after"] for effect in effects} == {0.0}
+    effects = pd.DataFrame([effect for entry in generations["mechanism"] for effect in json.loads(entry)])
+    suppressed = effects[effects["action"] == "suppress"]
+    assert suppressed["selected"].sum() > 0
+    assert (suppressed["weight_after"] == 0.0).all()
+    stimulated = effects[effects["action"] == "stimulate"]
+    assert (stimulated["selected"] + stimulated["entered"] == stimulated["tokens"]).all()
 
 
 def test_the_baselines_maps_count_every_prompt_token(whole: Path) -> None:
