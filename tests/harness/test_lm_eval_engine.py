@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,15 @@ SAMPLING = SamplingPart(temperature=0.6, max_tokens=32, seed=3)
 GENERATION = {"until": [], "do_sample": True, "temperature": 0.6, "max_gen_toks": 32}
 PROFILE = Profile("some", tuple(Edit(layer, expert, "suppress") for layer in range(1, 6) for expert in range(48)))
 PROMPTS = load_task("refusal_grid")[::151]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _uncompiled() -> Iterator[None]:
+    """Even an eager vLLM compiles a few helpers of its sampler: forty seconds of C++ on a CPU, the same numbers."""
+    import torch
+
+    with torch.compiler.set_stance("force_eager"):
+        yield
 
 
 @pytest.fixture(scope="module")
