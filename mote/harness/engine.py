@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from mote.harness.engine_options import engine_arguments, start_llm
 from mote.harness.errors import MoteError
 from mote.harness.recipe import Recipe, SamplingPart
-from mote.patches import Observation, ObservationError, Profile, ProfileError, read_observation, request_args
+from mote.patches import Observation, ObservationError, Profile, read_observation, request_args
 
 if TYPE_CHECKING:
     from vllm import LLM, SamplingParams
@@ -107,6 +107,7 @@ class VllmEngine:
                 engine.abort_request(list(running))
 
     def _submit(self, key: str, request: Request) -> None:
+        from vllm.exceptions import VLLMValidationError
         from vllm.inputs import TokensPrompt
 
         tokens = self._tokens.get(request.prompt_id)
@@ -116,7 +117,7 @@ class VllmEngine:
             self._tokens[request.prompt_id] = tokens
         try:
             self._llm.llm_engine.add_request(key, TokensPrompt(prompt_token_ids=tokens), self._params(request))
-        except (ValueError, ProfileError) as error:
+        except (ValueError, VLLMValidationError) as error:
             raise MoteError(
                 f"vLLM refused prompt '{request.prompt_id}' under '{request.profile.name}': {error}"
             ) from None

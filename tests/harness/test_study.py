@@ -22,7 +22,8 @@ ROOT = Path(__file__).parents[2]
 STUDY = (
     "run", "demo", "--limit", "42",
     *(f"--set=study.controls.{kind}=1" for kind in ("retest", "uniform", "layers", "frequency")),
-    "--set=study.doses=[]", "--set=study.stimulate=true", "--set=study.top_k=4", "--set=sampling.max_tokens=40", "--set=model.options.max_num_seqs=24",
+    "--set=study.doses=[]", "--set=study.stimulate=true", "--set=study.top_k=4",
+    "--set=sampling.max_tokens=40", "--set=model.options.max_num_seqs=24",
 )  # fmt: skip
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
 
