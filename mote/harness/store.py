@@ -11,10 +11,7 @@ Two processes must not work on one run: the store takes a lock on ``run.lock`` f
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -27,6 +24,7 @@ from numpy.typing import NDArray
 
 from mote.harness.errors import MoteError
 from mote.harness.files import canonical_json
+from mote.harness.sqlite import Transaction, connect, lock
 
 SCHEMA_VERSION = 1
 STORE_NAME = "run.sqlite"
@@ -172,20 +170,15 @@ class RunStore:
             if not self.path.is_file():
                 raise MoteError(f"{folder} holds no {STORE_NAME}: it is not the folder of a run.")
         else:
-            self._lock = _lock(folder)
+            self._lock = lock(folder / "run.lock")
         try:
-            self._db = _connect(self.path, read_only)
+            self._db = connect(self.path, read_only=read_only)
             self._prepare(read_only)
         except BaseException:
             self._unlock()
             raise
 
     def _prepare(self, read_only: bool) -> None:
-        # A crash of this process can't lose a committed row in WAL mode with NORMAL; a power cut may.
-        if not read_only:
-            self._db.execute("pragma journal_mode = wal")
-            self._db.execute("pragma synchronous = normal")
-            self._db.execute("pragma foreign_keys = on")
         version = int(self._db.execute("pragma user_version").fetchone()[0])
         if version == 0 and not read_only:
             self._db.executescript(f"begin;{_SCHEMA}pragma user_version = {SCHEMA_VERSION};commit;")
@@ -360,47 +353,8 @@ class RunStore:
         with self._transaction():
             self._db.executemany(statement, rows)
 
-    def _transaction(self) -> _Transaction:
-        return _Transaction(self._db)
-
-
-class _Transaction:
-    """``begin`` on entry; ``commit`` on a clean exit, ``rollback`` on any exception (Ctrl-C too)."""
-
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
-
-    def __enter__(self) -> None:
-        self._db.execute("begin immediate")
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._db.execute("commit" if kind is None else "rollback")
-
-
-def _connect(path: Path, read_only: bool) -> sqlite3.Connection:
-    if not read_only:
-        return sqlite3.connect(path, isolation_level=None)
-    if os.access(path.parent, os.W_OK):
-        # The last connection that closes takes the write-ahead log's files away; one in SQLite's own read-only mode
-        # would leave them beside a finished run.
-        db = sqlite3.connect(path, isolation_level=None)
-        db.execute("pragma query_only = on")
-        return db
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True, isolation_level=None)
-
-
-def _lock(folder: Path) -> IO[str]:
-    file = (folder / "run.lock").open("w")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise MoteError(
-            f"{folder} is in use by another mote; wait for it or choose another folder with --out."
-        ) from None
-    return file
+    def _transaction(self) -> Transaction:
+        return Transaction(self._db)
 
 
 def _to_blob(counts: NDArray[np.int32]) -> bytes:

@@ -5,12 +5,9 @@ Everything else in a bench's folder is made from it: FastChat's JSON lines (``ex
 
 from __future__ import annotations
 
-import fcntl
 import json
-import sqlite3
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import closing
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final, NamedTuple, Self
@@ -19,6 +16,7 @@ import pandas as pd
 
 from mote.harness.errors import MoteError
 from mote.harness.files import canonical_json
+from mote.harness.sqlite import Transaction, connect, lock
 from mote.judges.llm.asks import UNREACHED, Judgment
 
 STORE_NAME: Final = "mt_bench.sqlite"
@@ -165,9 +163,8 @@ class BenchStore:
         else:
             folder.mkdir(parents=True, exist_ok=True)
         if not read_only:
-            self._lock = _lock(folder)
-        uri = f"{self.path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
-        self._db = sqlite3.connect(uri, uri=True, isolation_level=None)
+            self._lock = lock(folder / "mt_bench.lock")
+        self._db = connect(self.path, read_only=read_only)
         try:
             self._prepare(questions, read_only)
         except BaseException:
@@ -175,10 +172,6 @@ class BenchStore:
             raise
 
     def _prepare(self, questions: str | None, read_only: bool) -> None:
-        if not read_only:
-            self._db.execute("pragma journal_mode = wal")
-            self._db.execute("pragma synchronous = normal")
-            self._db.execute("pragma foreign_keys = on")
         version = int(self._db.execute("pragma user_version").fetchone()[0])
         if version == 0 and not read_only:
             digest = f"{int(questions or '0', 16):064x}"
@@ -247,14 +240,8 @@ class BenchStore:
         ]
         names = ", ".join([*AnswerRow._fields, "tstamp"])
         marks = ", ".join("?" * (len(AnswerRow._fields) + 1))
-        with closing(self._db.cursor()) as cursor:
-            cursor.execute("begin immediate")
-            try:
-                cursor.executemany(f"insert into answers ({names}) values ({marks})", values)  # noqa: S608
-            except BaseException:
-                cursor.execute("rollback")
-                raise
-            cursor.execute("commit")
+        with Transaction(self._db):
+            self._db.executemany(f"insert into answers ({names}) values ({marks})", values)  # noqa: S608
 
     def answers(self) -> pd.DataFrame:
         """Return all answers, in the order of models, questions, choices and turns."""
@@ -293,15 +280,3 @@ class BenchStore:
         """Return one row a judgment: the reply, or else the last attempt that got none."""
         frame = pd.read_sql("select * from judgments order by state = 'unreached' desc, judgment_id", self._db)
         return frame.drop_duplicates(list(JudgmentKey._fields), keep="last").sort_values("judgment_id")
-
-
-def _lock(folder: Path) -> IO[str]:
-    file = (folder / "mt_bench.lock").open("w")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise MoteError(
-            f"{folder} is in use by another mote; wait for it or choose another folder with --out."
-        ) from None
-    return file

@@ -1,0 +1,59 @@
+"""What every store of ours does with SQLite: WAL, one writing process, whole transactions, and traceless reading."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+from mote.harness.errors import MoteError
+
+
+def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
+    """Return a connection without implicit transactions; a reading one can't write and leaves no files behind."""
+    if not read_only:
+        db = sqlite3.connect(path, isolation_level=None)
+        # A crash of this process can't lose a committed row in WAL mode with NORMAL; a power cut may.
+        for pragma in ("journal_mode = wal", "synchronous = normal", "foreign_keys = on"):
+            db.execute(f"pragma {pragma}")
+        return db
+    if os.access(path.parent, os.W_OK):
+        # The last connection that closes takes the write-ahead log's files away; one in SQLite's own read-only mode
+        # would leave them beside a finished run.
+        db = sqlite3.connect(path, isolation_level=None)
+        db.execute("pragma query_only = on")
+        return db
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True, isolation_level=None)
+
+
+def lock(path: Path) -> IO[str]:
+    """Take the lock of a folder; closing the file gives it back. Raises MoteError where another process has it."""
+    file = path.open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise MoteError(
+            f"{path.parent} is in use by another mote; wait for it or choose another folder with --out."
+        ) from None
+    return file
+
+
+class Transaction:
+    """``begin`` on entry; ``commit`` on a clean exit, ``rollback`` on any exception (Ctrl-C too)."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def __enter__(self) -> None:
+        """Begin, taking SQLite's write lock at once."""
+        self._db.execute("begin immediate")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Commit or roll back."""
+        self._db.execute("commit" if kind is None else "rollback")
