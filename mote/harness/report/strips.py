@@ -109,7 +109,7 @@ def draw_dose(doses: Sequence[Dose], controls: tuple[int, float, float, float] |
         top = max(top, controls[3])
         ax.plot([x, x], [controls[2], controls[3]], color=SOFT, linewidth=1.2)
         ax.plot(x, controls[1], marker="_", markersize=11, markeredgewidth=2, color=SOFT)
-        ax.text(x + 0.05, controls[3], f"random sets of {controls[0]}", color=SOFT, va="top")
+        ax.text(x, controls[3], f"random sets of {controls[0]}", color=SOFT, ha="center", va="bottom")
     gap = top * 0.075
     ends = sorted(curves, key=lambda curve: curve[1][-1])
     for spot, (name, _, colour, _, _) in zip(
