@@ -12,10 +12,10 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from mote.harness.checks import STATES
 from mote.harness.compare import Comparison, Example, to_dict
 from mote.harness.files import write_atomic
 from mote.harness.inference import Rate
+from mote.harness.matrix_table import matrix_table
 from mote.harness.transitions import FlipRates
 from mote.judges import LABELS, LANGUAGES
 
@@ -40,7 +40,7 @@ def show(found: Comparison, console: Console) -> None:
         console.print(f"[yellow]! {escape(caveat)}[/yellow]")
     if found.matrix is not None and found.rates is not None:
         console.print()
-        console.print(_matrix(found.matrix))
+        console.print(matrix_table("before \\ after", found.matrix))
         console.print()
         console.print(_rates(found.rates))
         if found.mcnemar is not None and found.margins is not None:
@@ -84,19 +84,6 @@ def _named(found: Comparison, which: str) -> str:
     digest = next(iter(side.digests), "")[:12]
     profile = f"  profile {side.profile} {digest}" if digest else ""
     return f"{side.name}{profile}"
-
-
-def _matrix(matrix: pd.DataFrame) -> Table:
-    # States that never occurred are zeros everywhere; the CSV has them all.
-    rows = [str(label) for label in matrix.index if label not in STATES or matrix.loc[label].sum()]
-    columns = [str(label) for label in matrix.columns if label not in STATES or matrix[label].sum()]
-    table = Table(title="before \\ after", title_justify="left", box=None, pad_edge=False)
-    table.add_column("")
-    for label in columns:
-        table.add_column(label, justify="right", no_wrap=True)
-    for label in rows:
-        table.add_row(label, *(f"{count:,}" for count in matrix.loc[label, columns].astype(int)))
-    return table
 
 
 def _rates(rates: FlipRates) -> Table:

@@ -7,13 +7,13 @@ from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from rich.columns import Columns
 from rich.console import Console
 from rich.table import Table
 
 from mote.harness.analysis import RANDOM, StudyResult, analyse
 from mote.harness.manifest import read_manifest
+from mote.harness.matrix_table import matrix_table
 from mote.harness.store import RunStore
 from mote.judges import REFUSED
 
@@ -35,7 +35,7 @@ def print_summary(folder: Path, console: Console) -> None:
         return
     where = "prompts that chose no expert" if result.view == "measured" else "all prompts (in-sample)"
     console.print(f"\nTransitions on {where}: rows before, columns after")
-    console.print(Columns([_matrix(name, result.matrices[name, result.view]) for name in shown], padding=(1, 3)))
+    console.print(Columns([matrix_table(name, result.matrices[name, result.view]) for name in shown], padding=(1, 3)))
     console.print(_groups(result))
     if "in-sample" in set(result.summary["view"]):
         console.print("* in-sample: on the prompts that the experts were chosen on")
@@ -46,19 +46,6 @@ def print_summary(folder: Path, console: Console) -> None:
 def _kinds(result: StudyResult) -> list[str]:
     groups = result.summary["group"].tolist() if len(result.summary) else []
     return [str(group) for group in dict.fromkeys(groups) if str(group).startswith((RANDOM, "retest"))]
-
-
-def _matrix(name: str, matrix: pd.DataFrame) -> Table:
-    # States that never occurred are zeros everywhere; the report's tables have them all.
-    columns = [label for label in map(str, matrix.columns) if label[0].isdigit() or matrix[label].sum()]
-    rows = [label for label in map(str, matrix.index) if label[0].isdigit() or matrix.loc[label].sum()]
-    table = Table(title=name, title_justify="left", title_style="bold", box=None, pad_edge=False)
-    table.add_column("")
-    for label in columns:
-        table.add_column(label, justify="right", no_wrap=True)
-    for before in rows:
-        table.add_row(before, *(f"{count:,}" for count in matrix.loc[before, columns].astype(int)))
-    return table
 
 
 def _groups(result: StudyResult) -> Table:
