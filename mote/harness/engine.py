@@ -1,7 +1,7 @@
 """Engines: from requests to answers. All profiles of a study run in one engine and one continuous batch.
 
-``VllmEngine`` is vLLM offline, in this process. It is driven step by step, so that answers are stored as they come, a
-Ctrl-C loses at most one step, and only a bounded window of requests is ever queued.
+``VllmEngine`` is vLLM offline, in this process. It is driven step by step (``stepping``), so that answers are stored as
+they come, and a Ctrl-C loses at most one step.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from mote.harness.engine_options import engine_arguments, start_llm
 from mote.harness.errors import MoteError
 from mote.harness.recipe import Recipe, SamplingPart
-from mote.patches import Observation, ObservationError, Profile, read_observation, request_args
+from mote.harness.stepping import Call, Reply, drive
+from mote.patches import Observation, Profile
 
 if TYPE_CHECKING:
-    from vllm import LLM, SamplingParams
+    from vllm import LLM
     from vllm.engine.arg_utils import EngineArgs
 
 
@@ -42,6 +43,27 @@ class Answer(NamedTuple):
     observation: Observation
 
 
+class Scoring(NamedTuple):
+    """One forward pass: how likely a text is after a prompt, under one profile.
+
+    ``continuation`` follows the rendered prompt and is tokenised apart from it.
+    """
+
+    prompt_id: str
+    messages: Sequence[Mapping[str, str]]
+    profile: Profile
+    continuation: str
+
+
+class Scored(NamedTuple):
+    """What came back: the continuation's tokens as texts, the natural log-probability of each, and the observation."""
+
+    request: Scoring
+    tokens: list[str]
+    logprobs: list[float]
+    observation: Observation
+
+
 class Engine(Protocol):
     """What a study needs of an engine."""
 
@@ -50,6 +72,10 @@ class Engine(Protocol):
 
     def generate(self, requests: Sequence[Request]) -> Iterator[list[tuple[int, Answer]]]:
         """Yield (index of the request, answer), some at a time, in the order in which they are done."""
+        ...
+
+    def score(self, requests: Sequence[Scoring]) -> Iterator[list[tuple[int, Scored]]]:
+        """Yield (index of the request, log-probabilities of its continuation), as ``generate`` does."""
         ...
 
 
@@ -82,80 +108,87 @@ class VllmEngine:
         Raises MoteError at the first answer whose receipt isn't that of its profile: nothing that was made without
         the edit may be taken for an answer under it.
         """
-        engine = self._llm.llm_engine
-        window = 2 * engine.vllm_config.scheduler_config.max_num_seqs
-        waiting = iter(enumerate(requests))
-        running: dict[str, Request] = {}
-        exhausted = False
-        try:
-            while running or not exhausted:
-                while len(running) < window and not exhausted:
-                    item = next(waiting, None)
-                    if item is None:
-                        exhausted = True
-                        break
-                    key, request = str(item[0]), item[1]
-                    self._submit(key, request)
-                    running[key] = request
-                finished = [output for output in engine.step() if output.finished]
-                done = [(int(out.request_id), self._answer(running.pop(out.request_id), out)) for out in finished]
-                if done:
-                    yield done
-        finally:
-            # Also when the caller stops early: the engine must not go on with what nobody waits for.
-            if running:
-                engine.abort_request(list(running))
+        for replies in drive(self._llm, map(self._call, requests)):
+            yield [(reply.number, _answer(requests[reply.number], reply)) for reply in replies]
 
-    def _submit(self, key: str, request: Request) -> None:
-        from vllm.exceptions import VLLMValidationError
-        from vllm.inputs import TokensPrompt
+    def score(self, requests: Sequence[Scoring]) -> Iterator[list[tuple[int, Scored]]]:
+        """Yield (index of the request, log-probabilities of its continuation) as vLLM finishes them.
 
-        tokens = self._tokens.get(request.prompt_id)
+        Raises MoteError as ``generate``, and for what can't be scored: a continuation without tokens, one that does
+        not fit the model's context, and a profile that leaves the tokens of a prompt alone.
+        """
+        for replies in drive(self._llm, map(self._scoring_call, requests)):
+            yield [(reply.number, self._scored(requests[reply.number], reply)) for reply in replies]
+
+    def _call(self, request: Request) -> Call:
+        tokens = self._prompt(request.prompt_id, request.messages)
+        capture = "prompt" if request.capture else None
+        return Call(f"prompt '{request.prompt_id}'", tokens, request.profile, self._params(request), capture)
+
+    def _scoring_call(self, request: Scoring) -> Call:
+        tokens = [*self._prompt(request.prompt_id, request.messages), *self._continuation(request)]
+        # One token has to be generated; it is thrown away, and without a temperature it draws no noise.
+        params = {"prompt_logprobs": 0, "max_tokens": 1, "temperature": 0.0, "detokenize": False}
+        return Call(f"a continuation of prompt '{request.prompt_id}'", tokens, request.profile, params)
+
+    def _prompt(self, prompt_id: str, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        tokens = self._tokens.get(prompt_id)
         if tokens is None:
-            text = self._render(request.messages)
-            tokens = self._tokenizer.encode(text, add_special_tokens=False)
-            self._tokens[request.prompt_id] = tokens
-        try:
-            self._llm.llm_engine.add_request(key, TokensPrompt(prompt_token_ids=tokens), self._params(request))
-        except (ValueError, VLLMValidationError) as error:
+            tokens = self._tokens[prompt_id] = self._encode(self._render(messages))
+        return tokens
+
+    def _continuation(self, request: Scoring) -> list[int]:
+        what = f"a continuation of prompt '{request.prompt_id}'"
+        if request.profile.canonical and request.profile.tokens == "generated":
             raise MoteError(
-                f"vLLM refused prompt '{request.prompt_id}' under '{request.profile.name}': {error}"
-            ) from None
+                f"profile '{request.profile.name}' edits generated tokens, and {what} has none: nothing would be tuned."
+                " Take a profile with tokens 'all'."
+            )
+        tokens = self._encode(request.continuation)
+        if not tokens:
+            raise MoteError(f"{what} has no tokens: {request.continuation!r}")
+        # vLLM always generates one token.
+        room = int(self._llm.llm_engine.model_config.max_model_len) - 1
+        length = len(self._prompt(request.prompt_id, request.messages)) + len(tokens)
+        if length > room:
+            raise MoteError(f"{what} makes it {length} tokens long, and the context has room for {room}.")
+        return tokens
 
-    def _params(self, request: Request) -> SamplingParams:
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
+    def _encode(self, text: str) -> list[int]:
+        return list(self._tokenizer.encode(text, add_special_tokens=False))
 
-        return SamplingParams(
-            temperature=self._sampling.temperature,
-            top_p=self._sampling.top_p,
-            max_tokens=self._sampling.max_tokens,
-            seed=request.seed,
+    def _params(self, request: Request) -> dict[str, Any]:
+        return {
+            "temperature": self._sampling.temperature,
+            "top_p": self._sampling.top_p,
+            "max_tokens": self._sampling.max_tokens,
+            "seed": request.seed,
             # The markers of reasoning are special tokens in some models, and raw text is to be raw.
-            skip_special_tokens=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-            extra_args=request_args(request.profile, capture="prompt" if request.capture else None),
-        )
+            "skip_special_tokens": False,
+        }
 
     def _render(self, messages: Sequence[Mapping[str, str]]) -> str:
         return str(self._tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True))
 
-    def _answer(self, request: Request, output: Any) -> Answer:
-        completion = output.outputs[0]
-        try:
-            observation = read_observation(completion)
-        except ObservationError as error:
-            raise MoteError(f"prompt '{request.prompt_id}' under '{request.profile.name}': {error}") from None
-        if observation.receipt.digest != request.profile.digest:
+    def _scored(self, request: Scoring, reply: Reply) -> Scored:
+        start = len(self._prompt(request.prompt_id, request.messages))
+        ids, rows = reply.output.prompt_token_ids, reply.output.prompt_logprobs
+        if rows is None or len(rows) != len(ids):
             raise MoteError(
-                f"prompt '{request.prompt_id}' was answered under profile {observation.receipt.digest[:12]}, not under"
-                f" '{request.profile.name}' ({request.profile.digest[:12]}); nothing of it was stored."
+                f"prompt '{request.prompt_id}': vLLM gave log-probabilities of {len(rows or [])} of {len(ids)} tokens."
             )
-        return Answer(
-            request,
-            completion.text,
-            len(output.prompt_token_ids),
-            len(completion.token_ids),
-            completion.finish_reason,
-            observation,
-        )
+        logprobs = [float(row[token].logprob) for token, row in zip(ids[start:], rows[start:], strict=True)]
+        tokens = [str(self._tokenizer.decode([token])) for token in ids[start:]]
+        return Scored(request, tokens, logprobs, reply.observation)
+
+
+def _answer(request: Request, reply: Reply) -> Answer:
+    completion = reply.output.outputs[0]
+    return Answer(
+        request,
+        completion.text,
+        len(reply.output.prompt_token_ids),
+        len(completion.token_ids),
+        completion.finish_reason,
+        reply.observation,
+    )

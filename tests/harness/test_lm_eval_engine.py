@@ -15,7 +15,8 @@ pytest.importorskip("lm_eval")
 from lm_eval.api.instance import Instance  # type: ignore[import-untyped]
 
 from mote.harness.demo import MODEL_DIR
-from mote.harness.engine import Request, VllmEngine, request_seed
+from mote.harness.engine import Request, Scoring, VllmEngine, request_seed
+from mote.harness.errors import MoteError
 from mote.harness.lm_eval.model import MoteLM
 from mote.harness.recipe import SamplingPart
 from mote.patches import EMPTY_PROFILE, Edit, Profile
@@ -113,6 +114,41 @@ def test_scores_are_tuned_alone_and_only_under_the_profile(untuned: MoteLM, tune
     assert sum(effect["selected"] for effect in note["mechanism"]) > 0
     assert all(effect["weight_after"] == 0 for effect in note["mechanism"])
     json.dumps(requests[0].args)
+
+
+def scoring(continuation: str, profile: Profile = EMPTY_PROFILE) -> Scoring:
+    return Scoring(PROMPTS[0].id, PROMPTS[0].messages, profile, continuation)
+
+
+def test_a_studys_score_is_lm_evals_under_every_profile(untuned: MoteLM, tuned: MoteLM, tmp_path: Path) -> None:
+    study = VllmEngine(untuned.arguments.engine, SAMPLING, "<think>", tmp_path / "log")
+    texts = ["I am sorry", "In 1989, many things happened."]
+    requests = [scoring(text, profile) for text in texts for profile in (EMPTY_PROFILE, PROFILE)]
+    found = dict(pair for some in study.score(requests) for pair in some)
+    before = untuned.apply_chat_template(list(PROMPTS[0].messages))
+    pairs = [(("", ""), untuned.tok_encode(before), untuned.tok_encode(text)) for text in texts]
+    for offset, lm in enumerate((untuned, tuned)):
+        expected = [total for total, _ in lm._loglikelihood_tokens(pairs, disable_tqdm=True)]
+        assert [sum(found[2 * at + offset].logprobs) for at in range(2)] == pytest.approx(expected, abs=1e-4)
+    assert "".join(found[0].tokens).strip() == texts[0]
+    assert sum(found[0].logprobs) != pytest.approx(sum(found[1].logprobs), abs=1e-3)
+    assert found[1].observation.receipt.digest == PROFILE.digest
+
+
+def test_what_cannot_be_scored_is_refused_and_the_engine_lives(untuned: MoteLM, tuned: MoteLM, tmp_path: Path) -> None:
+    study = VllmEngine(untuned.arguments.engine, SAMPLING, "<think>", tmp_path / "log")
+    with pytest.raises(MoteError, match="has no tokens: ''"):
+        list(study.score([scoring("")]))
+    with pytest.raises(MoteError, match="the context has room for"):
+        list(study.score([scoring("In London. " * 200)]))
+    late = Profile("late", (Edit(1, 2, "suppress"),), tokens="generated")
+    with pytest.raises(MoteError, match="'late' edits generated tokens"):
+        list(study.score([scoring("In London.", late)]))
+    running = untuned._batch._llm.llm_engine
+    assert not running.has_unfinished_requests()
+    # A caller who stops early leaves nothing behind either.
+    next(iter(study.score([scoring("In London.")] * 100)))
+    assert len(list(study.score([scoring("In London.")]))) == 1
 
 
 def test_a_long_text_is_the_sum_of_its_windows(untuned: MoteLM) -> None:

@@ -15,7 +15,8 @@ from mote.harness.errors import MoteError
 from mote.harness.files import digest_of
 from mote.harness.lm_eval.answers import Note
 from mote.harness.lm_eval.arguments import Arguments
-from mote.patches import Observation, ObservationError, ProfileError, read_observation, request_args
+from mote.harness.stepping import Call, Reply, drive
+from mote.patches import Observation
 
 if TYPE_CHECKING:
     from vllm import LLM
@@ -61,66 +62,28 @@ class Batch:
 
         Raises MoteError for a request that vLLM refuses, and at the first answer whose receipt isn't the profile's.
         """
-        engine = self._llm.llm_engine
-        window = 2 * engine.vllm_config.scheduler_config.max_num_seqs
-        waiting = iter(enumerate(jobs))
-        running: dict[str, Job] = {}
-        exhausted = False
-        try:
-            while running or not exhausted:
-                while len(running) < window and not exhausted:
-                    item = next(waiting, None)
-                    exhausted = item is None
-                    if item is not None:
-                        self._submit(str(item[0]), item[1])
-                        running[str(item[0])] = item[1]
-                for output in engine.step():
-                    if output.finished:
-                        yield int(output.request_id), self._done(running.pop(output.request_id), output)
-        finally:
-            # Also when the caller stops early: the engine must not go on with what nobody waits for.
-            if running:
-                engine.abort_request(list(running))
+        calls = (Call(job.name, list(job.tokens), self._profile, job.params) for job in jobs)
+        for replies in drive(self._llm, calls):
+            for reply in replies:
+                yield reply.number, self._done(jobs[reply.number], reply)
 
-    def _submit(self, key: str, job: Job) -> None:
-        from vllm import SamplingParams
-        from vllm.inputs import TokensPrompt
-        from vllm.sampling_params import RequestOutputKind
-
-        extra = {**(job.params.get("extra_args") or {}), **request_args(self._profile)}
-        values = {**job.params, "extra_args": extra, "output_kind": RequestOutputKind.FINAL_ONLY}
-        try:
-            params = SamplingParams(**values)
-            self._llm.llm_engine.add_request(key, TokensPrompt(prompt_token_ids=list(job.tokens)), params)
-        except (ValueError, TypeError, ProfileError) as error:
-            raise MoteError(f"vLLM refused {job.name} under '{self._profile.name}': {error}") from None
-
-    def _done(self, job: Job, output: Any) -> Done:
-        completion = output.outputs[0]
-        try:
-            observation = read_observation(completion)
-        except ObservationError as error:
-            raise MoteError(f"{job.name} under '{self._profile.name}': {error}") from None
-        if observation.receipt.digest != self._profile.digest:
-            raise MoteError(
-                f"{job.name} was answered under profile {observation.receipt.digest[:12]}, not under"
-                f" '{self._profile.name}' ({self._profile.digest[:12]}); nothing was scored."
-            )
+    def _done(self, job: Job, reply: Reply) -> Done:
+        completion, receipt = reply.output.outputs[0], reply.observation.receipt
         note = Note(
             profile=self._profile.name,
-            digest=observation.receipt.digest,
-            tokens_edited=observation.receipt.tokens_edited,
-            patch_version=observation.receipt.patch_version,
+            digest=receipt.digest,
+            tokens_edited=receipt.tokens_edited,
+            patch_version=receipt.patch_version,
             model=self._model,
             seed=job.params.get("seed"),
             finish_reason=completion.finish_reason,
             prompt_opens=job.prompt_opens,
-            prompt_tokens=len(output.prompt_token_ids),
+            prompt_tokens=len(reply.output.prompt_token_ids),
             generated_tokens=len(completion.token_ids),
             cut=job.cut,
-            mechanism=_mechanism(observation),
+            mechanism=_mechanism(reply.observation),
         )
-        return Done(completion.text, output.prompt_logprobs, note)
+        return Done(completion.text, reply.output.prompt_logprobs, note)
 
 
 def _mechanism(observation: Observation) -> list[dict[str, Any]]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mote.harness.engine import Answer, Request, VllmEngine
 from mote.harness.recipe import Markers, SamplingPart
 
 if TYPE_CHECKING:
-    from vllm import SamplingParams
     from vllm.engine.arg_utils import EngineArgs
 
 
@@ -30,13 +29,11 @@ class VllmBenchEngine(VllmEngine):
 
     def room(self, messages: Sequence[dict[str, str]]) -> int:
         """Return how many tokens the model's context leaves for an answer."""
-        tokens = self._tokenizer.encode(self._render(messages), add_special_tokens=False)
+        tokens = self._encode(self._render(messages))
         return int(self._llm.llm_engine.model_config.max_model_len) - len(tokens)
 
-    def _params(self, request: Request) -> SamplingParams:
-        temperature = self._temperatures[request.prompt_id]
-        self._sampling = self._sampling.model_copy(update={"temperature": temperature})
-        return super()._params(request)
+    def _params(self, request: Request) -> dict[str, Any]:
+        return {**super()._params(request), "temperature": self._temperatures[request.prompt_id]}
 
 
 def start_engine(arguments: EngineArgs, sampling: SamplingPart, markers: Markers, log: Path) -> VllmBenchEngine:

@@ -1,0 +1,94 @@
+"""vLLM driven step by step: a bounded window of requests in one continuous batch, and a receipt for every answer.
+
+Whatever asks vLLM in this process for something asks through here, so that no answer is taken for a profile's that was
+not made under it, an answer is handed on as soon as it is done, and a caller who stops leaves nothing running.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from mote.harness.errors import MoteError
+from mote.patches import Observation, ObservationError, Profile, ProfileError, read_observation, request_args
+
+if TYPE_CHECKING:
+    from vllm import LLM
+
+
+class Call(NamedTuple):
+    """One request to vLLM: what it is called in errors, the prompt's tokens, the profile, and vLLM's parameters.
+
+    ``params`` are keyword arguments of SamplingParams; ``capture`` is as in ``mote.patches.request_args``.
+    """
+
+    what: str
+    tokens: list[int]
+    profile: Profile
+    params: dict[str, Any]
+    capture: Any = None
+
+
+class Reply(NamedTuple):
+    """What vLLM gave for the call of that number: its ``RequestOutput``, and what the patch observed."""
+
+    number: int
+    output: Any
+    observation: Observation
+
+
+def drive(llm: LLM, calls: Iterable[Call]) -> Iterator[list[Reply]]:
+    """Yield the replies of each step in which some are finished; ``calls`` is read only as far as the window reaches.
+
+    Raises MoteError for a request that vLLM refuses, and at the first answer whose receipt isn't that of its profile.
+    """
+    engine = llm.llm_engine
+    window = 2 * engine.vllm_config.scheduler_config.max_num_seqs
+    waiting = iter(enumerate(calls))
+    running: dict[str, Call] = {}
+    exhausted = False
+    try:
+        while running or not exhausted:
+            while len(running) < window and not exhausted:
+                item = next(waiting, None)
+                if item is None:
+                    exhausted = True
+                else:
+                    _submit(llm, str(item[0]), item[1])
+                    running[str(item[0])] = item[1]
+            finished = [output for output in engine.step() if output.finished]
+            if finished:
+                yield [_reply(running.pop(output.request_id), output) for output in finished]
+    finally:
+        # Also when the caller stops early: the engine must not go on with what nobody waits for.
+        if running:
+            engine.abort_request(list(running))
+
+
+def _submit(llm: LLM, key: str, call: Call) -> None:
+    from vllm import SamplingParams
+    from vllm.exceptions import VLLMValidationError
+    from vllm.inputs import TokensPrompt
+    from vllm.sampling_params import RequestOutputKind
+
+    extra = {**(call.params.get("extra_args") or {}), **request_args(call.profile, capture=call.capture)}
+    values = {**call.params, "extra_args": extra, "output_kind": RequestOutputKind.FINAL_ONLY}
+    try:
+        params = SamplingParams(**values)
+        llm.llm_engine.add_request(key, TokensPrompt(prompt_token_ids=call.tokens), params)
+    # VLLMValidationError is no ValueError.
+    except (ValueError, TypeError, ProfileError, VLLMValidationError) as error:
+        raise MoteError(f"vLLM refused {call.what} under '{call.profile.name}': {error}") from None
+
+
+def _reply(call: Call, output: Any) -> Reply:
+    try:
+        observation = read_observation(output.outputs[0])
+    except ObservationError as error:
+        raise MoteError(f"{call.what} under '{call.profile.name}': {error}") from None
+    if observation.receipt.digest != call.profile.digest:
+        raise MoteError(
+            f"{call.what} was answered under profile {observation.receipt.digest[:12]}, not under"
+            f" '{call.profile.name}' ({call.profile.digest[:12]}); nothing of it was kept."
+        )
+    return Reply(int(output.request_id), output, observation)
