@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mote.harness.controls import random_experts
+from mote.harness.dose import THIRDS, layer_thirds
 from mote.harness.errors import MoteError
 from mote.harness.recipe import StudyPart
 from mote.harness.resonance import distinctive_experts, resonance
@@ -24,6 +25,7 @@ from mote.patches import EMPTY_PROFILE, Edit, ModelLayout, Profile, ProfileError
 
 Expert = tuple[int, int]
 Kind = Literal["uniform", "layers", "frequency"]
+Action = Literal["suppress", "stimulate", "scale"]
 KINDS: tuple[Kind, ...] = ("uniform", "layers", "frequency")
 
 BASELINE = "baseline"
@@ -47,6 +49,10 @@ def check_study(study: StudyPart, layout: ModelLayout) -> None:
     for place, k in [("top_k", study.top_k), *((f"doses.{i}", k) for i, k in enumerate(study.doses))]:
         if k > total:
             raise MoteError(f"study.{place}: {k} experts, but {layout.architecture} has {total} routed experts here.")
+    if study.thirds and len(layout.layers) < len(THIRDS):
+        raise MoteError(
+            f"study.thirds: {layout.architecture} has {len(layout.layers)} layers with experts here, not 3."
+        )
     if study.experts is not None:
         if not study.experts:
             raise MoteError(
@@ -104,6 +110,14 @@ def _profiles(
             yield _row(f"suppress-{k}", "suppress", _ranked(study, layout, maps, labels, k), "all", layout, seed)
     if study.stimulate:
         yield _row(f"stimulate-{top}", "stimulate", experts, "all", layout, seed)
+    part = "all" if study.split == "none" else "measure"
+    for factor in sorted(set(study.factors)):
+        yield _row(f"scale-{top}-{factor:g}", "scale", experts, part, layout, seed, factor)
+    if study.thirds:
+        for name, some in layer_thirds(experts, layout.layers).items():
+            # All in one third is the whole profile again.
+            if 0 < len(some) < top:
+                yield _row(f"{name}-{len(some)}", "third", some, part, layout, seed)
     frequency = maps.mean(axis=0, dtype=np.float64)
     for kind in KINDS:
         count: int = getattr(study.controls, kind)
@@ -111,7 +125,6 @@ def _profiles(
         rng = np.random.default_rng([study.seed, KINDS.index(kind)])
         drawn = random_experts(kind, experts, frequency, layout.layers, count, rng) if count else []
         for number, one in enumerate(drawn, start=1):
-            part = "all" if study.split == "none" else "measure"
             yield _row(f"random-{kind}-{number:02d}", f"random-{kind}", one, part, layout, seed)
 
 
@@ -122,14 +135,20 @@ def _ranked(
     return [(score.layer, score.expert) for score in distinctive_experts(ranking, k, layout.layers)]
 
 
-def _row(name: str, kind: str, experts: Sequence[Expert], part: str, layout: ModelLayout, seed: int) -> ProfileRow:
-    action: Literal["suppress", "stimulate"] = "stimulate" if kind == "stimulate" else "suppress"
-    profile = _profile(name, experts, action, layout)
+def _row(
+    name: str,
+    kind: str,
+    experts: Sequence[Expert],
+    part: str,
+    layout: ModelLayout,
+    seed: int,
+    factor: float | None = None,
+) -> ProfileRow:
+    action: Action = "stimulate" if kind == "stimulate" else "suppress" if factor is None else "scale"
+    profile = _profile(name, experts, action, layout, factor or 0.0)
     spec: dict[str, Any] = profile.to_dict()
     return ProfileRow(name, profile.digest, kind, part, seed, spec)
 
 
-def _profile(
-    name: str, experts: Sequence[Expert], action: Literal["suppress", "stimulate"], layout: ModelLayout
-) -> Profile:
-    return Profile(name, tuple(Edit(layer, expert, action) for layer, expert in experts), model=layout)
+def _profile(name: str, experts: Sequence[Expert], action: Action, layout: ModelLayout, factor: float = 0.0) -> Profile:
+    return Profile(name, tuple(Edit(layer, expert, action, factor) for layer, expert in experts), model=layout)

@@ -15,11 +15,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from mote.harness.errors import MoteError, nearest
 from mote.harness.files import digest_of
+from mote.harness.labelling import LABEL_SETS, set_of_task
+from mote.judges import REFUSED
+from mote.patches.profile import MAX_FACTOR
 
 RECIPES = Path(__file__).parent / "recipes"
 
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
+Factor = Annotated[float, Field(gt=0, le=MAX_FACTOR, strict=False)]
 
 
 class _Part(BaseModel):
@@ -43,10 +47,14 @@ class ModelPart(_Part):
 
 
 class TaskPart(_Part):
-    """What is asked; ``limit`` takes that many prompts, evenly spread over the task's order."""
+    """What is asked; ``limit`` takes that many prompts, evenly spread over the task's order.
+
+    ``label`` is the set of classes that answers get; left out, it is the task's own.
+    """
 
     name: str = Field(min_length=1)
     limit: Positive | None = None
+    label: Literal["refusal", "language"] = "refusal"
 
 
 class SamplingPart(_Part):
@@ -70,12 +78,19 @@ class ControlsPart(_Part):
 class StudyPart(_Part):
     """Which class is studied, how experts are ranked and tuned, and what it is compared with."""
 
-    target: Literal["0-REFUSED", "1-ALIGNED", "2-REASONED"] = "0-REFUSED"
+    target: str = Field(default=REFUSED, description="a class of the label set; left out, the set's own")
     ranking: Literal["resonance"] = "resonance"
     role: Literal["prompt"] = "prompt"
     top_k: Positive = 10
     doses: list[Positive] = Field(default_factory=list, description="further k to suppress, beside top_k")
     stimulate: bool = False
+    factors: list[Factor] = Field(
+        default_factory=list, description="scale the same experts by these; 0 is suppression, 1 the untouched model"
+    )
+    thirds: bool = Field(
+        default=False, description="suppress only those in the early, middle, late third of the layers"
+    )
+    tokens: Count = Field(default=0, description="prompts of which the choice of every token is kept")
     experts: list[Annotated[tuple[Count, Count], Field(strict=False)]] | None = Field(
         default=None, description="(layer, expert) to tune instead of the ranking's top k"
     )
@@ -92,6 +107,35 @@ class Recipe(_Part):
     task: TaskPart
     sampling: SamplingPart = SamplingPart()
     study: StudyPart = StudyPart()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _label_set(cls, content: Any) -> Any:
+        """Write down what the task decides: the label set, and the class that is studied."""
+        if not isinstance(content, dict) or not isinstance(content.get("task"), dict):
+            return content
+        task = {"label": set_of_task(str(content["task"].get("name"))), **content["task"]}
+        study = content.get("study", {})
+        if isinstance(study, dict) and task["label"] in LABEL_SETS:
+            study = {"target": LABEL_SETS[task["label"]].target, **study}
+        return {**content, "task": task, "study": study}
+
+    @model_validator(mode="after")
+    def _target_is_a_class(self) -> Recipe:
+        found = LABEL_SETS[self.task.label]
+        if self.study.target not in found.classes:
+            raise ValueError(
+                f"study.target: '{self.study.target}' is no class of the label set '{found.name}'."
+                f"{nearest(self.study.target, found.classes)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _factors_are_doses(self) -> Recipe:
+        for place, factor in enumerate(self.study.factors):
+            if factor == 1:
+                raise ValueError(f"study.factors.{place}: a factor of 1 is the untouched model, which is always there")
+        return self
 
     @model_validator(mode="after")
     def _retest_needs_noise(self) -> Recipe:

@@ -20,12 +20,13 @@ from mote.harness.engine import Answer, Engine, Request, VllmEngine, check_optio
 from mote.harness.enginelog import EngineLog
 from mote.harness.errors import MoteError
 from mote.harness.files import digest_of
+from mote.harness.labelling import LABEL_SETS
 from mote.harness.model import ModelSource, resolve_model
 from mote.harness.plan import BASELINE, baseline_row, check_study, make_plan, profile_of
 from mote.harness.progress import step
 from mote.harness.recipe import Recipe
 from mote.harness.store import GenerationRow, LabelRow, MapRow, ProfileRow, PromptRow, RunStore
-from mote.judges import JUDGE, Label, Markers, label_refusal, split_reasoning
+from mote.judges import Label, Markers, split_reasoning
 from mote.patches import EditEffect
 from mote.tasks import TaskError, load_task
 
@@ -200,14 +201,15 @@ def _effect(entry: EditEffect) -> dict[str, Any]:
 
 
 def _label(study: Study, store: RunStore, console: Console, title: str) -> None:
-    missing = store.unlabelled(JUDGE)
+    labels = LABEL_SETS[study.recipe.task.label]
+    missing = store.unlabelled(labels.judge)
     if not missing:
         return
 
     # Short answers are often the same to the letter, and so are then their labels.
     @cache
     def judged(raw: str, opens: bool, reason: str | None) -> Label:
-        return label_refusal(raw, finish_reason=reason, markers=study.markers, prompt_opens=opens)
+        return labels.label(raw, finish_reason=reason, markers=study.markers, prompt_opens=opens)
 
     with step(console, title, len(missing)) as advance:
         for start in range(0, len(missing), _LABELS_AT_ONCE):
@@ -221,7 +223,7 @@ def _label(study: Study, store: RunStore, console: Console, title: str) -> None:
 
 
 def _plan(study: Study, store: RunStore) -> None:
-    frame = store.generations_frame(JUDGE).set_index("prompt_id")
+    frame = store.generations_frame(LABEL_SETS[study.recipe.task.label].judge).set_index("prompt_id")
     ids, maps, _ = store.maps(BASELINE, study.recipe.study.role)
     labels = {prompt: str(frame.at[prompt, "label"]) for prompt in ids}
     plan = make_plan(study.recipe.study, study.model.layout, labels, maps, study.recipe.sampling.seed)

@@ -15,6 +15,7 @@ from mote.judges.labels import (
 )
 from mote.judges.language import CHINESE, ENGLISH, LANGUAGES, MIXED, NONE, OTHER, Language, language
 from mote.judges.reasoning import MARKERS, Markers, ReasoningSplit, split_reasoning
+from mote.judges.reasoning_language import LANGUAGE_JUDGE, label_reasoning_language
 from mote.judges.rules import JUDGE, label_refusal
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "JUDGE",
     "LABELS",
     "LANGUAGES",
+    "LANGUAGE_JUDGE",
     "MARKERS",
     "MIXED",
     "NONE",
@@ -40,6 +42,7 @@ __all__ = [
     "Language",
     "Markers",
     "ReasoningSplit",
+    "label_reasoning_language",
     "label_refusal",
     "language",
     "split_reasoning",

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mote.judges.language import LANGUAGES
+
 REFUSED = "0-REFUSED"
 ALIGNED = "1-ALIGNED"
 REASONED = "2-REASONED"
@@ -48,7 +50,8 @@ class Label:
     evidence: tuple[Evidence, ...]
 
     def __post_init__(self) -> None:
-        if self.label not in LABELS:
-            raise ValueError(f"label '{self.label}' is unknown. Known: {', '.join(LABELS)}.")
+        known = LABELS + LANGUAGES
+        if self.label not in known:
+            raise ValueError(f"label '{self.label}' is unknown. Known: {', '.join(known)}.")
         if not self.evidence:
             raise ValueError(f"label {self.label} of judge '{self.judge}' has no evidence; name the rule that fired.")

@@ -55,6 +55,23 @@ def test_the_plan_names_every_profile_once_with_its_kind_and_part() -> None:
     assert baseline_row(11).digest == EMPTY_PROFILE.digest
 
 
+def test_factors_scale_the_same_experts_on_the_measured_half() -> None:
+    plan = plan_of(StudyPart(top_k=2, factors=[2, 0.5, 0.5], controls=CONTROLS))
+    rows = [row for row in plan.profiles if row.kind == "scale"]
+    assert [(row.name, row.part) for row in rows] == [("scale-2-0.5", "measure"), ("scale-2-2", "measure")]
+    for row, factor in zip(rows, (0.5, 2.0), strict=True):
+        assert experts_of(plan, row.name) == experts_of(plan, "suppress-2")
+        assert {(edit.action, edit.factor) for edit in profile_of(row).edits} == {("scale", factor)}
+
+
+def test_thirds_share_out_the_tuned_experts_and_leave_out_what_is_empty_or_all() -> None:
+    plan = plan_of(StudyPart(top_k=2, thirds=True, controls=CONTROLS))
+    rows = {row.name: row for row in plan.profiles if row.kind == "third"}
+    assert {name: experts_of(plan, name) for name in rows} == {"early-1": [(1, 3)], "late-1": [(5, 7)]}
+    alone = plan_of(StudyPart(experts=[(2, 9), (2, 4)], thirds=True, controls=CONTROLS))
+    assert not [row for row in alone.profiles if row.kind == "third"]
+
+
 def test_experts_are_chosen_on_one_half_alone() -> None:
     """What the measured half looks like must not reach the choice: shuffling its maps changes nothing."""
     study = StudyPart(top_k=5, controls=CONTROLS)

@@ -22,6 +22,13 @@ def test_overrides_reach_any_depth_and_change_the_digest() -> None:
     assert recipe.digest != load_recipe("demo").digest
 
 
+def test_the_task_says_by_which_classes_it_is_studied_unless_the_recipe_does() -> None:
+    assert load_recipe("demo-language").study.target == "english"
+    recipe = load_recipe("demo", ["task.label=language", "study.target=chinese", "task.name=reasoning_language"])
+    assert (recipe.task.label, recipe.study.target) == ("language", "chinese")
+    assert (load_recipe("demo").task.label, load_recipe("demo").study.target) == ("refusal", "0-REFUSED")
+
+
 def test_a_resolved_recipe_reads_back_as_itself() -> None:
     recipe = load_recipe("demo")
     assert Recipe.model_validate(recipe.model_dump(mode="json")) == recipe
@@ -34,7 +41,12 @@ def test_a_resolved_recipe_reads_back_as_itself() -> None:
         (["modle.path=x"], "Did you mean 'model'?"),
         (["study.top_k=0"], "'study.top_k': Input should be greater than or equal to 1, not 0."),
         (["study.top_k=many"], "valid integer, not 'many'"),
-        (["study.target=0-REFUSE"], "'0-REFUSED', '1-ALIGNED' or '2-REASONED', not '0-REFUSE'"),
+        (["study.target=0-REFUSE"], "no class of the label set 'refusal'. Did you mean '0-REFUSED'?"),
+        (["study.target=english"], "no class of the label set 'refusal'"),
+        (["task.name=reasoning_language", "study.target=0-REFUSED"], "no class of the label set 'language'"),
+        (["task.label=languages"], "'refusal' or 'language', not 'languages'"),
+        (["study.factors=[0.5,1]"], "study.factors.1: a factor of 1 is the untouched model"),
+        (["study.factors=[0]"], "'study.factors.0': Input should be greater than 0"),
         (["sampling.temperature=0"], "sampling.temperature 0"),
         (["study.experts=[[1, -1]]"], "'study.experts.0.1'"),
         (["model.engine=sglang"], "'vllm'"),
