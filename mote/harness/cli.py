@@ -12,7 +12,17 @@ import typer
 from rich.console import Console
 
 from mote import __version__
-from mote.harness import cli_compare, cli_data, cli_demo, cli_judge, cli_lm_eval, cli_mt_bench, cli_serve, cli_verify
+from mote.harness import (
+    cli_compare,
+    cli_data,
+    cli_demo,
+    cli_judge,
+    cli_lm_eval,
+    cli_mt_bench,
+    cli_scan,
+    cli_serve,
+    cli_verify,
+)
 from mote.harness.errors import MoteError
 
 app = typer.Typer(
@@ -165,5 +175,5 @@ def _again(recipe: str, out: Path | None, overrides: list[str]) -> str:
     return " ".join(parts)
 
 
-for part in (cli_compare, cli_judge, cli_mt_bench, cli_lm_eval, cli_serve, cli_verify, cli_data, cli_demo):
+for part in (cli_compare, cli_scan, cli_judge, cli_mt_bench, cli_lm_eval, cli_serve, cli_verify, cli_data, cli_demo):
     part.mount(app)

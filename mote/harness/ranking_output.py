@@ -1,0 +1,121 @@
+"""The causal scan and the comparison of rankings in the terminal and as CSV files."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from mote.harness.files import write_atomic
+from mote.harness.ranking import CAUSAL
+from mote.harness.ranking_run import Rankings
+
+SCAN_TABLE: Final = "causal_scan.csv"
+RANKINGS_TABLE: Final = "rankings.csv"
+EXPERTS_TABLE: Final = "expert_rankings.csv"
+TABLES: Final = (SCAN_TABLE, RANKINGS_TABLE, EXPERTS_TABLE)
+"""What lies in a run's ``tables/`` beside the tables of its report; a report leaves them there."""
+
+_COLUMNS: Final = [
+    *("ranking", "k", "experts_compared", "spearman", "spearman_low", "spearman_high", "shared", "chance"),
+    *("prompts", "flips", "share", "low", "high", "broken", "broken_share"),
+    *("sets", "matched_mean", "matched_max", "matched_broken", "busier", "p", "p_holm", "least_p", "p_vs_resonance"),
+    "experts",
+]
+
+
+def show_scan(effects: pd.DataFrame, console: Console, top: int = 10) -> None:
+    """Print the experts of most effect of a scan."""
+    complete = effects[effects["complete"].astype(bool)]
+    if complete.empty:
+        console.print("No expert is measured on all prompts yet.")
+        return
+    table = Table(box=None, pad_edge=False)
+    for title in ("expert", "effect", "95% interval", "p", "p (Holm)"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for row in complete.head(top).to_dict(orient="records"):
+        table.add_row(
+            f"({row['layer']}, {row['expert']})",
+            f"{row['effect']:+.3f}",
+            f"{row['low']:+.3f} to {row['high']:+.3f}",
+            f"{row['p']:.2g}",
+            f"{row['p_holm']:.2g}",
+        )
+    console.print(table)
+    idle = int((complete["selected"] == 0).sum())
+    certain = int(((complete["p_holm"] <= 0.05) & (complete["effect"] > 0)).sum())
+    console.print(
+        "Effect: fall of the own opening's log-odds against the alternatives."
+        f" Of {len(complete)} experts {certain} carry the class beyond chance (Holm, p <= 0.05);"
+        f" {idle} were chosen by no token.",
+        soft_wrap=True,
+    )
+
+
+def show_rankings(found: Rankings, console: Console) -> None:
+    """Print the comparison, one block for each k."""
+    if not found.scan:
+        console.print("No causal scan is in this run: mote scan RUN makes one, and the correlations with it.")
+    for k, rows in found.table.groupby("k", sort=True):
+        table = Table(box=None, pad_edge=False, title=f"Top {k}", title_justify="left")
+        table.add_column("ranking", no_wrap=True)
+        for title in ("rho with causal", "shared", "flips", "interval", "matched sets", "p", "Holm", "broken"):
+            table.add_column(title, justify="right", no_wrap=True)
+        for row in rows.to_dict(orient="records"):
+            table.add_row(*_cells(row))
+        console.print(table)
+    first = found.table.iloc[0]
+    if found.scan:
+        console.print(
+            f"rho: Spearman over {int(found.table['experts_compared'].max())} experts that were seen, with its"
+            f" bootstrap interval; the scan ({found.scan}) agrees with itself at {found.reliability:.2f}.",
+            soft_wrap=True,
+        )
+    if first["sets"]:
+        console.print(
+            f"matched sets: mean and largest share of {first['sets']} random sets of the same layers and frequency."
+            f" p is at least {first['least_p']:.3f}; Holm is over the rankings of a k.",
+            soft_wrap=True,
+        )
+
+
+def write_rankings(found: Rankings, folder: Path) -> list[Path]:
+    """Write the comparison and every expert's scores as CSV in a run's ``tables``; return the paths."""
+    known = [name for name in _COLUMNS if name in found.table]
+    return [
+        _write(found.table[known], folder / "tables" / RANKINGS_TABLE),
+        _write(found.experts, folder / "tables" / EXPERTS_TABLE),
+    ]
+
+
+def write_scan(effects: pd.DataFrame, folder: Path) -> Path:
+    """Write a scan's effects as CSV in a run's ``tables``; return the path."""
+    return _write(effects, folder / "tables" / SCAN_TABLE)
+
+
+def _cells(row: dict[Any, Any]) -> list[str]:
+    interval = f"({row['spearman_low']:.2f} to {row['spearman_high']:.2f})"
+    rho = "" if math.isnan(row["spearman"]) else f"{row['spearman']:.2f} {interval}"
+    shared = "" if math.isnan(row.get("shared", math.nan)) else f"{int(row['shared'])} ({row['chance']:.1f})"
+    matched = "" if math.isnan(row["p"]) else f"{row['matched_mean']:.1%} ({row['matched_max']:.1%})"
+    return [
+        str(row["ranking"]),
+        "is it" if row["ranking"] == CAUSAL else rho,
+        shared,
+        f"{row['flips']} of {row['prompts']}",
+        f"{row['low']:.1%}-{row['high']:.1%}",
+        matched,
+        "" if math.isnan(row["p"]) else f"{row['p']:.3f}",
+        "" if math.isnan(row["p_holm"]) else f"{row['p_holm']:.2f}",
+        str(row["broken"]),
+    ]
+
+
+def _write(frame: pd.DataFrame, path: Path) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    write_atomic(path, frame.to_csv(index=False, float_format="%.6g"))
+    return path

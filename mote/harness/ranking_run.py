@@ -1,0 +1,241 @@
+"""``mote rankings RUN``: every ranking's top experts switched off, on prompts that chose no expert, among controls.
+
+Rankings are made on the choosing half; their top k, and random sets matched to each, are generated on the measuring
+half's prompts of the class under study, by the run's own model, sampling and seeds, so that a ranking's row says what
+the run's report says of a profile with the same experts. Labels are the rules'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from rich.console import Console
+
+from mote.harness.causal import scan_margins
+from mote.harness.controls import Expert
+from mote.harness.engine import Answer, Engine, Request, check_options, request_seed
+from mote.harness.enginelog import EngineLog
+from mote.harness.errors import MoteError
+from mote.harness.progress import step
+from mote.harness.ranking import (
+    CAUSAL,
+    Halves,
+    causal_ranking,
+    causal_scan,
+    frame_of,
+    pick_rankings,
+    read_halves,
+    seen_rankings,
+)
+from mote.harness.ranking_stats import (
+    Agreement,
+    TopSet,
+    agreement,
+    falls_of,
+    flips_table,
+    overlap,
+    plan_sets,
+    reliability,
+)
+from mote.harness.ranking_store import AnswerRow, RankingAnswers
+from mote.harness.scan import OpenRun, engine_of, open_run, spread
+from mote.harness.scan_store import Scans
+from mote.harness.store import RunStore
+from mote.judges import Markers, label_refusal
+from mote.patches import Edit, ModelLayout, Profile
+
+Labels = dict[tuple[Expert, ...], dict[str, str]]
+
+
+@dataclass(frozen=True)
+class RankingOptions:
+    """What to compare: the top ``ks`` of the rankings ``names`` (None: all), each among ``sets`` matched sets.
+
+    ``limit`` takes that many prompts of the measuring half; ``scan`` the causal scan of that number, None the largest.
+    """
+
+    ks: tuple[int, ...] = (5, 10, 20)
+    sets: int = 20
+    names: tuple[str, ...] | None = None
+    limit: int | None = None
+    seed: int = 0
+    scan: int | None = None
+
+
+class Rankings(NamedTuple):
+    """What ``mote rankings`` found.
+
+    ``table``: one row a ranking and k (``ranking_stats.flips_table``) with spearman, spearman_low, spearman_high and
+    experts_compared (nan without a scan), shared and chance (experts in common with the scan's top k).
+    ``experts``: every expert's score and rank in every ranking. ``reliability`` of the scan, and the scan in words.
+    """
+
+    table: pd.DataFrame
+    experts: pd.DataFrame
+    reliability: float
+    scan: str
+    unit: str
+
+
+class _Plan(NamedTuple):
+    sets: list[TopSet]
+    prompts: list[str]
+    found: Mapping[str, NDArray[np.float64]]
+
+
+def rank_run(
+    folder: Path,
+    options: RankingOptions,
+    console: Console,
+    *,
+    engine: Callable[[OpenRun, Console], Callable[[], Engine]] = engine_of,
+) -> Rankings:
+    """Generate what is missing of a run's comparison of rankings, and return the comparison. Says its cost first.
+
+    Raises MoteError for what is wrong with the run, the options or the engine; what was generated is stored as it
+    comes.
+    """
+    run = open_run(folder)
+    with EngineLog(console) as log, RunStore(folder) as store:
+        log.keep(folder / "vllm.log")
+        halves = read_halves(store, run.manifest)
+        with Scans(store.path) as scans, RankingAnswers(store.path) as answers:
+            found = {**seen_rankings(halves), **causal_ranking(halves, scans, options.scan)}
+            picked = pick_rankings(found, list(options.names) if options.names else None)
+            sets = plan_sets(picked, options.ks, options.sets, halves.frequency, halves.layers, options.seed)
+            plan = _Plan(sets, _measured(halves, options), picked)
+            labels = _generate(plan, halves, answers, run, engine(run, console), console)
+            with console.status("Statistics"):
+                return _compare(plan, halves, scans, options, labels)
+
+
+def _measured(halves: Halves, options: RankingOptions) -> list[str]:
+    if not halves.measured:
+        raise MoteError(f"no prompt of the measuring half is {halves.target}: there is nothing to flip.")
+    return spread(halves.measured, halves.units, options.limit or len(halves.measured), options.seed)
+
+
+def _generate(
+    plan: _Plan,
+    halves: Halves,
+    answers: RankingAnswers,
+    run: OpenRun,
+    engine: Callable[[], Engine],
+    console: Console,
+) -> Labels:
+    """Generate the answers that are not there, and label all that the plan asks for."""
+    profiles = _profiles(plan.sets, run.model.layout)
+    digests = {experts: profile.digest for experts, profile in profiles.items()}
+    done = answers.done()
+    missing = [
+        (profile, key) for profile in profiles.values() for key in plan.prompts if (profile.digest, key) not in done
+    ]
+    total = len(profiles) * len(plan.prompts)
+    controls = sum(len(one.controls) for one in plan.sets)
+    stored = f"; {total - len(missing):,} of them stored" if len(missing) < total else ""
+    console.print(
+        f"Rankings: {len(plan.sets):,} top sets + {controls:,} matched sets = {len(profiles):,} different ones"
+        f" x {len(plan.prompts):,} prompts = {total:,} answers{stored}",
+        soft_wrap=True,
+    )
+    if missing:
+        check_options(run.recipe, run.model.path)
+        answers.add_profiles(profiles.values())
+        seed = run.recipe.sampling.seed
+        requests = [
+            Request(key, halves.prompts[key].messages, profile, request_seed(seed, key), capture=False)
+            for profile, key in missing
+        ]
+        answered = engine().generate(requests)
+        with step(console, "Answers", total, total - len(missing)) as advance:
+            for some in answered:
+                answers.add(_row(answer, run, engine().prompt_opens) for _, answer in some)
+                advance(len(some))
+    return _labels(answers, digests, plan.prompts, run)
+
+
+def _profiles(sets: Sequence[TopSet], layout: ModelLayout) -> dict[tuple[Expert, ...], Profile]:
+    """One profile a set of experts: first the top ones, then one control after another of all of them."""
+    rounds = [[one.experts for one in sets]]
+    most = max((len(one.controls) for one in sets), default=0)
+    rounds += [[one.controls[at] for one in sets if at < len(one.controls)] for at in range(most)]
+    wanted = dict.fromkeys(tuple(sorted(experts)) for each in rounds for experts in each)
+    return {
+        experts: Profile("suppress", tuple(Edit(*expert, "suppress") for expert in experts), model=layout)
+        for experts in wanted
+    }
+
+
+def _row(answer: Answer, run: OpenRun, prompt_opens: bool) -> AnswerRow:
+    request, observation = answer.request, answer.observation
+    return AnswerRow(
+        request.profile.digest,
+        request.prompt_id,
+        request.seed,
+        run.recipe.sampling.model_dump(mode="json"),
+        prompt_opens,
+        answer.raw,
+        answer.prompt_tokens,
+        answer.generated_tokens,
+        answer.finish_reason,
+        observation.receipt.tokens_edited,
+        sum(effect.selected for effect in observation.mechanism),
+        sum(effect.weight_after for effect in observation.mechanism),
+    )
+
+
+def _labels(
+    answers: RankingAnswers, digests: Mapping[tuple[Expert, ...], str], prompts: Sequence[str], run: OpenRun
+) -> Labels:
+    markers = Markers(run.recipe.model.markers.start, run.recipe.model.markers.end)
+
+    # Short answers are often the same to the letter, and so are then their labels.
+    @cache
+    def judged(raw: str, opens: bool, reason: str | None) -> str:
+        return label_refusal(raw, finish_reason=reason, markers=markers, prompt_opens=opens).label
+
+    by_digest: dict[str, dict[str, str]] = {digest: {} for digest in digests.values()}
+    wanted = set(prompts)
+    frame = answers.answers()
+    rows = zip(*(frame[name] for name in ("profile_digest", "prompt_id", "raw", "prompt_opens", "finish_reason")))  # noqa: B905
+    for digest, key, raw, opens, reason in rows:
+        if digest in by_digest and key in wanted:
+            by_digest[digest][key] = judged(raw, bool(opens), reason)
+    return {experts: {key: by_digest[digest][key] for key in prompts} for experts, digest in digests.items()}
+
+
+def _compare(plan: _Plan, halves: Halves, scans: Scans, options: RankingOptions, labels: Labels) -> Rankings:
+    table = flips_table(plan.sets, labels, halves.units, halves.frequency, halves.layers, halves.target)
+    scan = causal_scan(scans.scans(), options.scan)
+    agreements: dict[str, Agreement] = {}
+    own = float("nan")
+    shared = pd.DataFrame(columns=["ranking", "k", "shared", "chance"])
+    if scan is not None:
+        falls = falls_of(scan_margins(scans.scores(scan.scan_id), scan.openings), halves.layers, halves.experts)
+        agreements = agreement(halves, falls, seed=options.seed)
+        own = reliability(falls, seed=options.seed)
+        everything = {**plan.found, **causal_ranking(halves, scans, options.scan)}
+        shared = overlap(everything, options.ks)
+    nothing = Agreement(0, float("nan"), float("nan"), float("nan"))
+    each = [agreements.get(str(name), nothing) for name in table["ranking"]]
+    table["experts_compared"] = [one.experts for one in each]
+    table["spearman"], table["spearman_low"], table["spearman_high"] = (
+        [one.spearman for one in each],
+        [one.low for one in each],
+        [one.high for one in each],
+    )
+    table = table.merge(shared, how="left", on=["ranking", "k"])
+    experts = frame_of(plan.found, halves.layers)
+    return Rankings(table, experts, own, "" if scan is None else scan.title, halves.unit)
+
+
+def has_scan(found: Rankings) -> bool:
+    """Whether the causal scan is among the rankings."""
+    return CAUSAL in set(found.table["ranking"])

@@ -1,0 +1,116 @@
+"""Answers under the top experts of rankings and under their controls: two tables of their own in a run's store.
+
+They are apart from the run's own generations because they are another thing: only prompts of the class under study on
+the measuring half are asked, and the profiles do not belong to the run's plan, so that its report stays what it was.
+Rankings that have the same top experts share the answers: a profile is known by its digest. Every row is written once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import pandas as pd
+
+from mote.harness.files import canonical_json
+from mote.harness.sqlite import Transaction, connect
+from mote.patches import Profile
+
+_TABLES = """
+create table if not exists ranking_profiles (
+    digest text primary key,
+    spec text not null                 -- JSON: the profile
+) without rowid;
+create table if not exists ranking_answers (
+    profile_digest text not null references ranking_profiles,
+    prompt_id text not null references prompts,
+    seed integer not null,             -- of this request
+    sampling text not null,            -- JSON
+    prompt_opens integer not null,     -- 1 where the chat template had opened the reasoning before the text
+    raw text not null,
+    prompt_tokens integer not null,
+    generated_tokens integer not null,
+    finish_reason text,
+    tokens_edited integer not null,    -- of the receipt, whose digest is the profile's
+    selected integer not null,         -- times that a token chose one of the edited experts
+    weight_after real not null,        -- their summed router weight after the edit: 0 where suppressed
+    primary key (profile_digest, prompt_id)
+) without rowid;
+"""
+_ANSWER = (
+    "insert into ranking_answers (profile_digest, prompt_id, seed, sampling, prompt_opens, raw, prompt_tokens,"
+    " generated_tokens, finish_reason, tokens_edited, selected, weight_after)"
+    " values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+
+
+class AnswerRow(NamedTuple):
+    """One answer, with what the patch says of the profile that was truly applied."""
+
+    profile_digest: str
+    prompt_id: str
+    seed: int
+    sampling: Mapping[str, Any]
+    prompt_opens: bool
+    raw: str
+    prompt_tokens: int
+    generated_tokens: int
+    finish_reason: str | None
+    tokens_edited: int
+    selected: int
+    weight_after: float
+
+
+class RankingAnswers:
+    """The tables ``ranking_profiles`` and ``ranking_answers``; for writing, the run's lock must be held elsewhere."""
+
+    def __init__(self, store: Path, *, read_only: bool = False) -> None:
+        self._db = connect(store, read_only=read_only)
+        if not read_only:
+            self._db.executescript(f"begin immediate;{_TABLES}commit;")
+
+    def __enter__(self) -> Self:
+        """Return the tables themselves."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connection."""
+        self._db.close()
+
+    def add_profiles(self, profiles: Iterable[Profile]) -> None:
+        """Store the profiles that are not there yet."""
+        with Transaction(self._db):
+            self._db.executemany(
+                "insert or ignore into ranking_profiles (digest, spec) values (?, ?)",
+                [(profile.digest, canonical_json(profile.to_dict())) for profile in profiles],
+            )
+
+    def add(self, rows: Iterable[AnswerRow]) -> None:
+        """Store answers, all or none."""
+        with Transaction(self._db):
+            self._db.executemany(
+                _ANSWER,
+                [
+                    row._replace(sampling=canonical_json(dict(row.sampling)), prompt_opens=int(row.prompt_opens))  # type: ignore[arg-type]
+                    for row in rows
+                ],
+            )
+
+    def done(self) -> set[tuple[str, str]]:
+        """Return (profile digest, prompt id) of every answer that is there."""
+        return set(self._db.execute("select profile_digest, prompt_id from ranking_answers"))
+
+    def answers(self) -> pd.DataFrame:
+        """Return all answers: profile_digest, prompt_id, raw, prompt_opens (bool), finish_reason."""
+        query = "select profile_digest, prompt_id, raw, prompt_opens, finish_reason from ranking_answers"
+        return pd.read_sql(query, self._db).astype({"prompt_opens": bool})
+
+    def profiles(self) -> dict[str, Profile]:
+        """Return the profiles by digest."""
+        cursor = self._db.execute("select digest, spec from ranking_profiles")
+        return {digest: Profile.from_dict(json.loads(spec)) for digest, spec in cursor}

@@ -1,0 +1,154 @@
+"""The causal scan's tables in a run's store: what was scanned under which settings, and every log-probability.
+
+One row a forward pass, written once. A scan is known by the digest of its settings; started again with the same ones
+it goes on, with other ones it is another scan beside the first. The list of experts is no part of the settings: a scan
+of the fifty likeliest experts is the beginning of the scan of all. Margins and effects are not stored: they follow
+from the rows (``causal.py``), by whatever definition.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import pandas as pd
+
+from mote.harness.causal import Measurement
+from mote.harness.files import canonical_json, digest_of
+from mote.harness.sqlite import Transaction, connect
+
+_TABLES = """
+create table if not exists scans (
+    scan_id integer primary key,
+    digest text not null unique,       -- sha256 of the settings
+    settings text not null,            -- JSON: action, factor, target, judge, prompts with their openings, alternatives
+    session text not null              -- JSON: when it was first started, with which versions, on what
+);
+create table if not exists scan_scores (
+    scan_id integer not null references scans,
+    prompt_id text not null references prompts,
+    layer integer,                     -- the edited expert; null where the model was untouched
+    expert integer,
+    opening integer not null,          -- 0 the prompt's own, 1 and up the alternatives
+    logprob real not null,             -- natural log, of the whole opening
+    tokens text not null,              -- JSON: [[token, log-probability], ...]
+    selected integer not null,         -- tokens of prompt and opening for which the edited expert was chosen
+    profile_digest text not null,      -- of the receipt
+    tokens_edited integer not null     -- of the receipt
+);
+create unique index if not exists scan_scores_once
+    on scan_scores (scan_id, prompt_id, coalesce(layer, -1), coalesce(expert, -1), opening);
+"""
+_SCORES = (
+    "insert into scan_scores (scan_id, prompt_id, layer, expert, opening, logprob, tokens, selected, profile_digest,"
+    " tokens_edited) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+
+
+class ScoreRow(NamedTuple):
+    """One forward pass: the log-probability of each token of an opening, and what the patch says of it."""
+
+    measurement: Measurement
+    tokens: Sequence[tuple[str, float]]
+    selected: int
+    profile_digest: str
+    tokens_edited: int
+
+
+class StoredScan(NamedTuple):
+    """A scan that is in the store, by its settings."""
+
+    scan_id: int
+    settings: Mapping[str, Any]
+    passes: int
+
+    @property
+    def openings(self) -> int:
+        """How many openings each prompt has, its own among them."""
+        return 1 + len(self.settings["alternatives"])
+
+    @property
+    def title(self) -> str:
+        """The scan in a few words."""
+        factor = f" by {self.settings['factor']:g}" if self.settings["action"] == "scale" else ""
+        return f"{self.settings['action']}{factor}, {len(self.settings['prompts'])} prompts, {self.openings} openings"
+
+
+class Scans:
+    """The tables ``scans`` and ``scan_scores`` of a run; for writing, the run's lock must be held elsewhere."""
+
+    def __init__(self, store: Path, *, read_only: bool = False) -> None:
+        self._db = connect(store, read_only=read_only)
+        if not read_only:
+            self._db.executescript(f"begin immediate;{_TABLES}commit;")
+
+    def __enter__(self) -> Self:
+        """Return the tables themselves."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connection."""
+        self._db.close()
+
+    def begin(self, settings: Mapping[str, Any], session: Mapping[str, Any]) -> int:
+        """Return the number of the scan with these settings, which is stored if it is new."""
+        digest = digest_of(dict(settings))
+        with Transaction(self._db):
+            self._db.execute(
+                "insert or ignore into scans (digest, settings, session) values (?, ?, ?)",
+                (digest, canonical_json(dict(settings)), canonical_json(dict(session))),
+            )
+        return int(self._db.execute("select scan_id from scans where digest = ?", (digest,)).fetchone()[0])
+
+    def add(self, scan_id: int, rows: Iterable[ScoreRow]) -> None:
+        """Store forward passes, all or none."""
+        with Transaction(self._db):
+            self._db.executemany(_SCORES, [_values(scan_id, row) for row in rows])
+
+    def done(self, scan_id: int) -> set[Measurement]:
+        """Return the forward passes that a scan has."""
+        cursor = self._db.execute(
+            "select prompt_id, layer, expert, opening from scan_scores where scan_id = ?", (scan_id,)
+        )
+        return {
+            Measurement(prompt_id, None if layer is None else (layer, expert), opening)
+            for prompt_id, layer, expert, opening in cursor
+        }
+
+    def scans(self) -> list[StoredScan]:
+        """Return the scans of the run, in the order in which they were first started; none if it was never scanned."""
+        if self._db.execute("select 1 from sqlite_master where name = 'scans'").fetchone() is None:
+            return []
+        cursor = self._db.execute(
+            "select scan_id, settings, (select count(*) from scan_scores s where s.scan_id = scans.scan_id)"
+            " from scans order by scan_id"
+        )
+        return [StoredScan(scan_id, json.loads(settings), passes) for scan_id, settings, passes in cursor]
+
+    def scores(self, scan_id: int) -> pd.DataFrame:
+        """Return the forward passes of a scan, as ``causal.scan_margins`` takes them, with the column ``selected``."""
+        query = "select layer, expert, prompt_id, opening, logprob, selected from scan_scores where scan_id = ?"
+        return pd.read_sql(query, self._db, params=(scan_id,))
+
+
+def _values(scan_id: int, row: ScoreRow) -> tuple[Any, ...]:
+    layer, expert = row.measurement.expert or (None, None)
+    # Six digits are more than a float32 model has; their sum is kept whole.
+    tokens = [[text, float(f"{logprob:.6g}")] for text, logprob in row.tokens]
+    return (
+        scan_id,
+        row.measurement.prompt_id,
+        layer,
+        expert,
+        row.measurement.opening,
+        sum(logprob for _, logprob in row.tokens),
+        canonical_json(tokens),
+        row.selected,
+        row.profile_digest,
+        row.tokens_edited,
+    )
