@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
@@ -155,7 +157,7 @@ def analyse(store: RunStore, manifest: Mapping[str, Any], judge: str = JUDGE) ->
         resonance=ranking.map,
         distinctive=ranking.table(experts, layers),
         overlap=ranking.overlap(experts, layers),
-        mechanism=_mechanism(frame),
+        mechanism=_mechanism(store.mechanisms()),
         coverage=_coverage(str(study["role"]), counted),
         examples=choose_examples(frame, paired, tuned, target, view),
         no_resonance=ranking.reason,
@@ -344,17 +346,21 @@ def _clustered(
     return clustered_flips(rows["before"], rows["after"], units, classes, target)
 
 
-def _mechanism(frame: pd.DataFrame) -> pd.DataFrame:
+def _mechanism(checks: Iterable[tuple[str, list[dict[str, Any]]]]) -> pd.DataFrame:
     """Sum the mechanism check over each profile: tokens edited, and what is proved of its suppressed experts."""
-    columns = ["profile", "answers", "edits", "tokens", "selected", "entered", "weight_before", "weight_after"]
+    names = ("tokens", "selected", "entered", "weight_before", "weight_after")
     rows = []
-    for profile, texts in frame.groupby("profile", sort=False)["mechanism"]:
-        entries = [entry for text in texts for entry in json.loads(text)]
-        if entries:
-            distinct = {(entry["layer"], entry["expert"], entry["action"]) for entry in entries}
-            sums = [sum(float(entry.get(name) or 0) for entry in entries) for name in columns[3:]]
-            rows.append((profile, len(texts), len(distinct), *(int(value) for value in sums[:3]), *sums[3:]))
-    return pd.DataFrame(rows, columns=columns)
+    for profile, some in groupby(checks, key=itemgetter(0)):
+        answers, edits, sums = 0, set(), dict.fromkeys(names, 0.0)
+        for _, entries in some:
+            answers += 1
+            edits |= {(entry["layer"], entry["expert"], entry["action"]) for entry in entries}
+            for entry in entries:
+                for name in names:
+                    sums[name] += float(entry.get(name) or 0)
+        whole = [int(sums[name]) for name in names[:3]]
+        rows.append((profile, answers, len(edits), *whole, *(sums[name] for name in names[3:])))
+    return pd.DataFrame(rows, columns=["profile", "answers", "edits", *names])
 
 
 def _coverage(role: str, counted: list[tuple[int, int]]) -> pd.DataFrame:

@@ -15,6 +15,7 @@ from mote.harness.files import write_atomic
 from mote.harness.store import STORE_NAME, RunStore
 
 TABLES = ("prompts", "splits", "profiles", "generations", "labels", "activation_maps")
+"""Tables and views of a run, as ``run_tables`` has them."""
 _JSON_COLUMNS = ("messages", "attributes", "spec", "sampling", "receipt", "mechanism", "evidence")
 
 

@@ -20,7 +20,7 @@ from mote.judges.llm.asks import UNREACHED, Judgment
 _TABLE = """
 create table if not exists judgments (
     judgment_id integer primary key,
-    generation_id integer not null references generations,
+    generation_id integer not null,
     judge text not null,               -- as in labels
     kind text not null,                -- refusal, language, side-by-side
     part integer not null,             -- 1; for side-by-side 1 and 2, the two orders

@@ -35,7 +35,7 @@ _TABLE = """
 create table if not exists samples (
     sample text not null,
     item text not null,                -- the code on the sheet; answers of the same text share one
-    generation_id integer not null references generations,
+    generation_id integer not null,
     kind text not null,                -- refusal, language
     stratum text not null,             -- a judge's label / kind of profile
     stratum_size integer not null,

@@ -6,13 +6,16 @@ this module::
 
     pandas.read_sql("select * from generations", sqlite3.connect("run.sqlite"))
 
+``generations`` and ``labels`` are views there (``run_tables`` says what of).
+
 Two processes must not work on one run: the store takes a lock on ``run.lock`` for as long as it is open for writing.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import sqlite3
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
@@ -24,68 +27,10 @@ from numpy.typing import NDArray
 
 from mote.harness.errors import MoteError
 from mote.harness.files import canonical_json
+from mote.harness.run_tables import READABLE, SCHEMA, SCHEMA_VERSION, fold, text_id, unfold
 from mote.harness.sqlite import Transaction, connect, lock
 
-SCHEMA_VERSION = 1
 STORE_NAME = "run.sqlite"
-
-_SCHEMA = """
-create table prompts (
-    prompt_id text primary key,
-    position integer not null unique,
-    task text not null,
-    messages text not null,            -- JSON: [{"role": ..., "content": ...}]
-    attributes text not null           -- JSON object
-) without rowid;
-create table splits (
-    prompt_id text primary key references prompts,
-    part text not null check (part in ('select', 'measure'))
-) without rowid;
-create table profiles (
-    name text primary key,
-    position integer not null unique,
-    digest text not null,
-    kind text not null,                -- baseline, retest, suppress, stimulate, random-uniform, ...
-    part text not null check (part in ('all', 'measure')),
-    seed integer not null,
-    spec text not null                 -- JSON: the profile
-) without rowid;
-create table generations (
-    generation_id integer primary key,
-    prompt_id text not null references prompts,
-    profile text not null references profiles,
-    profile_digest text not null,
-    seed integer not null,             -- of this request: drawn from the profile's seed and the prompt
-    sampling text not null,            -- JSON
-    prompt_opens integer not null,     -- 1 where the chat template had opened the reasoning before the text
-    raw text not null,
-    reasoning text not null,
-    answer text not null,
-    prompt_tokens integer not null,
-    generated_tokens integer not null,
-    finish_reason text,
-    receipt text not null,             -- JSON: digest applied, tokens edited, version of the patch
-    mechanism text not null,           -- JSON: per edited expert, how often selected and its weight after
-    unique (prompt_id, profile)
-);
-create table labels (
-    generation_id integer not null references generations,
-    judge text not null,
-    label text not null,
-    evidence text not null,            -- JSON: [{"rule": ..., "span": ..., "start": ..., "end": ...}]
-    primary key (generation_id, judge)
-) without rowid;
-create table activation_maps (
-    generation_id integer not null references generations,
-    role text not null,                -- prompt, reasoning, answer
-    layers integer not null,
-    experts integer not null,
-    counted integer not null,          -- tokens in the map
-    total integer not null,            -- tokens of that role in all
-    counts blob not null,              -- int32, little-endian, [layers, experts]
-    primary key (generation_id, role)
-) without rowid;
-"""
 
 
 class PromptRow(NamedTuple):
@@ -181,10 +126,12 @@ class RunStore:
     def _prepare(self, read_only: bool) -> None:
         version = int(self._db.execute("pragma user_version").fetchone()[0])
         if version == 0 and not read_only:
-            self._db.executescript(f"begin;{_SCHEMA}pragma user_version = {SCHEMA_VERSION};commit;")
-        elif version != SCHEMA_VERSION:
+            self._db.executescript(f"begin;{SCHEMA}pragma user_version = {SCHEMA_VERSION};commit;")
+        elif version not in READABLE:
             self._db.close()
-            raise MoteError(f"{self.path} has store version {version}; this mote reads version {SCHEMA_VERSION}.")
+            read = " and ".join(map(str, READABLE))
+            raise MoteError(f"{self.path} has store version {version}; this mote reads versions {read}.")
+        self._version = version or SCHEMA_VERSION
 
     def __enter__(self) -> Self:
         """Return the store itself."""
@@ -239,55 +186,34 @@ class RunStore:
             )
 
     def add_generations(self, rows: Iterable[GenerationRow]) -> None:
-        """Store generations with their activation maps."""
+        """Store generations with their activation maps. Raises MoteError for a run that an older mote began."""
+        if self._version != SCHEMA_VERSION:
+            raise MoteError(
+                f"{self.path} was begun by an older mote (store version {self._version}): it can be reported on and"
+                " judged, but not gone on with; start it anew in another folder with --out."
+            )
         with closing(self._db.cursor()) as cursor, self._transaction():
             for row in rows:
-                cursor.execute(
-                    "insert into generations (prompt_id, profile, profile_digest, seed, sampling, prompt_opens, raw,"
-                    " reasoning, answer, prompt_tokens, generated_tokens, finish_reason, receipt, mechanism)"
-                    " values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    (
-                        row.prompt_id,
-                        row.profile,
-                        row.profile_digest,
-                        row.seed,
-                        canonical_json(dict(row.sampling)),
-                        int(row.prompt_opens),
-                        row.raw,
-                        row.reasoning,
-                        row.answer,
-                        row.prompt_tokens,
-                        row.generated_tokens,
-                        row.finish_reason,
-                        canonical_json(dict(row.receipt)),
-                        canonical_json([dict(entry) for entry in row.mechanism]),
-                    ),
-                )
+                number = _add_generation(cursor, row)
                 cursor.executemany(
                     "insert into activation_maps (generation_id, role, layers, experts, counted, total, counts)"
                     " values (?, ?, ?, ?, ?, ?, ?)",
                     [
-                        (
-                            cursor.lastrowid,
-                            item.role,
-                            *item.counts.shape,
-                            item.counted,
-                            item.total,
-                            _to_blob(item.counts),
-                        )
+                        (number, item.role, *item.counts.shape, item.counted, item.total, _to_blob(item.counts))
                         for item in row.maps
                     ],
                 )
 
     def add_labels(self, rows: Iterable[LabelRow]) -> None:
         """Store labels; a judge labels a generation once."""
-        self._insert(
-            "insert into labels (generation_id, judge, label, evidence) values (?, ?, ?, ?)",
-            [
-                (row.generation_id, row.judge, row.label, canonical_json([dict(entry) for entry in row.evidence]))
-                for row in rows
-            ],
-        )
+        table = "labels" if self._version == 1 else "label_rows"
+        statement = f"insert into {table} (generation_id, judge, label, evidence) values (?, ?, ?, ?)"  # noqa: S608 - ours
+        with closing(self._db.cursor()) as cursor, self._transaction():
+            for row in rows:
+                evidence: str | int = canonical_json([dict(entry) for entry in row.evidence])
+                if self._version != 1:
+                    evidence = text_id(cursor, str(evidence))
+                cursor.execute(statement, (row.generation_id, row.judge, row.label, evidence))
 
     # Reading.
 
@@ -325,9 +251,12 @@ class RunStore:
         return [Unlabelled(key, raw, bool(opens), reason) for key, raw, opens, reason in cursor]
 
     def generations_frame(self, judge: str) -> pd.DataFrame:
-        """Return one row a generation, with its label by a judge (NaN where unlabelled), prompt, and profile."""
+        """Return one row a generation, with its label by a judge (NaN where unlabelled), prompt, and profile.
+
+        The mechanism check is left out, being longer than all else; ``mechanisms`` has it.
+        """
         query = (
-            "select g.*, l.label, l.evidence, p.position, p.task, p.messages, p.attributes, f.kind, s.part"
+            f"select {_SHOWN}, l.label, l.evidence, p.position, p.task, p.messages, p.attributes, f.kind, s.part"  # noqa: S608
             " from generations g join prompts p using (prompt_id) join profiles f on f.name = g.profile"
             " left join splits s using (prompt_id)"
             " left join labels l on l.generation_id = g.generation_id and l.judge = ?"
@@ -335,19 +264,52 @@ class RunStore:
         )
         return pd.read_sql(query, self._db, params=(judge,))
 
-    def maps(self, profile: str, role: str) -> tuple[list[str], NDArray[np.int32], list[tuple[int, int]]]:
-        """Return prompt ids, their maps [prompts, layers, experts], and (tokens counted, tokens in all) of each."""
-        cursor = self._db.execute(
-            "select g.prompt_id, m.layers, m.experts, m.counts, m.counted, m.total from activation_maps m"
-            " join generations g using (generation_id) join prompts p using (prompt_id)"
-            " where g.profile = ? and m.role = ? order by p.position",
+    def mechanisms(self) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+        """Yield (profile, mechanism check) of each generation under a profile with edits, in the profiles' order."""
+        if self._version == 1:
+            query = (
+                "select g.profile, g.mechanism from generations g join profiles f on f.name = g.profile"
+                " where g.mechanism != '[]' order by f.position, g.generation_id"
+            )
+            yield from ((profile, json.loads(text)) for profile, text in self._db.execute(query))
+            return
+        query = (
+            "select f.name, t.text, g.counts from generation_rows g join profiles f on f.position = g.profile"
+            " join texts t on t.text_id = g.edits where t.text != '[]' order by f.position, g.generation_id"
+        )
+        yield from ((profile, unfold(edits, counts)) for profile, edits, counts in self._db.execute(query))
+
+    def maps(
+        self, profile: str, role: str, prompts: Collection[str] | None = None
+    ) -> tuple[list[str], NDArray[np.int32], list[tuple[int, int]]]:
+        """Return prompt ids, their maps [prompts, layers, experts], and (tokens counted, tokens in all) of each.
+
+        ``prompts`` names those to read; without it all are. The array is all the memory that is needed: 4 bytes a
+        prompt and expert (0.6 GB for 10,000 prompts of 58 x 256).
+        """
+        source = (
+            " from activation_maps m join generations g using (generation_id) join prompts p using (prompt_id)"
+            " where g.profile = ? and m.role = ?"
+        )
+        shapes = self._db.execute(
+            f"select g.prompt_id, m.layers, m.experts{source} order by p.position",
             (profile, role),
         )
-        rows = cursor.fetchall()
-        if not rows:
+        wanted = {str(row[0]): (row[1], row[2]) for row in shapes if prompts is None or row[0] in prompts}
+        if not wanted:
             return [], np.zeros((0, 0, 0), dtype=np.int32), []
-        stack = np.stack([np.frombuffer(row[3], dtype="<i4").reshape(row[1], row[2]) for row in rows])
-        return [row[0] for row in rows], stack.astype(np.int32), [(row[4], row[5]) for row in rows]
+        layers, experts = next(iter(wanted.values()))
+        stack = np.empty((len(wanted), layers, experts), dtype=np.int32)
+        counted: list[tuple[int, int]] = []
+        rows = self._db.execute(
+            f"select g.prompt_id, m.counts, m.counted, m.total{source} order by p.position",
+            (profile, role),
+        )
+        for prompt, counts, seen, total in rows:
+            if prompt in wanted:
+                stack[len(counted)] = np.frombuffer(counts, dtype="<i4").reshape(wanted[prompt])
+                counted.append((seen, total))
+        return list(wanted), stack, counted
 
     def _insert(self, statement: str, rows: list[tuple[Any, ...]]) -> None:
         with self._transaction():
@@ -355,6 +317,45 @@ class RunStore:
 
     def _transaction(self) -> Transaction:
         return Transaction(self._db)
+
+
+_SHOWN = ", ".join(
+    f"g.{name}"
+    for name in (
+        *("generation_id", "prompt_id", "profile", "profile_digest", "seed", "sampling", "prompt_opens", "raw"),
+        *("reasoning", "answer", "prompt_tokens", "generated_tokens", "finish_reason", "receipt"),
+    )
+)
+
+
+def _add_generation(cursor: sqlite3.Cursor, row: GenerationRow) -> int:
+    """Store one generation and return its id."""
+    planned = cursor.execute("select position, digest from profiles where name = ?", (row.profile,)).fetchone()
+    if planned is not None and planned[1] != row.profile_digest:
+        raise ValueError(f"a generation of '{row.prompt_id}' is not of the plan's profile '{row.profile}'")
+    receipt = dict(row.receipt)
+    tokens_edited = receipt.pop("tokens_edited", None)
+    edits, counts = fold(row.mechanism)
+    texts = (row.raw, row.reasoning, row.answer, canonical_json(receipt), edits)
+    raw, reasoning, answer, receipt_id, edits_id = (text_id(cursor, text) for text in texts)
+    cursor.execute(
+        "insert into generation_rows (prompt, profile, seed, sampling, prompt_opens, raw, reasoning, answer,"
+        " prompt_tokens, generated_tokens, finish_reason, receipt, tokens_edited, edits, counts)"
+        " values ((select position from prompts where prompt_id = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            row.prompt_id,
+            planned and planned[0],
+            row.seed,
+            text_id(cursor, canonical_json(dict(row.sampling))),
+            int(row.prompt_opens),
+            *(raw, reasoning, answer),
+            row.prompt_tokens,
+            row.generated_tokens,
+            row.finish_reason,
+            *(receipt_id, tokens_edited, edits_id, counts),
+        ),
+    )
+    return int(cursor.lastrowid or 0)
 
 
 def _to_blob(counts: NDArray[np.int32]) -> bytes:

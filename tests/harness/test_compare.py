@@ -245,7 +245,8 @@ def test_sides_that_do_not_belong_together_are_one_line(log: Log, run: Path) -> 
 def test_a_forged_receipt_of_a_run_is_refused(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", WrittenRun(prompts=8, controls=1))
     with sqlite3.connect(folder / "run.sqlite") as db:
-        db.execute("update generations set receipt = json_set(receipt, '$.digest', 'x') where generation_id = 3")
+        db.execute("insert into texts (text_id, digest, text) values (0, 'x', '{\"digest\": \"x\"}')")
+        db.execute("update generation_rows set receipt = 0 where generation_id = 3")
     with pytest.raises(MoteError, match=r"the receipt of .* is not that of profile 'baseline'"):
         read_answers(str(folder))
 
