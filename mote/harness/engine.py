@@ -7,7 +7,8 @@ they come, and a Ctrl-C loses at most one step.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -23,13 +24,13 @@ if TYPE_CHECKING:
 
 
 class Request(NamedTuple):
-    """One prompt under one profile; ``seed`` is the request's own."""
+    """One prompt under one profile; ``seed`` is the request's own, ``capture`` as in ``mote.patches.request_args``."""
 
     prompt_id: str
     messages: Sequence[Mapping[str, str]]
     profile: Profile
     seed: int
-    capture: bool
+    capture: str | Mapping[str, Any] | None = None
 
 
 class Answer(NamedTuple):
@@ -89,41 +90,41 @@ def check_options(recipe: Recipe, path: str) -> EngineArgs:
     return engine_arguments(path, recipe.model.options, recipe.sampling.seed)
 
 
-class VllmEngine:
-    """vLLM in this process, with the router patch.
+class TokenEngine(ABC):
+    """What engines share: prompts are rendered and tokenised here, so that every engine is asked the same tokens."""
 
-    Raises MoteError where vLLM can't load the model; ``log`` names the file that has vLLM's own words.
-    """
-
-    def __init__(self, arguments: EngineArgs, sampling: SamplingPart, markers_start: str, log: Path) -> None:
+    def __init__(self, tokenizer: Any, context: int, sampling: SamplingPart, markers_start: str) -> None:
+        self._tokenizer = tokenizer
+        self._context = context
         self._sampling = sampling
         self._tokens: dict[str, list[int]] = {}
-        self._llm: LLM = start_llm(arguments, log)
-        self._tokenizer: Any = self._llm.get_tokenizer()
         self.prompt_opens = self._render([{"role": "user", "content": "x"}]).rstrip().endswith(markers_start)
 
+    @abstractmethod
+    def _drive(self, calls: Iterable[Call]) -> Iterator[list[Reply]]:
+        """Yield the replies to the calls as they are done, each with the receipt of its profile."""
+
     def generate(self, requests: Sequence[Request]) -> Iterator[list[tuple[int, Answer]]]:
-        """Yield (index of the request, answer) as vLLM finishes them, in one continuous batch over all profiles.
+        """Yield (index of the request, answer) as they are done, all profiles together.
 
         Raises MoteError at the first answer whose receipt isn't that of its profile: nothing that was made without
         the edit may be taken for an answer under it.
         """
-        for replies in drive(self._llm, map(self._call, requests)):
+        for replies in self._drive(map(self._call, requests)):
             yield [(reply.number, _answer(requests[reply.number], reply)) for reply in replies]
 
     def score(self, requests: Sequence[Scoring]) -> Iterator[list[tuple[int, Scored]]]:
-        """Yield (index of the request, log-probabilities of its continuation) as vLLM finishes them.
+        """Yield (index of the request, log-probabilities of its continuation) as they are done.
 
         Raises MoteError as ``generate``, and for what can't be scored: a continuation without tokens, one that does
         not fit the model's context, and a profile that leaves the tokens of a prompt alone.
         """
-        for replies in drive(self._llm, map(self._scoring_call, requests)):
+        for replies in self._drive(map(self._scoring_call, requests)):
             yield [(reply.number, self._scored(requests[reply.number], reply)) for reply in replies]
 
     def _call(self, request: Request) -> Call:
         tokens = self._prompt(request.prompt_id, request.messages)
-        capture = "prompt" if request.capture else None
-        return Call(f"prompt '{request.prompt_id}'", tokens, request.profile, self._params(request), capture)
+        return Call(f"prompt '{request.prompt_id}'", tokens, request.profile, self._params(request), request.capture)
 
     def _scoring_call(self, request: Scoring) -> Call:
         tokens = [*self._prompt(request.prompt_id, request.messages), *self._continuation(request)]
@@ -148,7 +149,7 @@ class VllmEngine:
         if not tokens:
             raise MoteError(f"{what} has no tokens: {request.continuation!r}")
         # vLLM always generates one token.
-        room = int(self._llm.llm_engine.model_config.max_model_len) - 1
+        room = self._context - 1
         length = len(self._prompt(request.prompt_id, request.messages)) + len(tokens)
         if length > room:
             raise MoteError(f"{what} makes it {length} tokens long, and the context has room for {room}.")
@@ -172,23 +173,31 @@ class VllmEngine:
 
     def _scored(self, request: Scoring, reply: Reply) -> Scored:
         start = len(self._prompt(request.prompt_id, request.messages))
-        ids, rows = reply.output.prompt_token_ids, reply.output.prompt_logprobs
-        if rows is None or len(rows) != len(ids):
+        ids, found = self._continuation(request), len(reply.logprobs)
+        if found != start + len(ids):
             raise MoteError(
-                f"prompt '{request.prompt_id}': vLLM gave log-probabilities of {len(rows or [])} of {len(ids)} tokens."
+                f"prompt '{request.prompt_id}': log-probabilities of {found} of {start + len(ids)} tokens came back."
             )
-        logprobs = [float(row[token].logprob) for token, row in zip(ids[start:], rows[start:], strict=True)]
-        tokens = [str(self._tokenizer.decode([token])) for token in ids[start:]]
-        return Scored(request, tokens, logprobs, reply.observation)
+        tokens = [str(self._tokenizer.decode([token])) for token in ids]
+        return Scored(request, tokens, reply.logprobs[start:], reply.observation)
+
+
+class VllmEngine(TokenEngine):
+    """vLLM in this process, with the router patch.
+
+    Raises MoteError where vLLM can't load the model; ``log`` names the file that has vLLM's own words.
+    """
+
+    def __init__(self, arguments: EngineArgs, sampling: SamplingPart, markers_start: str, log: Path) -> None:
+        self._llm: LLM = start_llm(arguments, log)
+        context = int(self._llm.llm_engine.model_config.max_model_len)
+        super().__init__(self._llm.get_tokenizer(), context, sampling, markers_start)
+
+    def _drive(self, calls: Iterable[Call]) -> Iterator[list[Reply]]:
+        return drive(self._llm, calls)
 
 
 def _answer(request: Request, reply: Reply) -> Answer:
-    completion = reply.output.outputs[0]
     return Answer(
-        request,
-        completion.text,
-        len(reply.output.prompt_token_ids),
-        len(completion.token_ids),
-        completion.finish_reason,
-        reply.observation,
+        request, reply.text, reply.prompt_tokens, reply.generated_tokens, reply.finish_reason, reply.observation
     )

@@ -6,7 +6,8 @@ not made under it, an answer is handed on as soon as it is done, and a caller wh
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mote.harness.errors import MoteError
@@ -30,11 +31,27 @@ class Call(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """What vLLM gave for the call of that number: its ``RequestOutput``, and what the patch observed."""
+    """What came back for the call of that number; ``logprobs`` are the prompt's tokens' own, if they were asked for.
+
+    Attributes:
+        number: the call's, counted from 0.
+        text: as generated.
+        finish_reason: vLLM's.
+        prompt_tokens: how many tokens were sent.
+        generated_tokens: how many came back.
+        logprobs: [prompt tokens], natural logs, nan for the first; empty where none were asked for.
+        observation: what the patch observed, its receipt checked.
+        rows: [prompt tokens], all log-probabilities that vLLM gave, as it gave them.
+    """
 
     number: int
-    output: Any
+    text: str
+    finish_reason: str | None
+    prompt_tokens: int
+    generated_tokens: int
+    logprobs: list[float]
     observation: Observation
+    rows: Sequence[Any] = ()
 
 
 def drive(llm: LLM, calls: Iterable[Call]) -> Iterator[list[Reply]]:
@@ -82,8 +99,29 @@ def _submit(llm: LLM, key: str, call: Call) -> None:
 
 
 def _reply(call: Call, output: Any) -> Reply:
+    completion, rows = output.outputs[0], output.prompt_logprobs or ()
+    return Reply(
+        number=int(output.request_id),
+        text=completion.text,
+        finish_reason=completion.finish_reason,
+        prompt_tokens=len(output.prompt_token_ids),
+        generated_tokens=len(completion.token_ids),
+        logprobs=[
+            float(row[token].logprob) if row else math.nan
+            for token, row in zip(output.prompt_token_ids, rows, strict=bool(rows))
+        ],
+        observation=checked_observation(call, completion),
+        rows=rows,
+    )
+
+
+def checked_observation(call: Call, choice: Any) -> Observation:
+    """Return what the patch observed of one answer (offline, or a choice's JSON object over HTTP).
+
+    Raises MoteError where it carries no receipt, or that of another profile.
+    """
     try:
-        observation = read_observation(output.outputs[0])
+        observation = read_observation(choice)
     except ObservationError as error:
         raise MoteError(f"{call.what} under '{call.profile.name}': {error}") from None
     if observation.receipt.digest != call.profile.digest:
@@ -91,4 +129,4 @@ def _reply(call: Call, output: Any) -> Reply:
             f"{call.what} was answered under profile {observation.receipt.digest[:12]}, not under"
             f" '{call.profile.name}' ({call.profile.digest[:12]}); nothing of it was kept."
         )
-    return Reply(int(output.request_id), output, observation)
+    return observation

@@ -72,7 +72,7 @@ def test_a_text_is_the_one_of_a_study(untuned: MoteLM, tuned: MoteLM, tmp_path: 
     # `tuned` has put the running engine in the place of a new one.
     study = VllmEngine(untuned.arguments.engine, SAMPLING, "<think>", tmp_path / "log")
     requests = [
-        Request(prompt.id, prompt.messages, profile, request_seed(SAMPLING.seed, prompt.id), capture=False)
+        Request(prompt.id, prompt.messages, profile, request_seed(SAMPLING.seed, prompt.id))
         for profile in (EMPTY_PROFILE, PROFILE)
         for prompt in PROMPTS
     ]

@@ -68,7 +68,7 @@ class Batch:
                 yield reply.number, self._done(jobs[reply.number], reply)
 
     def _done(self, job: Job, reply: Reply) -> Done:
-        completion, receipt = reply.output.outputs[0], reply.observation.receipt
+        receipt = reply.observation.receipt
         note = Note(
             profile=self._profile.name,
             digest=receipt.digest,
@@ -76,14 +76,14 @@ class Batch:
             patch_version=receipt.patch_version,
             model=self._model,
             seed=job.params.get("seed"),
-            finish_reason=completion.finish_reason,
+            finish_reason=reply.finish_reason,
             prompt_opens=job.prompt_opens,
-            prompt_tokens=len(reply.output.prompt_token_ids),
-            generated_tokens=len(completion.token_ids),
+            prompt_tokens=reply.prompt_tokens,
+            generated_tokens=reply.generated_tokens,
             cut=job.cut,
             mechanism=_mechanism(reply.observation),
         )
-        return Done(completion.text, reply.output.prompt_logprobs, note)
+        return Done(reply.text, reply.rows, note)
 
 
 def _mechanism(observation: Observation) -> list[dict[str, Any]]:

@@ -161,7 +161,6 @@ def _generate(
             messages,
             slot.profile,
             slot.seed,
-            capture=False,
         )
         for slot, messages in ready
     ]

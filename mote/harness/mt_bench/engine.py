@@ -30,7 +30,7 @@ class VllmBenchEngine(VllmEngine):
     def room(self, messages: Sequence[dict[str, str]]) -> int:
         """Return how many tokens the model's context leaves for an answer."""
         tokens = self._encode(self._render(messages))
-        return int(self._llm.llm_engine.model_config.max_model_len) - len(tokens)
+        return self._context - len(tokens)
 
     def _params(self, request: Request) -> dict[str, Any]:
         return {**super()._params(request), "temperature": self._temperatures[request.prompt_id]}
