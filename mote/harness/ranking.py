@@ -22,11 +22,11 @@ from mote.harness.causal import scan_effects, scan_margins, scan_ranking
 from mote.harness.checks import STATES, DataError
 from mote.harness.detection import rankings
 from mote.harness.errors import MoteError, nearest
+from mote.harness.labelling import LabelSet, label_set
 from mote.harness.manifest import read_manifest
 from mote.harness.resonance import distinctive_experts, ranks_of, resonance
 from mote.harness.scan_store import Scans, StoredScan
 from mote.harness.store import PromptRow, RunStore
-from mote.judges import JUDGE
 
 CAUSAL: Final = "causal"
 FREQUENCY: Final = "frequency"
@@ -39,14 +39,15 @@ ROLES: Final = ("prompt", "prompt_last", "reasoning", "answer")
 class Halves:
     """What a run's baseline says, on the prompts that choose experts and on those that measure.
 
-    ``labels`` are those of all prompts with a class (states left out). ``ids``, ``maps`` [prompts, layers, experts]
-    and ``tokens`` (counted by each map) are of the choosing half. ``other_maps`` are the maps of further roles, for
-    the same prompts. ``chosen`` and ``measured`` are the prompts of the class under study in the two halves, in the
-    run's order; ``raws`` the baseline's text of all prompts; ``unit`` names the attribute of ``units`` (prompt ->
-    place, subject), which share what happens to them, empty where the task has none.
+    ``labels`` are those of all prompts with a class (states left out), by the judge of ``label_set``. ``ids``, ``maps``
+    [prompts, layers, experts] and ``tokens`` (counted by each map) are of the choosing half; ``other_maps`` are the
+    maps of further roles, for the same prompts. ``chosen`` and ``measured`` are the prompts of the class under study in
+    the two halves, in the run's order; ``raws`` the baseline's text of all prompts; ``unit`` names the attribute of
+    ``units`` (prompt -> place, subject), which share what happens to them, empty where the task has none.
     """
 
     target: str
+    label_set: LabelSet
     layers: tuple[int, ...]
     experts: int
     prompts: Mapping[str, PromptRow]
@@ -85,7 +86,8 @@ def read_halves(store: RunStore, manifest: Mapping[str, Any]) -> Halves:
             f"{store.folder} was made with study.split=none: every prompt chose its experts, and none is unseen."
             " Make a run with study.split=half."
         )
-    frame = store.generations_frame(JUDGE)
+    classed = label_set(manifest["recipe"])
+    frame = store.generations_frame(classed.judge)
     baseline = frame[frame["profile"] == BASELINE].set_index("prompt_id")
     split = store.split()
     if baseline["label"].isna().any() or not split:
@@ -100,6 +102,7 @@ def read_halves(store: RunStore, manifest: Mapping[str, Any]) -> Halves:
     layout = manifest["model"]["layout"]
     return Halves(
         target=target,
+        label_set=classed,
         layers=tuple(int(layer) for layer in layout["layers"]),
         experts=int(layout["experts"]),
         prompts=prompts,

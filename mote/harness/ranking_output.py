@@ -57,29 +57,29 @@ def show_scan(effects: pd.DataFrame, console: Console, top: int = 10) -> None:
 
 
 def show_rankings(found: Rankings, console: Console) -> None:
-    """Print the comparison, one block for each k."""
-    if not found.scan:
-        console.print("No causal scan is in this run: mote scan RUN makes one, and the correlations with it.")
+    """Print the comparison: how far each ranking agrees with the causal scan, and one table of flips for each k."""
+    if found.scan:
+        console.print(_agreement(found.table))
+        console.print(
+            f"Spearman's rho over {int(found.table['experts_compared'].max())} experts that were seen, with its"
+            f" bootstrap interval. The scan ({found.scan}) agrees with itself at {found.reliability:.2f}.\n"
+        )
+    else:
+        console.print("No causal scan is in this run: mote scan RUN makes one, and the correlations with it.\n")
     for k, rows in found.table.groupby("k", sort=True):
-        table = Table(box=None, pad_edge=False, title=f"Top {k}", title_justify="left")
+        table = Table(box=None, pad_edge=False, title=f"Top {k} switched off", title_justify="left")
         table.add_column("ranking", no_wrap=True)
-        for title in ("rho with causal", "shared", "flips", "interval", "matched sets", "p", "Holm", "broken"):
+        for title in ("shared", "flips", "95%", "matched", "p", "Holm", "broken"):
             table.add_column(title, justify="right", no_wrap=True)
         for row in rows.to_dict(orient="records"):
             table.add_row(*_cells(row))
         console.print(table)
     first = found.table.iloc[0]
-    if found.scan:
-        console.print(
-            f"rho: Spearman over {int(found.table['experts_compared'].max())} experts that were seen, with its"
-            f" bootstrap interval; the scan ({found.scan}) agrees with itself at {found.reliability:.2f}.",
-            soft_wrap=True,
-        )
     if first["sets"]:
         console.print(
-            f"matched sets: mean and largest share of {first['sets']} random sets of the same layers and frequency."
-            f" p is at least {first['least_p']:.3f}; Holm is over the rankings of a k.",
-            soft_wrap=True,
+            "shared: experts in common with the scan's top k. matched: mean and largest share of"
+            f" {first['sets']} random sets of the same layers and frequency. p is at least {first['least_p']:.3f};"
+            " Holm's is over the rankings of a k."
         )
 
 
@@ -97,18 +97,26 @@ def write_scan(effects: pd.DataFrame, folder: Path) -> Path:
     return _write(effects, folder / "tables" / SCAN_TABLE)
 
 
+def _agreement(rows: pd.DataFrame) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("ranking", no_wrap=True)
+    for title in ("rho with causal", "95%"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for row in rows[rows["ranking"] != CAUSAL].drop_duplicates("ranking").to_dict(orient="records"):
+        table.add_row(
+            row["ranking"], f"{row['spearman']:.2f}", f"{row['spearman_low']:.2f} to {row['spearman_high']:.2f}"
+        )
+    return table
+
+
 def _cells(row: dict[Any, Any]) -> list[str]:
-    interval = f"({row['spearman_low']:.2f} to {row['spearman_high']:.2f})"
-    rho = "" if math.isnan(row["spearman"]) else f"{row['spearman']:.2f} {interval}"
-    shared = "" if math.isnan(row.get("shared", math.nan)) else f"{int(row['shared'])} ({row['chance']:.1f})"
-    matched = "" if math.isnan(row["p"]) else f"{row['matched_mean']:.1%} ({row['matched_max']:.1%})"
+    shared = math.nan if row["ranking"] == CAUSAL else row.get("shared", math.nan)
     return [
         str(row["ranking"]),
-        "is it" if row["ranking"] == CAUSAL else rho,
-        shared,
+        "" if math.isnan(shared) else f"{int(shared)}",
         f"{row['flips']} of {row['prompts']}",
-        f"{row['low']:.1%}-{row['high']:.1%}",
-        matched,
+        f"{100 * row['low']:.0f}-{100 * row['high']:.0f}%",
+        "" if math.isnan(row["p"]) else f"{row['matched_mean']:.0%} ({row['matched_max']:.0%})",
         "" if math.isnan(row["p"]) else f"{row['p']:.3f}",
         "" if math.isnan(row["p_holm"]) else f"{row['p_holm']:.2f}",
         str(row["broken"]),

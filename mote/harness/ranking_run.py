@@ -2,7 +2,7 @@
 
 Rankings are made on the choosing half; their top k, and random sets matched to each, are generated on the measuring
 half's prompts of the class under study, by the run's own model, sampling and seeds, so that a ranking's row says what
-the run's report says of a profile with the same experts. Labels are the rules'.
+the run's report says of a profile with the same experts. Labels are those of the run's own judge.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from mote.harness.controls import Expert
 from mote.harness.engine import Answer, Engine, Request, check_options, request_seed
 from mote.harness.enginelog import EngineLog
 from mote.harness.errors import MoteError
+from mote.harness.labelling import LabelSet
 from mote.harness.progress import step
 from mote.harness.ranking import (
-    CAUSAL,
     Halves,
     causal_ranking,
     causal_scan,
@@ -48,7 +48,7 @@ from mote.harness.ranking_store import AnswerRow, RankingAnswers
 from mote.harness.scan import OpenRun, engine_of, open_run, spread
 from mote.harness.scan_store import Scans
 from mote.harness.store import RunStore
-from mote.judges import Markers, label_refusal
+from mote.judges import Markers
 from mote.patches import Edit, ModelLayout, Profile
 
 Labels = dict[tuple[Expert, ...], dict[str, str]]
@@ -150,15 +150,14 @@ def _generate(
         answers.add_profiles(profiles.values())
         seed = run.recipe.sampling.seed
         requests = [
-            Request(key, halves.prompts[key].messages, profile, request_seed(seed, key), capture=False)
-            for profile, key in missing
+            Request(key, halves.prompts[key].messages, profile, request_seed(seed, key)) for profile, key in missing
         ]
         answered = engine().generate(requests)
         with step(console, "Answers", total, total - len(missing)) as advance:
             for some in answered:
                 answers.add(_row(answer, run, engine().prompt_opens) for _, answer in some)
                 advance(len(some))
-    return _labels(answers, digests, plan.prompts, run)
+    return _labels(answers, digests, plan.prompts, run, halves.label_set)
 
 
 def _profiles(sets: Sequence[TopSet], layout: ModelLayout) -> dict[tuple[Expert, ...], Profile]:
@@ -192,14 +191,18 @@ def _row(answer: Answer, run: OpenRun, prompt_opens: bool) -> AnswerRow:
 
 
 def _labels(
-    answers: RankingAnswers, digests: Mapping[tuple[Expert, ...], str], prompts: Sequence[str], run: OpenRun
+    answers: RankingAnswers,
+    digests: Mapping[tuple[Expert, ...], str],
+    prompts: Sequence[str],
+    run: OpenRun,
+    classed: LabelSet,
 ) -> Labels:
     markers = Markers(run.recipe.model.markers.start, run.recipe.model.markers.end)
 
     # Short answers are often the same to the letter, and so are then their labels.
     @cache
     def judged(raw: str, opens: bool, reason: str | None) -> str:
-        return label_refusal(raw, finish_reason=reason, markers=markers, prompt_opens=opens).label
+        return classed.label(raw, finish_reason=reason, markers=markers, prompt_opens=opens).label
 
     by_digest: dict[str, dict[str, str]] = {digest: {} for digest in digests.values()}
     wanted = set(prompts)
@@ -220,7 +223,7 @@ def _compare(plan: _Plan, halves: Halves, scans: Scans, options: RankingOptions,
     if scan is not None:
         falls = falls_of(scan_margins(scans.scores(scan.scan_id), scan.openings), halves.layers, halves.experts)
         agreements = agreement(halves, falls, seed=options.seed)
-        own = reliability(falls, seed=options.seed)
+        own = reliability(halves, falls, seed=options.seed)
         everything = {**plan.found, **causal_ranking(halves, scans, options.scan)}
         shared = overlap(everything, options.ks)
     nothing = Agreement(0, float("nan"), float("nan"), float("nan"))
@@ -234,8 +237,3 @@ def _compare(plan: _Plan, halves: Halves, scans: Scans, options: RankingOptions,
     table = table.merge(shared, how="left", on=["ranking", "k"])
     experts = frame_of(plan.found, halves.layers)
     return Rankings(table, experts, own, "" if scan is None else scan.title, halves.unit)
-
-
-def has_scan(found: Rankings) -> bool:
-    """Whether the causal scan is among the rankings."""
-    return CAUSAL in set(found.table["ranking"])

@@ -24,7 +24,6 @@ from mote.harness.controls import Expert, frequency_gap, random_experts
 from mote.harness.detection import compare_rankings
 from mote.harness.inference import against_controls, cluster_sign_test, expanded_quantiles, holm, rate
 from mote.harness.ranking import CAUSAL, Halves, seen_rankings, top_experts
-from mote.judges import CLASSES
 
 DRAWS: Final = 200
 REFERENCE: Final = "resonance"
@@ -101,7 +100,7 @@ def agreement(
     rankings are made again; percentile intervals, widened for few prompts. Resampling adds noise to both rankings, so
     the intervals reach further towards 0 than away from it. Raises `DataError` for fewer than three such experts.
     """
-    used = (halves.maps.sum(axis=0) > 0) & np.isfinite(falls).all(axis=0)
+    used = _compared(halves, falls)
     if used.sum() < 3:
         raise DataError(f"Only {int(used.sum())} experts were seen and scanned on all prompts; a correlation needs 3.")
     found = {name: _spearman(each, falls, used) for name, each in seen_rankings(halves).items()}
@@ -121,14 +120,14 @@ def agreement(
     }
 
 
-def reliability(falls: NDArray[np.float64], *, draws: int = DRAWS, seed: int = 0) -> float:
+def reliability(halves: Halves, falls: NDArray[np.float64], *, draws: int = DRAWS, seed: int = 0) -> float:
     """Return how far a causal scan [prompts, layers, experts] agrees with itself on other prompts of the same kind.
 
-    The mean rank correlation of the effects on two random halves of the prompts, stepped up to the whole scan by the
-    Spearman-Brown formula; experts without any effect on any prompt are left out, as in both halves they are equal for
-    another reason. nan for fewer than four prompts or three such experts.
+    The mean rank correlation of the effects on two random halves of its prompts, over the experts that ``agreement``
+    compares, stepped up to the whole scan by the Spearman-Brown formula. nan for fewer than four prompts or three such
+    experts.
     """
-    used = np.isfinite(falls).all(axis=0) & (np.abs(falls).max(axis=0) > 0)
+    used = _compared(halves, falls)
     if falls.shape[0] < 4 or used.sum() < 3:
         return float("nan")
     rng = np.random.default_rng(seed)
@@ -186,7 +185,8 @@ def overlap(rankings: Mapping[str, NDArray[np.float64]], ks: Sequence[int]) -> p
     rows = []
     for k in ks:
         for name, ranking in rankings.items():
-            if name != CAUSAL and CAUSAL in rankings:
+            # A scan behind a pre-filter may have too few experts for the larger k.
+            if name != CAUSAL and CAUSAL in rankings and np.isfinite(rankings[CAUSAL]).sum() >= max(k, 3):
                 pair = compare_rankings({name: ranking, CAUSAL: rankings[CAUSAL]}, k).iloc[0]
                 rows.append((name, k, int(pair["shared"]), float(pair["chance"])))
     return pd.DataFrame(rows, columns=["ranking", "k", "shared", "chance"])
@@ -234,9 +234,11 @@ def _against(
 
 
 def _flipped(label: str, target: str) -> bool:
-    if label not in CLASSES and label not in STATES:
-        raise DataError(f"'{label}' is neither a class nor a state.")
     return label != target and label not in STATES
+
+
+def _compared(halves: Halves, falls: NDArray[np.float64]) -> NDArray[np.bool_]:
+    return np.asarray((halves.maps.sum(axis=0) > 0) & np.isfinite(falls).all(axis=0))
 
 
 def _spearman(ranking: NDArray[np.float64], falls: NDArray[np.float64], used: NDArray[np.bool_]) -> float:
