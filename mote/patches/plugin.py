@@ -5,9 +5,8 @@ vLLM loads it in every process: front ends, engine core, workers. The hooks, eac
 - front end, ``InputProcessor``: requests are checked and made canonical, and get their cache salt; unproven
   configurations are refused when the engine starts. A server's streams get their receipts (``mote.patches.streams``).
 - engine core, ``Scheduler``: takes the workers' reports and hands packets out with the answers.
-- worker, ``GPUModelRunner`` and ``CPUModelRunner``: routers are attached when the model is loaded; the batch is mapped
-  at the end of ``_prepare_inputs``, where its order is final; the step is closed in ``sample_tokens``; dummy runs see
-  no profile.
+- worker, its model runner (``mote.patches.runners``): routers are attached when the model is loaded; the batch is
+  mapped where its order is final; the step is closed when tokens are sampled; dummy runs see no profile.
 - ``VllmConfig.compute_hash``: graphs compiled with and without the patch, or with two versions of it, never mix.
 
 ``MOTE_PATCH=0`` in the environment turns all of it off. Where the installed vLLM is not a tested one, engines for
@@ -16,20 +15,19 @@ models with routed experts refuse to start; nothing is hooked but that.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import os
 from collections.abc import Callable
 from typing import Any
 
 import mote
-from mote.patches.guards import SWITCH, check_config, check_version
+from mote.patches.guards import SWITCH, check_config, check_version, edits_limit
 from mote.patches.layout import ModelLayout, ProfileError
 from mote.patches.messages import KEY, Ticket
+from mote.patches.runners import hook_runners
+from mote.patches.wrap import wrap
 
 _registered = False
-HOOKS: list[tuple[type, str, Callable[..., Any], Callable[..., Any]]] = []
-"""Every hook in place, as (class, method, vLLM's own function, ours): what a measurement takes out and puts back."""
 
 
 def register() -> None:
@@ -40,7 +38,7 @@ def register() -> None:
     _registered = True
     _hook_front_end()
     _hook_engine_core()
-    _hook_worker()
+    hook_runners(layout_of, _refuse_unproven)
     _hook_compile_cache()
 
 
@@ -53,18 +51,6 @@ def layout_of(config: Any) -> ModelLayout | None:
         return ModelLayout.from_config({**model.hf_config.to_dict(), "architectures": list(model.architectures)})
     except ProfileError:
         return None
-
-
-def _wrap(owner: type, name: str, around: Callable[..., Any]) -> None:
-    """Replace a method by ``around(original, self, ...)``."""
-    original = getattr(owner, name)
-
-    @functools.wraps(original)
-    def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return around(original, self, *args, **kwargs)
-
-    setattr(owner, name, wrapped)
-    HOOKS.append((owner, name, original, wrapped))
 
 
 def _refuse_unproven(config: Any) -> None:
@@ -91,7 +77,9 @@ def _hook_front_end() -> None:
         def encode(text: str) -> list[int]:
             return list(self.get_tokenizer().encode(text, add_special_tokens=False))
 
-        self.mote_admission = Admission.from_environment(layout, encode if self.tokenizer is not None else None)
+        self.mote_admission = Admission.from_environment(
+            layout, encode if self.tokenizer is not None else None, edits_limit(vllm_config)
+        )
 
     def refusal(reason: str) -> VLLMValidationError:
         return VLLMValidationError(reason, parameter=KEY)
@@ -140,10 +128,10 @@ def _hook_front_end() -> None:
         hook()
         original(self, *args, **kwargs)
 
-    _wrap(AsyncLLM, "__init__", async_init)
-    _wrap(AsyncLLM, "generate", generate)
-    _wrap(InputProcessor, "__init__", init)
-    _wrap(InputProcessor, "process_inputs", process_inputs)
+    wrap(AsyncLLM, "__init__", async_init)
+    wrap(AsyncLLM, "generate", generate)
+    wrap(InputProcessor, "__init__", init)
+    wrap(InputProcessor, "process_inputs", process_inputs)
 
 
 def _hook_engine_core() -> None:
@@ -163,63 +151,8 @@ def _hook_engine_core() -> None:
             self.aux_output_connector.absorb(report, self.requests)
         return original(self, scheduled, output)
 
-    _wrap(Scheduler, "__init__", init)
-    _wrap(Scheduler, "update_from_output", update_from_output)
-
-
-def _hook_worker() -> None:
-    from vllm.v1.worker.cpu_model_runner import CPUModelRunner
-    from vllm.v1.worker.gpu_model_runner import GPUModelRunner
-
-    from mote.patches.worker import WorkerState
-
-    def load_model(original: Callable[..., None], self: Any, *args: Any, **kwargs: Any) -> None:
-        original(self, *args, **kwargs)
-        self.mote_state = None
-        layout = layout_of(self.vllm_config)
-        if layout is None:
-            return
-        from mote.patches.router import attach
-
-        _refuse_unproven(self.vllm_config)
-        state = WorkerState(layout, self.max_num_reqs, self.max_num_tokens)
-        attach(self.get_model(), layout, state)
-        self.mote_state = state
-
-    def prepare_inputs(original: Callable[..., Any], self: Any, scheduler_output: Any, scheduled: Any) -> Any:
-        result = original(self, scheduler_output, scheduled)
-        state = self.mote_state
-        if state is not None:
-            for new in scheduler_output.scheduled_new_reqs:
-                state.admit(new.req_id, new.sampling_params, self.requests[new.req_id].num_prompt_tokens)
-            batch = self.input_batch
-            state.begin(batch.req_ids, batch.num_computed_tokens_cpu, scheduled)
-        return result
-
-    def sample_tokens(original: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> Any:
-        output = original(self, *args, **kwargs)
-        report = self.mote_state.end() if self.mote_state is not None else None
-        if report is not None:
-            # Under asynchronous scheduling the output is wrapped; the report belongs to the one inside.
-            getattr(output, "_model_runner_output", output).mote_report = report
-        return output
-
-    def dummy_run(original: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> Any:
-        if self.mote_state is not None:
-            self.mote_state.pause()
-        return original(self, *args, **kwargs)
-
-    def removed(original: Callable[..., Any], self: Any, req_id: str, *args: Any, **kwargs: Any) -> Any:
-        if self.mote_state is not None:
-            self.mote_state.forget(req_id)
-        return original(self, req_id, *args, **kwargs)
-
-    _wrap(GPUModelRunner, "load_model", load_model)
-    _wrap(CPUModelRunner, "load_model", load_model)
-    _wrap(GPUModelRunner, "_prepare_inputs", prepare_inputs)
-    _wrap(GPUModelRunner, "sample_tokens", sample_tokens)
-    _wrap(GPUModelRunner, "_dummy_run", dummy_run)
-    _wrap(GPUModelRunner, "_on_request_state_removed", removed)
+    wrap(Scheduler, "__init__", init)
+    wrap(Scheduler, "update_from_output", update_from_output)
 
 
 def _hook_compile_cache() -> None:
@@ -229,4 +162,4 @@ def _hook_compile_cache() -> None:
         text = f"{original(self)} mote {mote.__version__}"
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 
-    _wrap(VllmConfig, "compute_hash", compute_hash)
+    wrap(VllmConfig, "compute_hash", compute_hash)

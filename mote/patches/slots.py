@@ -71,8 +71,8 @@ class SlotTable:
         """How many profiles are in slots."""
         return sum(spec is not None for spec in self._held)
 
-    def place(self, specs: list[Spec], step: int) -> None:
-        """Make sure that every spec is in a slot and mark it as used in ``step``.
+    def place(self, specs: list[Spec], step: int) -> list[int]:
+        """Make sure that every spec is in a slot, mark it as used in ``step``, and return the slots that were written.
 
         Specs without edits need none: their slot is 0.
 
@@ -87,9 +87,12 @@ class SlotTable:
                 self._last_used[spec.slot] = step
             else:
                 missing.append(spec)
+        written: list[int] = []
         for spec in missing:
             if self._held[spec.slot] is not spec:  # listed twice
                 self._write(spec, step)
+                written.append(spec.slot)
+        return written
 
     def _write(self, spec: Spec, step: int) -> None:
         slot = 1 + int(np.argmin(self._last_used[1:]))

@@ -1,16 +1,17 @@
-"""The worker's side of the patch: which token has which profile, the edit of a layer, and the count of what happened.
+"""The worker's side of the patch: which token has which profile, and what is counted of it.
 
 One ``WorkerState`` belongs to one model runner. Before each forward pass ``begin`` maps the batch's tokens to profile
 slots; during the pass each router calls ``route`` with its layer; after it ``end`` returns the step's report. Outside
-of a step nothing is mapped, so warm-up and dummy runs see no profile. Layers that no profile of the batch touches
-return at the first line of ``route``.
+of a step nothing is mapped, so warm-up and dummy runs see no profile.
 
-This is the state for a CPU: NumPy views of the routers' tensors. On a few hundred rows NumPy's operations cost a
-fraction of torch's, and the arithmetic is the pure function of ``mote.patches.edit`` itself.
+Who carries a profile, which positions it applies to and which tokens are counted is the same on every device and is
+here. How a layer is edited and how counts are gathered differs: ``mote.patches.host`` does it with NumPy on a CPU,
+``mote.patches.device`` with a kernel and static buffers on a GPU.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
@@ -18,15 +19,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mote.patches.capture import Capture, CaptureBuffer
-from mote.patches.edit import edit_rows
+from mote.patches.capture import Capture, Segments
 from mote.patches.layout import ModelLayout
-from mote.patches.messages import Hits, StepReport, Ticket
+from mote.patches.messages import Pending, StepReport, Ticket
 from mote.patches.profile import Profile
 from mote.patches.slots import SlotTable, Spec
 
 _SPECS_KEPT = 4096
 _FAR = np.iinfo(np.int64).max
+_Spans = list[tuple[int, int]]
 
 
 class _Request:
@@ -44,17 +45,24 @@ class _Request:
         self.last = prompt if spec.tokens == "prompt" else _FAR
 
 
-class _Hit(NamedTuple):
-    """Where edits met tokens in one layer; ``before`` is None for stimulated experts that took a slot."""
+class TokenMap(NamedTuple):
+    """Which rows of a batch are edited, and for whom.
 
-    token: NDArray[Any]
-    number: NDArray[Any]
-    before: NDArray[np.float32] | None
-    after: NDArray[np.float32]
+    Attributes:
+        slot: int32 [tokens], the profile's slot of each row, 0 where it is not edited.
+        owner: int32 [tokens], the index of the row's request in the report, -1 for one without a profile.
+        counted: bool [tokens], whether the row is counted; None where all are.
+        busy: for each layer of the layout, whether a profile of the batch edits it.
+    """
+
+    slot: NDArray[np.int32]
+    owner: NDArray[np.int32]
+    counted: NDArray[np.bool_] | None
+    busy: list[bool]
 
 
-class WorkerState:
-    """Profiles, batch mapping and counts of one worker. All methods are called by one thread, in the order of steps.
+class WorkerState(ABC):
+    """Profiles and batch mapping of one worker. All methods are called by one thread, in the order of steps.
 
     Args:
         layout: the model's experts.
@@ -64,25 +72,65 @@ class WorkerState:
 
     def __init__(self, layout: ModelLayout, max_requests: int, max_tokens: int) -> None:
         self.layout = layout
+        self.max_requests, self.max_tokens = max_requests, max_tokens
         self.slots = SlotTable(layout, max_requests + 1)
         self.requests: dict[str, _Request] = {}
         self._specs: dict[str, Spec] = {}
         self._step = 0
-        layers = len(layout.layers)
-        self._idle = [False] * layers
-        self._busy: list[bool] = self._idle
-        self._tokens = 0
         self._token_slot: NDArray[np.int32] = np.zeros(max_tokens, np.int32)
         self._token_owner: NDArray[np.int32] = np.zeros(max_tokens, np.int32)
-        self._counted: NDArray[np.bool_] | None = None
-        self._capture = CaptureBuffer(layout, max_tokens)
-        self._hits: list[_Hit] = []
-        self._report: StepReport | None = None
+
+    @abstractmethod
+    def like(self, max_requests: int, max_tokens: int) -> WorkerState:
+        """Return a new state of the same kind, on the same device, for the same layout."""
+
+    @abstractmethod
+    def route(self, layer: int, weights: torch.Tensor, ids: torch.Tensor) -> None:
+        """Capture and edit, in place, what the router of the ``layer``-th expert layer chose.
+
+        Args:
+            layer: row of the layout, not the model's number.
+            weights: [rows, k]; rows beyond the mapped tokens are padding and stay as they are.
+            ids: [rows, k], logical experts.
+        """
+
+    @abstractmethod
+    def end(self) -> Pending | None:
+        """Return what happened since ``begin``, if anything carried a profile; it is not at hand on every device."""
+
+    @abstractmethod
+    def pause(self) -> None:
+        """See no profile until the next ``begin``: what runs now is no request."""
+
+    @abstractmethod
+    def _start(
+        self,
+        report: StepReport,
+        specs: list[Spec],
+        tokens: int,
+        edits: TokenMap | None,
+        capture: Segments | None,
+        written: list[int],
+    ) -> None:
+        """Make ready for a forward pass over ``tokens`` rows; what an earlier step left behind is void.
+
+        Args:
+            report: the step's report, to which counts are added.
+            specs: the profile of each of the report's requests.
+            tokens: rows in the batch, without padding.
+            edits: None if no row is edited.
+            capture: None if no row is captured.
+            written: slots of ``self.slots`` that have been written since the last step.
+        """
 
     def admit(self, req_id: str, params: Any, prompt_tokens: int) -> None:
-        """Take note of a new request; one without a profile costs nothing from here on."""
+        """Take note of a new request; one without a profile costs nothing from here on.
+
+        A request that is known stays what it is: Model Runner V2 adds one anew when it resumes after a preemption, and
+        its tokens must not be counted twice.
+        """
         ticket = Ticket.from_params(params)
-        if ticket is None:
+        if ticket is None or req_id in self.requests:
             return
         spec = self._specs.get(ticket.spec)
         if spec is None:
@@ -104,23 +152,23 @@ class WorkerState:
             computed: [requests], tokens of each that were computed before this step.
             scheduled: [requests], tokens of each in this step; their rows follow each other in the batch.
         """
-        self._reset()
-        if not self.requests:
-            return
         known = self.requests
-        mine = [(index, known[req_id]) for index, req_id in enumerate(req_ids) if req_id in known]
+        mine = [(index, known[req_id]) for index, req_id in enumerate(req_ids) if req_id in known] if known else []
         if not mine:
+            self.pause()
             return
         self._step += 1
-        self.slots.place([request.spec for _, request in mine], self._step)
+        specs = [request.spec for _, request in mine]
+        written = self.slots.place(specs, self._step)
         slot_of = np.zeros(len(req_ids), np.int32)
         owner_of = np.full(len(req_ids), -1, np.int32)
         edited = np.zeros(len(mine), np.int64)
         starts = computed[: len(req_ids)].tolist()
         counts = scheduled.tolist()
         rows = np.concatenate(([0], np.cumsum(scheduled))).tolist()
-        partly: list[tuple[int, int]] = []
-        again: list[tuple[int, int]] = []
+        partly: _Spans = []
+        again: _Spans = []
+        capture = Segments()
         for owner, (index, request) in enumerate(mine):
             start = starts[index]
             stop = start + counts[index]
@@ -136,120 +184,33 @@ class WorkerState:
             if fresh > start:
                 again.append((rows[index], rows[index] + min(fresh, stop) - start))
             if request.capture is not None and fresh < stop:
-                self._capture.want(owner, request.capture, request.prompt, rows[index] - start, fresh, stop)
+                capture.want(owner, request.capture, request.prompt, rows[index] - start, fresh, stop)
             request.seen = max(request.seen, stop)
-        self._map_tokens(slot_of, owner_of, scheduled, partly, again)
-        self._report = StepReport(
-            [req_ids[index] for index, _ in mine], [request.spec.digest for _, request in mine], edited
-        )
+        report = StepReport([req_ids[index] for index, _ in mine], [spec.digest for spec in specs], edited)
+        edits = self._map_tokens(slot_of, owner_of, scheduled, partly, again)
+        self._start(report, specs, rows[-1], edits, capture if capture else None, written)
 
     def _map_tokens(
         self,
         slot_of: NDArray[np.int32],
         owner_of: NDArray[np.int32],
         scheduled: NDArray[np.int32],
-        partly: list[tuple[int, int]],
-        again: list[tuple[int, int]],
-    ) -> None:
-        self._tokens = int(scheduled.sum())
+        partly: _Spans,
+        again: _Spans,
+    ) -> TokenMap | None:
         used = np.unique(slot_of)
         if used[-1] == 0:
-            return
-        self._token_slot[: self._tokens] = np.repeat(slot_of, scheduled)
-        self._token_owner[: self._tokens] = np.repeat(owner_of, scheduled)
+            return None
+        tokens = int(scheduled.sum())
+        slot, owner = self._token_slot[:tokens], self._token_owner[:tokens]
+        slot[:] = np.repeat(slot_of, scheduled)
+        owner[:] = np.repeat(owner_of, scheduled)
         for start, stop in partly:
-            self._token_slot[start:stop] = 0
+            slot[start:stop] = 0
+        counted = None
         if again:
-            self._counted = np.ones(self._tokens, np.bool_)
+            counted = np.ones(tokens, np.bool_)
             for start, stop in again:
-                self._counted[start:stop] = False
-        self._busy = cast(list[bool], self.slots.touches[:, used].any(axis=1).tolist())
-
-    def route(self, layer: int, weights: torch.Tensor, ids: torch.Tensor) -> None:
-        """Capture and edit, in place, what the router of the ``layer``-th expert layer chose.
-
-        Args:
-            layer: row of the layout, not the model's number.
-            weights: [tokens, k]; rows beyond the mapped tokens are padding.
-            ids: [tokens, k], logical experts.
-        """
-        if self._capture.active:
-            self._capture.put(layer, self._tokens, weights, ids)
-        if self._busy[layer]:
-            self._edit(layer, weights, ids)
-
-    def _edit(self, layer: int, weights: torch.Tensor, ids: torch.Tensor) -> None:
-        slot = self._token_slot[: self._tokens]
-        token = np.flatnonzero(self.slots.touches[layer][slot])
-        slot = slot[token]
-        all_ids = ids.numpy()
-        chosen = all_ids[token]
-        number = self.slots.number[layer][slot[:, None], chosen]
-        concerned = number.any(axis=1)
-        wanted = self.slots.wanted[layer]
-        if wanted.shape[1]:
-            concerned |= wanted[slot, 0] >= 0
-        if not concerned.any():
-            return
-        if not concerned.all():
-            token, slot, chosen, number = token[concerned], slot[concerned], chosen[concerned], number[concerned]
-        native = weights.dtype == torch.float32
-        all_weights = weights.numpy() if native else weights.float().numpy()
-        before = all_weights[token]
-        gain = self.slots.gain[slot[:, None], number]
-        want = wanted[slot] if wanted.shape[1] else None
-        edited = edit_rows(before, chosen, gain, want)
-        all_weights[token] = edited.weights
-        if not native:
-            weights.copy_(torch.from_numpy(all_weights))
-        row, column = np.nonzero(number)
-        after = edited.weights[row, column]
-        if edited.displaced is not None and edited.entered is not None and want is not None:
-            all_ids[token] = edited.ids
-            after[edited.displaced[row, column]] = 0.0
-            entering, which, taken = edited.entered
-            if len(entering):
-                entry = self.slots.number[layer][slot[entering], want[entering, which]]
-                self._hits.append(_Hit(token[entering], entry, None, edited.weights[entering, taken]))
-        self._hits.append(_Hit(token[row], number[row, column], before[row, column], after))
-
-    def end(self) -> StepReport | None:
-        """Return what happened since ``begin``, and see no profile until the next ``begin``."""
-        report = self._report
-        if report is not None:
-            if self._hits:
-                report.hits = self._sum_hits()
-            if self._capture.active:
-                report.maps, report.rows = self._capture.collect()
-        self._reset()
-        return report
-
-    def pause(self) -> None:
-        """See no profile until the next ``begin``: what runs now is no request."""
-        self._reset()
-
-    def _reset(self) -> None:
-        self._busy = self._idle
-        self._tokens = 0
-        self._counted = None
-        self._capture.reset()
-        self._hits = []
-        self._report = None
-
-    def _sum_hits(self) -> Hits | None:
-        token = np.concatenate([hit.token for hit in self._hits])
-        number = np.concatenate([hit.number for hit in self._hits])
-        before = np.concatenate([np.zeros(len(hit.token)) if hit.before is None else hit.before for hit in self._hits])
-        after = np.concatenate([hit.after for hit in self._hits])
-        entered = np.concatenate([np.full(len(hit.token), hit.before is None) for hit in self._hits])
-        if self._counted is not None:
-            keep = self._counted[token]
-            token, number, before, after, entered = token[keep], number[keep], before[keep], after[keep], entered[keep]
-            if not len(token):
-                return None
-        width = self.slots.gain.shape[1]
-        pairs, place = np.unique(self._token_owner[token].astype(np.int64) * width + number - 1, return_inverse=True)
-        sums = np.empty((len(pairs), 4), np.float64)
-        for column, values in enumerate((~entered, entered, before, after)):
-            sums[:, column] = np.bincount(place, values, len(pairs))
-        return Hits(pairs // width, pairs % width, sums)
+                counted[start:stop] = False
+        busy = cast(list[bool], self.slots.touches[:, used].any(axis=1).tolist())
+        return TokenMap(slot, owner, counted, busy)

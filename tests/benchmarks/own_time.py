@@ -44,14 +44,14 @@ def measure(folder: Path, requests: int) -> dict[str, dict[str, Any]]:
 
     from mote.patches import ModelLayout
     from mote.patches.admission import Admission
+    from mote.patches.host import HostState
     from mote.patches.ledger import Ledger
-    from mote.patches.worker import WorkerState
     from tests.patches.asking import Ask, random_prompt
 
     spent: Counter[str] = Counter()
     for owner, names in (
         (Admission, ("accept",)),
-        (WorkerState, ("admit", "begin", "route", "end", "forget")),
+        (HostState, ("admit", "begin", "route", "end", "forget")),
         (Ledger, ("absorb", "take_output", "request_finished")),
     ):
         for name in names:

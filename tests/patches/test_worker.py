@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mote.patches import Edit, ModelLayout, Profile
+from mote.patches.host import HostState
 from mote.patches.messages import KEY, StepReport, Ticket
 from mote.patches.slots import SlotTable, Spec
 from mote.patches.slow_rule import Action, slow_rule
-from mote.patches.worker import WorkerState
 from tests.patches.asking import random_profile
 from tests.patches.reference import applies
 
@@ -32,7 +32,7 @@ class Simulation:
 
     def __init__(self, seed: int, requests: int) -> None:
         self.draw = np.random.default_rng(seed)
-        self.state = WorkerState(LAYOUT, requests, 256)
+        self.state = HostState(LAYOUT, requests, 256)
         self.profiles: dict[str, Profile | None] = {}
         self.prompt, self.length, self.computed = {}, {}, {}
         self.sums: dict[str, dict[tuple[int, int], list[float]]] = {}
@@ -132,7 +132,7 @@ def test_every_token_of_every_batch(seed: int, requests: int) -> None:
 
 
 def test_a_paused_worker_sees_no_profile() -> None:
-    state = WorkerState(LAYOUT, 2, 16)
+    state = HostState(LAYOUT, 2, 16)
     state.admit("a", params(Profile("p", tuple(Edit(1, e, "suppress") for e in range(12)))), 4)
     state.begin(["a"], np.array([0]), np.array([4], np.int32))
     state.pause()
@@ -144,7 +144,7 @@ def test_a_paused_worker_sees_no_profile() -> None:
 
 
 def test_bfloat16_weights_are_edited_too() -> None:
-    state = WorkerState(LAYOUT, 1, 4)
+    state = HostState(LAYOUT, 1, 4)
     state.admit("a", params(Profile("p", (Edit(1, 0, "suppress"),))), 1)
     state.begin(["a"], np.array([0]), np.array([1], np.int32))
     weights, ids = torch.tensor([[0.5, 0.25, 0.25]], dtype=torch.bfloat16), torch.tensor([[0, 1, 2]])

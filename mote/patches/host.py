@@ -1,0 +1,140 @@
+"""The worker's state on a CPU: NumPy views of the routers' tensors.
+
+On a few hundred rows NumPy's operations cost a fraction of torch's, and the arithmetic is the pure function of
+``mote.patches.edit`` itself. Layers that no profile of the batch touches return at the first lines of ``route``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mote.patches.capture import CaptureBuffer, Segments
+from mote.patches.edit import edit_rows
+from mote.patches.layout import ModelLayout
+from mote.patches.messages import Hits, StepReport
+from mote.patches.slots import Spec
+from mote.patches.worker import TokenMap, WorkerState
+
+
+class _Hit(NamedTuple):
+    """Where edits met tokens in one layer; ``before`` is None for stimulated experts that took a slot."""
+
+    token: NDArray[Any]
+    number: NDArray[Any]
+    before: NDArray[np.float32] | None
+    after: NDArray[np.float32]
+
+
+class HostState(WorkerState):
+    """The state of a worker whose routers run on the CPU; its reports are at hand when the step ends."""
+
+    def __init__(self, layout: ModelLayout, max_requests: int, max_tokens: int) -> None:
+        super().__init__(layout, max_requests, max_tokens)
+        self._idle = [False] * len(layout.layers)
+        self._busy: list[bool] = self._idle
+        self._edits: TokenMap | None = None
+        self._capture = CaptureBuffer(layout, max_tokens)
+        self._hits: list[_Hit] = []
+        self._report: StepReport | None = None
+
+    def like(self, max_requests: int, max_tokens: int) -> HostState:
+        """Return a new state for the same layout."""
+        return HostState(self.layout, max_requests, max_tokens)
+
+    def _start(
+        self,
+        report: StepReport,
+        specs: list[Spec],
+        tokens: int,
+        edits: TokenMap | None,
+        capture: Segments | None,
+        written: list[int],
+    ) -> None:
+        self.pause()
+        self._report, self._edits = report, edits
+        if edits is not None:
+            self._busy = edits.busy
+        if capture is not None:
+            self._capture.begin(capture, tokens)
+
+    def route(self, layer: int, weights: torch.Tensor, ids: torch.Tensor) -> None:
+        """Capture and edit a layer's routing in place; see :meth:`WorkerState.route`."""
+        if self._capture.active:
+            self._capture.put(layer, weights, ids)
+        if self._busy[layer] and self._edits is not None:
+            self._edit(layer, self._edits.slot, weights, ids)
+
+    def _edit(self, layer: int, slots: NDArray[np.int32], weights: torch.Tensor, ids: torch.Tensor) -> None:
+        token = np.flatnonzero(self.slots.touches[layer][slots])
+        slot = slots[token]
+        all_ids = ids.numpy()
+        chosen = all_ids[token]
+        number = self.slots.number[layer][slot[:, None], chosen]
+        concerned = number.any(axis=1)
+        wanted = self.slots.wanted[layer]
+        if wanted.shape[1]:
+            concerned |= wanted[slot, 0] >= 0
+        if not concerned.any():
+            return
+        if not concerned.all():
+            token, slot, chosen, number = token[concerned], slot[concerned], chosen[concerned], number[concerned]
+        native = weights.dtype == torch.float32
+        all_weights = weights.numpy() if native else weights.float().numpy()
+        before = all_weights[token]
+        gain = self.slots.gain[slot[:, None], number]
+        want = wanted[slot] if wanted.shape[1] else None
+        edited = edit_rows(before, chosen, gain, want)
+        all_weights[token] = edited.weights
+        if not native:
+            weights.copy_(torch.from_numpy(all_weights))
+        row, column = np.nonzero(number)
+        after = edited.weights[row, column]
+        if edited.displaced is not None and edited.entered is not None and want is not None:
+            all_ids[token] = edited.ids
+            after[edited.displaced[row, column]] = 0.0
+            entering, which, taken = edited.entered
+            if len(entering):
+                entry = self.slots.number[layer][slot[entering], want[entering, which]]
+                self._hits.append(_Hit(token[entering], entry, None, edited.weights[entering, taken]))
+        self._hits.append(_Hit(token[row], number[row, column], before[row, column], after))
+
+    def end(self) -> StepReport | None:
+        """Return what happened since ``begin``, and see no profile until the next ``begin``."""
+        report = self._report
+        if report is not None:
+            if self._hits and self._edits is not None:
+                report.hits = self._sum_hits(self._edits)
+            if self._capture.active:
+                report.maps, report.rows = self._capture.collect()
+        self.pause()
+        return report
+
+    def pause(self) -> None:
+        """See no profile until the next ``begin``."""
+        self._busy = self._idle
+        self._edits = None
+        self._capture.reset()
+        self._hits = []
+        self._report = None
+
+    def _sum_hits(self, edits: TokenMap) -> Hits | None:
+        token = np.concatenate([hit.token for hit in self._hits])
+        number = np.concatenate([hit.number for hit in self._hits])
+        before = np.concatenate([np.zeros(len(hit.token)) if hit.before is None else hit.before for hit in self._hits])
+        after = np.concatenate([hit.after for hit in self._hits])
+        entered = np.concatenate([np.full(len(hit.token), hit.before is None) for hit in self._hits])
+        if edits.counted is not None:
+            keep = edits.counted[token]
+            token, number, before, after, entered = token[keep], number[keep], before[keep], after[keep], entered[keep]
+            if not len(token):
+                return None
+        width = self.slots.gain.shape[1]
+        pairs, place = np.unique(edits.owner[token].astype(np.int64) * width + number - 1, return_inverse=True)
+        sums = np.empty((len(pairs), 4), np.float64)
+        for column, values in enumerate((~entered, entered, before, after)):
+            sums[:, column] = np.bincount(place, values, len(pairs))
+        return Hits(pairs // width, pairs % width, sums)
