@@ -79,6 +79,10 @@ class Engine(Protocol):
         """Yield (index of the request, log-probabilities of its continuation), as ``generate`` does."""
         ...
 
+    def token_texts(self, messages: Sequence[Mapping[str, str]]) -> list[str]:
+        """Return the text of each token of a rendered prompt, those of the chat template among them."""
+        ...
+
 
 def request_seed(seed: int, prompt_id: str) -> int:
     """Return a request's own 31-bit seed: prompts must not share their noise, and a resumed run must draw the same."""
@@ -121,6 +125,10 @@ class TokenEngine(ABC):
         """
         for replies in self._drive(map(self._scoring_call, requests)):
             yield [(reply.number, self._scored(requests[reply.number], reply)) for reply in replies]
+
+    def token_texts(self, messages: Sequence[Mapping[str, str]]) -> list[str]:
+        """Return the text of each token of a rendered prompt, those of the chat template among them."""
+        return [str(self._tokenizer.decode([token])) for token in self._encode(self._render(messages))]
 
     def _call(self, request: Request) -> Call:
         tokens = self._prompt(request.prompt_id, request.messages)
