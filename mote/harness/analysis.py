@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from operator import itemgetter
 from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
@@ -24,12 +22,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mote.harness.checks import STATES
+from mote.harness.curves import CurveTables, curve_tables
 from mote.harness.examples import Example, choose_examples
 from mote.harness.inference import Null, against_controls, mcnemar_exact, stuart_maxwell
+from mote.harness.labelling import LabelSet, label_set
+from mote.harness.mechanism import coverage_table, summed_mechanism
 from mote.harness.store import RunStore
 from mote.harness.transitions import ClusteredFlips, FlipRates, clustered_flips, flip_rates, transition_matrix
 from mote.harness.tuned_experts import rank
-from mote.judges import CLASSES, JUDGE
+from mote.judges import CLASSES
 
 RANDOM: Final = "random-"
 CLUSTERS: Final = ("place", "subject", "topic")
@@ -66,7 +67,8 @@ class StudyResult:
     ``nulls``: the tuned profile's flip share among the controls of each kind. ``clustered``: its flips with intervals
     that resample whole groups of prompts; ``unit``: the attribute that groups them. ``resonance``: [layers, experts]
     of the prompts that experts were chosen on (``no_resonance``: why there is none). ``distinctive``: the tuned experts
-    with their place in that ranking, and how sure it is.
+    with their place in that ranking, and how sure it is. ``curves``: dose, direction and layers' share.
+    ``judges``: the judges that have labelled answers of this run, with how many, and agreement with ``judge``.
     """
 
     judge: str
@@ -95,6 +97,8 @@ class StudyResult:
     coverage: pd.DataFrame
     examples: tuple[Example, ...]
     no_resonance: str
+    curves: CurveTables
+    judges: pd.DataFrame
 
     @property
     def complete(self) -> bool:
@@ -106,19 +110,20 @@ class StudyResult:
         return self.rates.get((profile or "", view or self.view))
 
 
-def analyse(store: RunStore, manifest: Mapping[str, Any], judge: str = JUDGE) -> StudyResult:
-    """Compute everything that a run's rows allow, by the labels of one judge."""
+def analyse(store: RunStore, manifest: Mapping[str, Any], judge: str | None = None) -> StudyResult:
+    """Compute everything that a run's rows allow, by the labels of one judge: unless named, of the run's label set."""
     study = manifest["recipe"]["study"]
+    labelled_by = label_set(manifest["recipe"])
+    judge = judge or labelled_by.judge
     target = str(study["target"])
     frame = store.generations_frame(judge)
     split = store.split()
     view: View = "measured" if split else "all"
     profiles = pd.DataFrame(
         [_profile_row(p.name, p.kind, p.part, p.spec) for p in store.profiles()],
-        columns=["profile", "kind", "plan", "action", "k", "experts"],
+        columns=["profile", "kind", "plan", "action", "k", "factor", "experts"],
     )
-    found = set(frame["label"].dropna())
-    classes = CLASSES if target in CLASSES else tuple(sorted((found | {target}) - set(STATES)))
+    classes = _classes(labelled_by, set(frame["label"].dropna()), target)
     tuned = _tuned(profiles, study)
     paired = _paired(frame, bool(split))
     progress = _progress(frame, profiles, len(store.prompts()), split)
@@ -157,18 +162,55 @@ def analyse(store: RunStore, manifest: Mapping[str, Any], judge: str = JUDGE) ->
         resonance=ranking.map,
         distinctive=ranking.table(experts, layers),
         overlap=ranking.overlap(experts, layers),
-        mechanism=_mechanism(store.mechanisms()),
-        coverage=_coverage(str(study["role"]), counted),
+        mechanism=summed_mechanism(store.mechanisms()),
+        coverage=coverage_table(str(study["role"]), counted),
         examples=choose_examples(frame, paired, tuned, target, view),
         no_resonance=ranking.reason,
+        curves=curve_tables(profiles[profiles["profile"].isin(whole)], matrices, tuned, view, target),
+        judges=_judges(store, judge, frame),
     )
+
+
+def _classes(labelled_by: LabelSet, found: set[str], target: str) -> tuple[str, ...]:
+    """The paper's three classes always; of languages the two asked for, and others where there is one."""
+    if labelled_by.classes == CLASSES and found <= {*CLASSES, *STATES}:
+        return CLASSES
+    known = [name for name in labelled_by.classes if name in found or name in labelled_by.classes[:2]]
+    return tuple(
+        dict.fromkeys([*known, *([target] if target not in known else []), *sorted(found - {*known, *STATES})])
+    )
+
+
+def _judges(store: RunStore, judge: str, frame: pd.DataFrame) -> pd.DataFrame:
+    """Count each judge's labels; of others, those that the first judge labelled too, and how often they agree."""
+    ours = frame.set_index("generation_id")["label"].dropna()
+    rows = []
+    for name in store.judges():
+        theirs = store.labels_of(name)
+        both = ours.index.intersection(theirs.index)
+        same = float((ours[both] == theirs[both]).mean()) if len(both) else math.nan
+        rows.append((name, len(theirs), len(both), same))
+    frame = pd.DataFrame(rows, columns=["judge", "labels", "shared", "same"])
+    # The one whose labels are used first, then by how much they labelled.
+    order = frame.assign(first=frame["judge"] != judge).sort_values(["first", "labels"], ascending=[True, False])
+    return order.drop(columns="first").reset_index(drop=True)
 
 
 def _profile_row(name: str, kind: str, part: str, spec: Mapping[str, Any]) -> tuple[Any, ...]:
     edits = spec.get("edits", [])
     actions = sorted({str(edit["action"]) for edit in edits})
     experts = tuple((int(edit["layer"]), int(edit["expert"])) for edit in edits)
-    return name, kind, part, "+".join(actions), len(edits), experts
+    return name, kind, part, "+".join(actions), len(edits), _factor(edits), experts
+
+
+def _factor(edits: Sequence[Mapping[str, Any]]) -> float:
+    """The one factor by which a profile's experts are scaled; stimulation is without bound. nan where they differ."""
+    if not edits:
+        return 1.0
+    found = {
+        {"suppress": 0.0, "stimulate": math.inf}.get(edit["action"], float(edit.get("factor", 0))) for edit in edits
+    }
+    return found.pop() if len(found) == 1 else math.nan
 
 
 def _tuned(profiles: pd.DataFrame, study: Mapping[str, Any]) -> str | None:
@@ -344,27 +386,3 @@ def _clustered(
         return None
     units = pd.Series({key: groups[str(key)] for key in rows.index})
     return clustered_flips(rows["before"], rows["after"], units, classes, target)
-
-
-def _mechanism(checks: Iterable[tuple[str, list[dict[str, Any]]]]) -> pd.DataFrame:
-    """Sum the mechanism check over each profile: tokens edited, and what is proved of its suppressed experts."""
-    names = ("tokens", "selected", "entered", "weight_before", "weight_after")
-    rows = []
-    for profile, some in groupby(checks, key=itemgetter(0)):
-        answers, edits, sums = 0, set(), dict.fromkeys(names, 0.0)
-        for _, entries in some:
-            answers += 1
-            edits |= {(entry["layer"], entry["expert"], entry["action"]) for entry in entries}
-            for entry in entries:
-                for name in names:
-                    sums[name] += float(entry.get(name) or 0)
-        whole = [int(sums[name]) for name in names[:3]]
-        rows.append((profile, answers, len(edits), *whole, *(sums[name] for name in names[3:])))
-    return pd.DataFrame(rows, columns=["profile", "answers", "edits", *names])
-
-
-def _coverage(role: str, counted: list[tuple[int, int]]) -> pd.DataFrame:
-    tokens = np.array(counted, dtype=np.int64).reshape(-1, 2)
-    whole = int((tokens[:, 0] == tokens[:, 1]).sum())
-    row = (role, len(tokens), whole, int(tokens[:, 0].sum()), int(tokens[:, 1].sum()))
-    return pd.DataFrame([row], columns=["role", "maps", "whole_maps", "tokens_counted", "tokens"])

@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import numpy as np
 import pandas as pd
 
-from mote.harness.checks import DataError
+from mote.harness.checks import STATES, DataError
 from mote.harness.controls import Expert
+from mote.harness.inference import Rate, rate
 from mote.harness.resonance import ExpertScore
 from mote.harness.transitions import flip_rates
 from mote.judges import REFUSED
@@ -23,7 +25,7 @@ DOSES: Final = (1, 3, 5, 10, 20, 50)
 
 THIRDS: Final = ("early", "middle", "late")
 
-RATES: Final = ("flips", "reverse", "broken", "broken_others")
+RATES: Final = ("flips", "reverse", "broken", "broken_others", "kept")
 
 
 def doses(ranked: Sequence[ExpertScore], sizes: Sequence[int] = DOSES) -> dict[int, list[Expert]]:
@@ -46,8 +48,8 @@ def dose_curve(
 ) -> pd.DataFrame:
     """Return one row for each (action, dose) with all rates of `transitions.flip_rates`, sorted by action and dose.
 
-    Columns: action, dose, quality (nan where not measured), and for each of flips, reverse, broken and
-    broken_others its name alone for the share and with _hits, _total, _low, _high.
+    Columns: action, dose, quality (nan where not measured), and for each of flips, reverse, broken, broken_others and
+    kept (`kept_others`) its name alone for the share and with _hits, _total, _low, _high.
     """
     measured = quality or {}
     unknown = [key for key in measured if key not in matrices]
@@ -58,12 +60,24 @@ def dose_curve(
         found = flip_rates(matrix, target, level)
         row: dict[str, object] = {"action": action, "dose": dose, "quality": measured.get((action, dose), float("nan"))}
         for name in RATES:
-            value = getattr(found, name)
+            value = kept_others(matrix, target, level) if name == "kept" else getattr(found, name)
             row |= {name: value.share, f"{name}_hits": value.hits, f"{name}_total": value.total}
             row |= {f"{name}_low": value.low, f"{name}_high": value.high}
         rows.append(row)
     fields = [column for name in RATES for column in (name, *(f"{name}_{part}" for part in _PARTS))]
     return pd.DataFrame(rows, columns=["action", "dose", "quality", *fields])
+
+
+def kept_others(matrix: pd.DataFrame, target: str = REFUSED, level: float = 0.95) -> Rate:
+    """Return, of the prompts that had another answer class than `target`, how many have the same class after.
+
+    What an edit leaves alone. Its complement is all it costs there: reverse flips, broken text, and changes between the
+    other classes, of which sampling anew makes some, too.
+    """
+    others = [name for name in matrix.index if name != target and name not in STATES]
+    rows = matrix.loc[others].to_numpy(dtype=np.int64)
+    kept = matrix.loc[others, others].to_numpy(dtype=np.int64).trace()
+    return rate(int(kept), int(rows.sum()), level)
 
 
 def best_dose(curve: pd.DataFrame, *, max_broken: float = 0.02, max_reverse: float = 0.02) -> pd.Series[Any] | None:

@@ -264,6 +264,15 @@ class RunStore:
         )
         return pd.read_sql(query, self._db, params=(judge,))
 
+    def judges(self) -> list[str]:
+        """Return the names of the judges that have labelled a generation."""
+        return [str(name) for (name,) in self._db.execute("select distinct judge from labels order by judge")]
+
+    def labels_of(self, judge: str) -> pd.Series[str]:
+        """Return a judge's labels by generation id."""
+        rows = self._db.execute("select generation_id, label from labels where judge = ?", (judge,)).fetchall()
+        return pd.Series({int(number): str(label) for number, label in rows}, dtype=object)
+
     def mechanisms(self) -> Iterator[tuple[str, list[dict[str, Any]]]]:
         """Yield (profile, mechanism check) of each generation under a profile with edits, in the profiles' order."""
         if self._version == 1:

@@ -46,6 +46,7 @@ def test_a_curve_has_a_row_for_each_dose_with_its_rates() -> None:
     assert (row["flips"], row["flips_hits"], row["flips_total"]) == (0.4, 16, 40)
     assert (row["flips_low"], row["flips_high"]) == clopper_pearson(16, 40)
     assert (row["broken"], row["reverse"], row["quality"]) == (0.05, 0.025, 0.93)
+    assert (row["kept"], row["kept_hits"], row["kept_total"]) == (0.975, 39, 40)
     assert curve["quality"].isna().tolist() == [True, True, False]
     with pytest.raises(DataError, match="has no transition matrix"):
         dose_curve({("suppress", 1): matrix(3)}, quality={("suppress", 2): 1.0})
