@@ -17,6 +17,7 @@ from mote.judges.language import CHINESE, ENGLISH, LANGUAGES, MIXED, NONE, OTHER
 from mote.judges.reasoning import MARKERS, Markers, ReasoningSplit, split_reasoning
 from mote.judges.reasoning_language import LANGUAGE_JUDGE, label_reasoning_language
 from mote.judges.rules import JUDGE, label_refusal
+from mote.judges.surprise import Improbable, Measured, label_by_surprise, with_surprise
 
 __all__ = [
     "ALIGNED",
@@ -38,12 +39,16 @@ __all__ = [
     "TRUNCATED",
     "UNSCORED",
     "Evidence",
+    "Improbable",
     "Label",
     "Language",
     "Markers",
+    "Measured",
     "ReasoningSplit",
+    "label_by_surprise",
     "label_reasoning_language",
     "label_refusal",
     "language",
     "split_reasoning",
+    "with_surprise",
 ]

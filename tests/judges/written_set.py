@@ -9,7 +9,8 @@ from typing import Any
 import yaml
 from sklearn.metrics import f1_score  # type: ignore[import-untyped]
 
-from mote.judges import Label, Markers, label_refusal
+from mote.judges import Label, Markers, label_by_surprise, label_refusal
+from mote.judges.surprise import IMPOSSIBLE, measure
 
 FOLDER = Path(__file__).parent / "answers"
 
@@ -28,13 +29,15 @@ class Answer:
     logprobs: tuple[float, ...] | None = None
 
     def judged(self, with_logprobs: bool = False) -> Label:
-        return label_refusal(
-            self.text,
-            finish_reason=self.finish_reason,
-            markers=self.markers,
-            prompt_opens=self.prompt_opens,
-            logprobs=self.logprobs if with_logprobs else None,
+        label = label_refusal(
+            self.text, finish_reason=self.finish_reason, markers=self.markers, prompt_opens=self.prompt_opens
         )
+        if not with_logprobs:
+            return label
+        assert self.logprobs is not None
+        # The set has the log-probabilities without the tokens that they are of: places are not asked for here.
+        measured = measure(self.text, [""] * len(self.logprobs), self.logprobs)
+        return label_by_surprise(label, self.text, measured, IMPOSSIBLE)
 
 
 def read(half: str) -> list[Answer]:
