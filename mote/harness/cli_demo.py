@@ -1,4 +1,4 @@
-"""``mote demo``: train a demo model, or measure one, on the user's own machine."""
+"""``mote demo``: make the demo models on the user's own machine."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
 
 from mote.harness.errors import MoteError
 
-demo_app = typer.Typer(help="The demo models: train one yourself.", no_args_is_help=True, rich_markup_mode=None)
+demo_app = typer.Typer(help="The demo models: make one yourself.", no_args_is_help=True, rich_markup_mode=None)
 
 
 def mount(app: typer.Typer) -> None:
@@ -64,3 +64,72 @@ def train_command(
     console.print(f"Model: {out} (its card: {out / 'README.md'})")
     if missed:
         raise typer.Exit(1)
+
+
+@demo_app.command("build-smollm")
+def build_smollm_command(
+    out: Annotated[Path, typer.Option(help="The folder to write the checkpoint to; a build begun there goes on.")],
+    seed: Annotated[int, typer.Option(help="The seed of corpus, experts and order.", min=0)] = 1,
+    steps: Annotated[int | None, typer.Option(help="Steps of the alignment, if not the recipe's.", min=1)] = None,
+    threads: Annotated[int, typer.Option(help="Threads; another number gives slightly other weights.", min=1)] = 2,
+) -> None:
+    """Make a mixture of experts out of SmolLM2-135M-Instruct and align it; about 90 minutes of CPU, resumable.
+
+    Example: mote demo build-smollm --out models/smollm
+    """
+    try:
+        from mote.harness.demo.smollm.build import Recipe, build
+        from mote.harness.demo.smollm.source import load_source
+        from mote.harness.demo.smollm.trainer import Schedule
+    except ImportError as error:
+        raise MoteError(f"building needs torch and transformers ({error}); `make .venv` installs them.") from None
+    if (out / "model.safetensors").exists():
+        raise MoteError(f"{out} already holds a checkpoint; name another folder with --out.")
+    console = Console(highlight=False)
+    with console.status("Reading SmolLM2"):
+        source = load_source()
+    schedule = Schedule() if steps is None else Schedule(steps=steps)
+    with Progress(console=console) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def tell(what: str, done: int, of: int) -> None:
+            name = what.split(",")[0]
+            if name not in tasks:
+                tasks[name] = progress.add_task(name, total=of)
+            progress.update(tasks[name], completed=done, description=what)
+
+        last = build(source, Recipe(seed=seed, schedule=schedule), out, tell, threads=threads)
+    console.print_json(data=last)
+    console.print(f"Model: {out}; what it does: mote run smollm --set model.path={out}")
+
+
+@demo_app.command("train-parents")
+def train_parents_command(
+    out: Annotated[Path, typer.Option(help="The folder for the two checkpoints; neither may exist in it.")],
+    seed: Annotated[int, typer.Option(help="The seed of corpus, weights and order.", min=0)] = 1,
+) -> None:
+    """Train one base and from it two parents for merging: one that reasons at length, one that answers at once.
+
+    Example: mote demo train-parents --seed 1 --out models/parents
+    """
+    try:
+        from mote.harness.demo.example import PARENTS
+        from mote.harness.demo.trainer import Step, train_parents
+    except ImportError as error:
+        raise MoteError(f"training needs torch and transformers ({error}); `make .venv` installs them.") from None
+    for parent in PARENTS:
+        if (out / parent).exists():
+            raise MoteError(f"{out / parent} exists; name a new folder with --out.")
+    console = Console(highlight=False)
+    with Progress(console=console) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def show(step: Step) -> None:
+            if step.phase not in tasks:
+                tasks[step.phase] = progress.add_task(step.phase, total=step.steps)
+            description = f"{step.phase}, loss {step.loss:.2f}"
+            progress.update(tasks[step.phase], completed=step.step, description=description)
+
+        folders = train_parents(seed, out, progress=show)
+    for name, folder in folders.items():
+        console.print(f"{name}: {folder}")
