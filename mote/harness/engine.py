@@ -79,6 +79,10 @@ class Engine(Protocol):
         """Yield (index of the request, log-probabilities of its continuation), as ``generate`` does."""
         ...
 
+    def fits(self, request: Scoring) -> bool:
+        """Return whether the context has room for a continuation and its prompt, so that ``score`` can be asked."""
+        ...
+
     def token_texts(self, messages: Sequence[Mapping[str, str]]) -> list[str]:
         """Return the text of each token of a rendered prompt, those of the chat template among them."""
         ...
@@ -126,6 +130,16 @@ class TokenEngine(ABC):
         for replies in self._drive(map(self._scoring_call, requests)):
             yield [(reply.number, self._scored(requests[reply.number], reply)) for reply in replies]
 
+    def fits(self, request: Scoring) -> bool:
+        """Return whether the context has room for a continuation and its prompt, so that ``score`` can be asked."""
+        prompt = self._prompt(request.prompt_id, request.messages)
+        return len(prompt) + len(self._encode(request.continuation)) <= self._room
+
+    @property
+    def _room(self) -> int:
+        # vLLM always generates one token.
+        return self._context - 1
+
     def token_texts(self, messages: Sequence[Mapping[str, str]]) -> list[str]:
         """Return the text of each token of a rendered prompt, those of the chat template among them."""
         return [str(self._tokenizer.decode([token])) for token in self._encode(self._render(messages))]
@@ -156,11 +170,9 @@ class TokenEngine(ABC):
         tokens = self._encode(request.continuation)
         if not tokens:
             raise MoteError(f"{what} has no tokens: {request.continuation!r}")
-        # vLLM always generates one token.
-        room = self._context - 1
         length = len(self._prompt(request.prompt_id, request.messages)) + len(tokens)
-        if length > room:
-            raise MoteError(f"{what} makes it {length} tokens long, and the context has room for {room}.")
+        if length > self._room:
+            raise MoteError(f"{what} makes it {length} tokens long, and the context has room for {self._room}.")
         return tokens
 
     def _encode(self, text: str) -> list[int]:
