@@ -24,7 +24,7 @@ _COLUMNS: Final = [
     *("ranking", "k", "experts_compared", "spearman", "spearman_low", "spearman_high", "shared", "chance"),
     *("prompts", "flips", "share", "low", "high", "broken", "broken_share"),
     *("sets", "matched_mean", "matched_max", "matched_broken", "busier", "p", "p_holm", "least_p", "p_vs_resonance"),
-    "experts",
+    *("experts", "reliability", "scan"),
 ]
 
 

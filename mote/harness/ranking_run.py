@@ -235,5 +235,6 @@ def _compare(plan: _Plan, halves: Halves, scans: Scans, options: RankingOptions,
         [one.high for one in each],
     )
     table = table.merge(shared, how="left", on=["ranking", "k"])
+    table["reliability"], table["scan"] = own, "" if scan is None else scan.title
     experts = frame_of(plan.found, halves.layers)
     return Rankings(table, experts, own, "" if scan is None else scan.title, halves.unit)

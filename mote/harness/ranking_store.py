@@ -1,14 +1,16 @@
-"""Answers under the top experts of rankings and under their controls: two tables of their own in a run's store.
+"""Answers under the top experts of rankings and under their controls: tables of their own in a run's store.
 
 They are apart from the run's own generations because they are another thing: only prompts of the class under study on
 the measuring half are asked, and the profiles do not belong to the run's plan, so that its report stays what it was.
-Rankings that have the same top experts share the answers: a profile is known by its digest. Every row is written once.
+Rankings that have the same top experts share the answers: a profile is known by its digest. Texts are kept
+once, in the run's ``texts``. Every row is written once.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -16,6 +18,8 @@ from typing import Any, NamedTuple, Self
 import pandas as pd
 
 from mote.harness.files import canonical_json
+from mote.harness.run_tables import text_id
+from mote.harness.scan_store import check_texts
 from mote.harness.sqlite import Transaction, connect
 from mote.patches import Profile
 
@@ -24,26 +28,33 @@ create table if not exists ranking_profiles (
     digest text primary key,
     spec text not null                 -- JSON: the profile
 ) without rowid;
-create table if not exists ranking_answers (
+create table if not exists ranking_answer_rows (
     profile_digest text not null references ranking_profiles,
-    prompt_id text not null references prompts,
+    prompt integer not null references prompts (position),
     seed integer not null,             -- of this request
-    sampling text not null,            -- JSON
+    sampling integer not null references texts,   -- JSON
     prompt_opens integer not null,     -- 1 where the chat template had opened the reasoning before the text
-    raw text not null,
+    raw integer not null references texts,
     prompt_tokens integer not null,
     generated_tokens integer not null,
     finish_reason text,
     tokens_edited integer not null,    -- of the receipt, whose digest is the profile's
     selected integer not null,         -- times that a token chose one of the edited experts
     weight_after real not null,        -- their summed router weight after the edit: 0 where suppressed
-    primary key (profile_digest, prompt_id)
+    primary key (profile_digest, prompt)
 ) without rowid;
+create view if not exists ranking_answers as select
+    a.profile_digest, p.prompt_id, a.seed, sampling.text as sampling, a.prompt_opens, raw.text as raw, a.prompt_tokens,
+    a.generated_tokens, a.finish_reason, a.tokens_edited, a.selected, a.weight_after
+from ranking_answer_rows a
+    join prompts p on p.position = a.prompt
+    join texts sampling on sampling.text_id = a.sampling
+    join texts raw on raw.text_id = a.raw;
 """
 _ANSWER = (
-    "insert into ranking_answers (profile_digest, prompt_id, seed, sampling, prompt_opens, raw, prompt_tokens,"
+    "insert into ranking_answer_rows (profile_digest, prompt, seed, sampling, prompt_opens, raw, prompt_tokens,"
     " generated_tokens, finish_reason, tokens_edited, selected, weight_after)"
-    " values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " values (?, (select position from prompts where prompt_id = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
 
@@ -65,11 +76,12 @@ class AnswerRow(NamedTuple):
 
 
 class RankingAnswers:
-    """The tables ``ranking_profiles`` and ``ranking_answers``; for writing, the run's lock must be held elsewhere."""
+    """Profiles and answers of a comparison of rankings; for writing, the run's lock must be held elsewhere."""
 
     def __init__(self, store: Path, *, read_only: bool = False) -> None:
         self._db = connect(store, read_only=read_only)
         if not read_only:
+            check_texts(self._db, store)
             self._db.executescript(f"begin immediate;{_TABLES}commit;")
 
     def __enter__(self) -> Self:
@@ -92,14 +104,11 @@ class RankingAnswers:
 
     def add(self, rows: Iterable[AnswerRow]) -> None:
         """Store answers, all or none."""
-        with Transaction(self._db):
-            self._db.executemany(
-                _ANSWER,
-                [
-                    row._replace(sampling=canonical_json(dict(row.sampling)), prompt_opens=int(row.prompt_opens))  # type: ignore[arg-type]
-                    for row in rows
-                ],
-            )
+        with closing(self._db.cursor()) as cursor, Transaction(self._db):
+            for row in rows:
+                sampling = text_id(cursor, canonical_json(dict(row.sampling)))
+                values = {"sampling": sampling, "prompt_opens": int(row.prompt_opens), "raw": text_id(cursor, row.raw)}
+                cursor.execute(_ANSWER, tuple((row._asdict() | values).values()))
 
     def done(self) -> set[tuple[str, str]]:
         """Return (profile digest, prompt id) of every answer that is there."""

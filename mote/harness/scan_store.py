@@ -9,7 +9,9 @@ from the rows (``causal.py``), by whatever definition.
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -17,7 +19,9 @@ from typing import Any, NamedTuple, Self
 import pandas as pd
 
 from mote.harness.causal import Measurement
+from mote.harness.errors import MoteError
 from mote.harness.files import canonical_json, digest_of
+from mote.harness.run_tables import text_id
 from mote.harness.sqlite import Transaction, connect
 
 _TABLES = """
@@ -27,25 +31,29 @@ create table if not exists scans (
     settings text not null,            -- JSON: action, factor, target, judge, prompts with their openings, alternatives
     session text not null              -- JSON: when it was first started, with which versions, on what
 );
-create table if not exists scan_scores (
+create table if not exists scan_score_rows (
     scan_id integer not null references scans,
-    prompt_id text not null references prompts,
+    prompt integer not null references prompts (position),
     layer integer,                     -- the edited expert; null where the model was untouched
     expert integer,
     opening integer not null,          -- 0 the prompt's own, 1 and up the alternatives
     logprob real not null,             -- natural log, of the whole opening
-    tokens text not null,              -- JSON: [[token, log-probability], ...]
+    tokens integer not null references texts,     -- JSON: the opening's tokens, as texts
+    logprobs text not null,            -- JSON: of each token
     selected integer not null,         -- tokens of prompt and opening for which the edited expert was chosen
-    profile_digest text not null,      -- of the receipt
+    profile_digest integer not null references texts,  -- of the receipt
     tokens_edited integer not null     -- of the receipt
 );
 create unique index if not exists scan_scores_once
-    on scan_scores (scan_id, prompt_id, coalesce(layer, -1), coalesce(expert, -1), opening);
+    on scan_score_rows (scan_id, prompt, coalesce(layer, -1), coalesce(expert, -1), opening);
+create view if not exists scan_scores as select
+    s.scan_id, p.prompt_id, s.layer, s.expert, s.opening, s.logprob, tokens.text as tokens, s.logprobs, s.selected,
+    digest.text as profile_digest, s.tokens_edited
+from scan_score_rows s
+    join prompts p on p.position = s.prompt
+    join texts tokens on tokens.text_id = s.tokens
+    join texts digest on digest.text_id = s.profile_digest;
 """
-_SCORES = (
-    "insert into scan_scores (scan_id, prompt_id, layer, expert, opening, logprob, tokens, selected, profile_digest,"
-    " tokens_edited) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-)
 
 
 class ScoreRow(NamedTuple):
@@ -83,6 +91,7 @@ class Scans:
     def __init__(self, store: Path, *, read_only: bool = False) -> None:
         self._db = connect(store, read_only=read_only)
         if not read_only:
+            check_texts(self._db, store)
             self._db.executescript(f"begin immediate;{_TABLES}commit;")
 
     def __enter__(self) -> Self:
@@ -107,8 +116,9 @@ class Scans:
 
     def add(self, scan_id: int, rows: Iterable[ScoreRow]) -> None:
         """Store forward passes, all or none."""
-        with Transaction(self._db):
-            self._db.executemany(_SCORES, [_values(scan_id, row) for row in rows])
+        with closing(self._db.cursor()) as cursor, Transaction(self._db):
+            for row in rows:
+                _insert(cursor, scan_id, row)
 
     def done(self, scan_id: int) -> set[Measurement]:
         """Return the forward passes that a scan has."""
@@ -125,7 +135,7 @@ class Scans:
         if self._db.execute("select 1 from sqlite_master where name = 'scans'").fetchone() is None:
             return []
         cursor = self._db.execute(
-            "select scan_id, settings, (select count(*) from scan_scores s where s.scan_id = scans.scan_id)"
+            "select scan_id, settings, (select count(*) from scan_score_rows s where s.scan_id = scans.scan_id)"
             " from scans order by scan_id"
         )
         return [StoredScan(scan_id, json.loads(settings), passes) for scan_id, settings, passes in cursor]
@@ -136,19 +146,32 @@ class Scans:
         return pd.read_sql(query, self._db, params=(scan_id,))
 
 
-def _values(scan_id: int, row: ScoreRow) -> tuple[Any, ...]:
+def check_texts(db: sqlite3.Connection, path: Path) -> None:
+    """Raise MoteError for the store of an older mote, in which texts are not shared; ``db`` is closed then."""
+    if db.execute("select 1 from sqlite_master where name = 'texts'").fetchone() is None:
+        db.close()
+        raise MoteError(f"{path} was begun by an older mote: it can't be measured further; start the run anew.")
+
+
+def _insert(cursor: sqlite3.Cursor, scan_id: int, row: ScoreRow) -> None:
     layer, expert = row.measurement.expert or (None, None)
     # Six digits are more than a float32 model has; their sum is kept whole.
-    tokens = [[text, float(f"{logprob:.6g}")] for text, logprob in row.tokens]
-    return (
-        scan_id,
-        row.measurement.prompt_id,
-        layer,
-        expert,
-        row.measurement.opening,
-        sum(logprob for _, logprob in row.tokens),
-        canonical_json(tokens),
-        row.selected,
-        row.profile_digest,
-        row.tokens_edited,
+    logprobs = [float(f"{logprob:.6g}") for _, logprob in row.tokens]
+    cursor.execute(
+        "insert into scan_score_rows (scan_id, prompt, layer, expert, opening, logprob, tokens, logprobs, selected,"
+        " profile_digest, tokens_edited)"
+        " values (?, (select position from prompts where prompt_id = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            scan_id,
+            row.measurement.prompt_id,
+            layer,
+            expert,
+            row.measurement.opening,
+            sum(logprob for _, logprob in row.tokens),
+            text_id(cursor, canonical_json([text for text, _ in row.tokens])),
+            canonical_json(logprobs),
+            row.selected,
+            text_id(cursor, row.profile_digest),
+            row.tokens_edited,
+        ),
     )
