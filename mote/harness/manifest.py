@@ -61,8 +61,8 @@ def check_same(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> 
         line
         for part in ("recipe", "model", "prompts")
         for line in differences(old[part], new[part], "" if part == "recipe" else f"{part}: ")
-        # The folder that the model lies in may differ by machine; its files' digests must not.
-        if not line.startswith("model: path:")
+        # The folder that the model lies in, and who serves it, may differ by start; its files' digests must not.
+        if not line.startswith(("model: path:", "model.servers"))
     ]
     if changed:
         raise MoteError(

@@ -37,13 +37,37 @@ class Markers(_Part):
     end: str = Field(default="</think>", min_length=1)
 
 
+class ServersPart(_Part):
+    """vLLM servers with the patch: ``window`` requests under way at each, each given up after ``timeout`` seconds."""
+
+    urls: list[Annotated[str, Field(pattern=r"^https?://[^/@?#]+(/[^@?#]*)?$")]] = Field(min_length=1)
+    window: Positive = 256
+    timeout: Annotated[float, Field(gt=0, strict=False)] = 3600.0
+    attempts: Positive = 6
+    key_env: str | None = Field(default=None, description="the environment variable that holds the servers' key")
+
+
 class ModelPart(_Part):
-    """The model under study and the engine that runs it; ``options`` go to vLLM by name."""
+    """The model under study and the engine that runs it; ``options`` go to vLLM by name.
+
+    With the engine ``server`` vLLM runs elsewhere, under ``servers``, and has its options there.
+    """
 
     path: str = Field(min_length=1)
-    engine: Literal["vllm"] = "vllm"
+    engine: Literal["vllm", "server"] = "vllm"
     options: dict[str, Any] = Field(default_factory=dict)
+    servers: ServersPart | None = None
     markers: Markers = Markers()
+
+    @model_validator(mode="after")
+    def _one_place(self) -> ModelPart:
+        if self.engine == "server" and self.servers is None:
+            raise ValueError("the engine 'server' needs servers.urls, for instance [http://127.0.0.1:8000/v1]")
+        if self.engine == "server" and self.options:
+            raise ValueError("options are for vLLM in this process; give them to `mote serve` where the servers run")
+        if self.engine == "vllm" and self.servers is not None:
+            raise ValueError("servers are given, and the engine is 'vllm' in this process; set engine: server")
+        return self
 
 
 class TaskPart(_Part):
@@ -99,6 +123,16 @@ class StudyPart(_Part):
     seed: Count = 0
 
 
+class JudgesPart(_Part):
+    """Who labels the answers, beside the rules of the label set.
+
+    ``surprise`` asks the untouched model how likely each distinct answer is: one prefill, a small part of what the
+    answer itself took, and most spliced text is seen. Without it the labels are those of the texts alone.
+    """
+
+    surprise: bool = True
+
+
 class Recipe(_Part):
     """A whole study."""
 
@@ -107,6 +141,7 @@ class Recipe(_Part):
     task: TaskPart
     sampling: SamplingPart = SamplingPart()
     study: StudyPart = StudyPart()
+    judges: JudgesPart = JudgesPart()
 
     @model_validator(mode="before")
     @classmethod

@@ -6,7 +6,7 @@ and ends with the same rows; and starting a finished run again changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cache, partial
@@ -20,14 +20,17 @@ from mote.harness.engine import Answer, Engine, Request, VllmEngine, check_optio
 from mote.harness.enginelog import EngineLog
 from mote.harness.errors import MoteError
 from mote.harness.files import digest_of
-from mote.harness.labelling import LABEL_SETS
+from mote.harness.judging_surprise import label_run_by_surprise
+from mote.harness.labelling import LABEL_SETS, LabelSet, label_set
 from mote.harness.model import ModelSource, resolve_model
 from mote.harness.plan import BASELINE, baseline_row, check_study, make_plan, profile_of
 from mote.harness.progress import step
 from mote.harness.recipe import Recipe
-from mote.harness.store import GenerationRow, LabelRow, MapRow, ProfileRow, PromptRow, RunStore
+from mote.harness.servers import ServerEngine
+from mote.harness.store import GenerationRow, LabelRow, MapRow, ProfileRow, PromptRow, RunStore, Unlabelled
+from mote.harness.token_rows import TokenRows, add_token_rows, choose_prompts, read_token_rows
 from mote.judges import Label, Markers, split_reasoning
-from mote.patches import EditEffect
+from mote.patches import EMPTY_PROFILE, EditEffect
 from mote.tasks import TaskError, load_task
 
 _LABELS_AT_ONCE = 256
@@ -68,8 +71,9 @@ def run(study: Study, folder: Path, console: Console) -> None:
     """
     earlier = _earlier(study, folder)
     options = cache(partial(check_options, study.recipe, study.model.path))
+    here = study.recipe.model.engine == "vllm"
     with EngineLog(console) as log:
-        if earlier is None:
+        if earlier is None and here:
             # Before anything is written; a run that exists was made with the same options.
             options()
         folder.mkdir(parents=True, exist_ok=True)
@@ -78,8 +82,12 @@ def run(study: Study, folder: Path, console: Console) -> None:
         # Made when the first answer is needed: a run of which only labels are missing loads no model.
         @cache
         def engine() -> Engine:
+            recipe, model = study.recipe, study.model
+            if recipe.model.servers is not None:
+                return ServerEngine(
+                    recipe.model.servers, model.path, model.layout, recipe.sampling, recipe.model.markers.start
+                )
             with console.status("Starting vLLM"):
-                recipe = study.recipe
                 return VllmEngine(options(), recipe.sampling, recipe.model.markers.start, folder / "vllm.log")
 
         with RunStore(folder) as store, _session(folder, earlier or study.manifest) as manifest:
@@ -88,13 +96,14 @@ def run(study: Study, folder: Path, console: Console) -> None:
             if not store.profiles():
                 store.add_plan([baseline_row(study.recipe.sampling.seed)])
             _generate(study, store, engine, console, "Baseline, with maps", BASELINE)
-            _label(study, store, console, "Labels")
+            _label(study, store, engine, console, "Labels")
+            _tokens(study, store, engine)
             if len(store.profiles()) == 1:
                 _plan(study, store)
             manifest["profiles"] = {row.name: row.digest for row in store.profiles()}
             manifests.write_manifest(folder, manifest)
             _generate(study, store, engine, console, "Tuned and controls")
-            _label(study, store, console, "Labels")
+            _label(study, store, engine, console, "Labels")
             manifest["finished"] = manifest["finished"] or manifests.now()
 
 
@@ -163,7 +172,8 @@ def _wanted(store: RunStore) -> list[tuple[ProfileRow, Request]]:
         for prompt in prompts:
             if row.part == "all" or split[prompt.prompt_id] == row.part:
                 seed = request_seed(row.seed, prompt.prompt_id)
-                wanted.append((row, Request(prompt.prompt_id, prompt.messages, profile, seed, row.name == BASELINE)))
+                capture = "prompt" if row.name == BASELINE else None
+                wanted.append((row, Request(prompt.prompt_id, prompt.messages, profile, seed, capture)))
     return wanted
 
 
@@ -200,12 +210,17 @@ def _effect(entry: EditEffect) -> dict[str, Any]:
     return effect
 
 
-def _label(study: Study, store: RunStore, console: Console, title: str) -> None:
+def _label(study: Study, store: RunStore, engine: Callable[[], Engine], console: Console, title: str) -> None:
     labels = LABEL_SETS[study.recipe.task.label]
-    missing = store.unlabelled(labels.judge)
-    if not missing:
-        return
+    if missing := store.unlabelled(labels.judge):
+        _label_texts(study, store, labels, missing, console, title)
+    if study.recipe.judges.surprise:
+        label_run_by_surprise(store, labels.judge, engine, console, _LABELS_AT_ONCE)
 
+
+def _label_texts(
+    study: Study, store: RunStore, labels: LabelSet, missing: Sequence[Unlabelled], console: Console, title: str
+) -> None:
     # Short answers are often the same to the letter, and so are then their labels.
     @cache
     def judged(raw: str, opens: bool, reason: str | None) -> Label:
@@ -222,9 +237,40 @@ def _label(study: Study, store: RunStore, console: Console, title: str) -> None:
             advance(len(rows))
 
 
+def _tokens(study: Study, store: RunStore, engine: Callable[[], Engine]) -> None:
+    """Keep which experts each token of a few example prompts chose: asked once more, as the baseline was."""
+    part = study.recipe.study
+    if not part.tokens or read_token_rows(store.path):
+        return
+    prompts = {row.prompt_id: row for row in store.prompts()}
+    classes = LABEL_SETS[study.recipe.task.label].classes
+    chosen = [prompts[key] for key in choose_prompts(_labels(study, store), classes, part.target, part.tokens)]
+    seed = study.recipe.sampling.seed
+    requests = [
+        Request(row.prompt_id, row.messages, EMPTY_PROFILE, request_seed(seed, row.prompt_id), "rows") for row in chosen
+    ]
+    found = [answer for some in engine().generate(requests) for _, answer in some]
+    rows = [
+        TokenRows(
+            answer.request.prompt_id,
+            tuple(engine().token_texts(answer.request.messages)),
+            answer.observation.rows["prompt"],
+        )
+        for answer in found
+    ]
+    add_token_rows(store.path, rows)
+
+
+def _labels(study: Study, store: RunStore) -> dict[str, str]:
+    """Return prompt id -> label of the baseline's answer, in the prompts' order."""
+    frame = store.generations_frame(label_set(study.recipe.model_dump()).judge)
+    baseline = frame[frame["profile"] == BASELINE]
+    return dict(zip(baseline["prompt_id"].map(str), baseline["label"].map(str), strict=True))
+
+
 def _plan(study: Study, store: RunStore) -> None:
-    frame = store.generations_frame(LABEL_SETS[study.recipe.task.label].judge).set_index("prompt_id")
     ids, maps, _ = store.maps(BASELINE, study.recipe.study.role)
-    labels = {prompt: str(frame.at[prompt, "label"]) for prompt in ids}
+    known = _labels(study, store)
+    labels = {prompt: known[prompt] for prompt in ids}
     plan = make_plan(study.recipe.study, study.model.layout, labels, maps, study.recipe.sampling.seed)
     store.add_plan(plan.profiles, plan.split)
