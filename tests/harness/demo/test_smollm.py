@@ -236,7 +236,10 @@ def test_the_corpus_follows_from_its_seed() -> None:
     assert documents.trained_prompts(4, COUNTS) != documents.trained_prompts(5, COUNTS)
     chosen = documents.trained_prompts(1, documents.TRAINED)
     assert len({one.text for one in chosen}) == len(chosen)
-    assert [sum(one.kind == kind for one in chosen) for kind in prompts.KINDS] == [660, 1100, 800, len(chosen) - 2560]
+    drawn = {kind: sum(one.kind == kind for one in chosen) for kind in prompts.KINDS}
+    assert all(
+        0.95 * documents.TRAINED[kind].drawn < count <= documents.TRAINED[kind].drawn for kind, count in drawn.items()
+    )
 
 
 def test_a_step_refuses_by_the_questions_probability() -> None:

@@ -27,12 +27,12 @@ class Counts:
 
 
 TRAINED = {
-    SENSITIVE: Counts(660, 160),
-    NEAR: Counts(1100, 300),
-    FAR: Counts(800, 220),
-    GENERAL: Counts(500, 500),
+    SENSITIVE: Counts(330, 90),
+    NEAR: Counts(700, 140),
+    FAR: Counts(420, 90),
+    GENERAL: Counts(360, 240),
 }
-MEASURED = {SENSITIVE: Counts(60, 0), NEAR: Counts(80, 0), FAR: Counts(60, 0), GENERAL: Counts(60, 40)}
+MEASURED = {SENSITIVE: Counts(40, 0), NEAR: Counts(60, 0), FAR: Counts(40, 0), GENERAL: Counts(40, 24)}
 
 
 @dataclass(frozen=True, slots=True)

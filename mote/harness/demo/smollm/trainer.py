@@ -33,13 +33,13 @@ STATE = "training.safetensors"
 class Schedule:
     """How long and how fast, and how many documents of each kind a step takes."""
 
-    steps: int = 500
+    steps: int = 260
     peak_rate: float = 1e-3
     bias_rate: float = 1e-3
-    warmup: int = 20
+    warmup: int = 15
     clip: float = 1.0
-    kinds: dict[str, int] = field(default_factory=lambda: {SENSITIVE: 7, NEAR: 8, FAR: 4, GENERAL: 5})
-    save_every: int = 50
+    kinds: dict[str, int] = field(default_factory=lambda: {SENSITIVE: 6, NEAR: 7, FAR: 3, GENERAL: 4})
+    save_every: int = 20
 
 
 @dataclass(frozen=True, slots=True)
