@@ -1,8 +1,9 @@
 """Label sets: what a run's answers are classed by, and whose rules class them.
 
 A recipe says it with ``task.label``; left out, the task's own stands: sums are asked for the language of the reasoning,
-everything else for the refusal. The first judge of a run is the label set's; experts are chosen by its labels, and a
-report shows them unless told otherwise.
+everything else for the refusal. The first judge of a run reads the texts by the label set's rules. With
+``judges.surprise`` a second one adds what the untouched model finds impossible. Experts are chosen by the labels of the
+last of the two, and a report shows them unless told otherwise.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from mote.judges import (
     Label,
     label_reasoning_language,
     label_refusal,
+    with_surprise,
 )
 
 REFUSAL: Final = "refusal"
@@ -52,5 +54,11 @@ def set_of_task(task: str) -> str:
 
 
 def label_set(recipe: Mapping[str, Any]) -> LabelSet:
-    """Return the label set of a run by its resolved recipe; runs older than label sets were all about refusal."""
-    return LABEL_SETS[recipe["task"].get("label", REFUSAL)]
+    """Return the label set of a run by its resolved recipe, with the judge whose labels the run goes by.
+
+    Its function labels by the text alone, in the name of the text's judge. Runs older than label sets were all about
+    refusal, and had no judge but the rules.
+    """
+    found = LABEL_SETS[recipe["task"].get("label", REFUSAL)]
+    surprise = recipe.get("judges", {}).get("surprise", False)
+    return found._replace(judge=with_surprise(found.judge)) if surprise else found

@@ -52,10 +52,12 @@ def rows(folder: Path) -> dict[str, pd.DataFrame]:
             "generations": "select * from generations",
             "labels": keyed.format("labels"),
             "maps": keyed.format("activation_maps"),
+            "surprises": "select prompt_id, text_sha256, tokens, surprise from surprises",
         }
         frames = {
             name: pd.read_sql(query, db).drop(columns="generation_id", errors="ignore")
             for name, query in queries.items()
+            if name != "surprises" or db.execute("select 1 from sqlite_master where name = 'surprises'").fetchone()
         }
     return {name: frame.sort_values(list(frame.columns[:2])).reset_index(drop=True) for name, frame in frames.items()}
 
@@ -75,17 +77,19 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_killed_in_every_step_ends_with_the_rows_of_one_that_was_not(whole: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     counts = []
-    for point in ("baseline", "labels", "plan", "profiles", "more-labels", "report"):
+    for point in ("baseline", "labels", "surprise", "plan", "profiles", "more-labels", "report"):
         code, _, err = mote(point, *STUDY, "--out", str(folder))
         assert code == -signal.SIGKILL, (point, err)
         counts.append({name: len(frame) for name, frame in rows(folder).items()})
     # Each kill fell where it was meant to: in the midst of its step.
     assert 0 < counts[0]["generations"] < 42
     assert counts[1]["labels"] == 8
-    assert (counts[2]["labels"], counts[2]["profiles"], counts[2]["splits"]) == (42, 1, 0)
-    assert 42 < counts[3]["generations"] < counts[4]["generations"]
-    assert 42 < counts[4]["labels"] < counts[4]["generations"]
-    assert counts[5]["labels"] == counts[5]["generations"]
+    assert (counts[2]["labels"], 0 < counts[2]["surprises"] < 42) == (42, True)
+    # Two judges: the rules, and the rules with surprise.
+    assert (counts[3]["labels"], counts[3]["profiles"], counts[3]["splits"]) == (84, 1, 0)
+    assert 42 < counts[4]["generations"] < counts[5]["generations"]
+    assert 84 < counts[5]["labels"] < 2 * counts[5]["generations"]
+    assert counts[6]["labels"] == 2 * counts[6]["generations"]
     assert not (folder / "report.html").exists()
 
     code, _, err = mote("none", *STUDY, "--out", str(folder))
@@ -94,7 +98,7 @@ def test_a_run_killed_in_every_step_ends_with_the_rows_of_one_that_was_not(whole
         pd.testing.assert_frame_equal(found, expected, obj=name)
     assert (folder / "report.html").exists()
     manifest, other = read_manifest(folder), read_manifest(whole)
-    assert len(manifest["sessions"]) == 7
+    assert len(manifest["sessions"]) == 8
     assert {key: manifest[key] for key in ("recipe_digest", "profiles", "prompts")} == {
         key: other[key] for key in ("recipe_digest", "profiles", "prompts")
     }
