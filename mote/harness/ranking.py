@@ -1,14 +1,16 @@
 """Every ranking of a run's experts, side by side: those by when experts are seen, and the causal scan's.
 
 All are computed on the prompts that choose experts (part ``select``), from what the store has: the detectors of
-``detection.py`` on the maps of the study's role, resonance on the maps of every other role that was captured, the
-causal scan where one was made. ``frequency`` is no detector: it ranks the busiest experts, whatever the class, and
-stands beside the others because busy experts are said to matter whatever they carry.
+``detection.py`` on the maps of the study's role, resonance on the maps of every other role that was captured, on
+router weights and on the prompt's last token (``ranking_maps.py``), the causal scan where one was made. ``frequency``
+is no detector: it ranks the busiest experts, whatever the class, and stands beside the others because busy experts are
+said to matter whatever they carry.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+import re
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +26,7 @@ from mote.harness.detection import rankings
 from mote.harness.errors import MoteError, nearest
 from mote.harness.labelling import LabelSet, label_set
 from mote.harness.manifest import read_manifest
+from mote.harness.ranking_maps import read_maps
 from mote.harness.resonance import distinctive_experts, ranks_of, resonance
 from mote.harness.scan_store import Scans, StoredScan
 from mote.harness.store import PromptRow, RunStore
@@ -41,9 +44,10 @@ class Halves:
 
     ``labels`` are those of all prompts with a class (states left out), by the judge of ``label_set``. ``ids``, ``maps``
     [prompts, layers, experts] and ``tokens`` (counted by each map) are of the choosing half; ``other_maps`` are the
-    maps of further roles, for the same prompts. ``chosen`` and ``measured`` are the prompts of the class under study in
-    the two halves, in the run's order; ``raws`` the baseline's text of all prompts; ``unit`` names the attribute of
-    ``units`` (prompt -> place, subject), which share what happens to them, empty where the task has none.
+    maps of further roles and ``weights`` the router weights, for the same prompts. ``chosen`` and ``measured`` are the
+    prompts of the class under study in the two halves, in the run's order; ``raws`` the baseline's text of all prompts;
+    ``unit`` names the attribute of ``units`` (prompt -> place, subject), which share what happens to them, empty where
+    the task has none.
     """
 
     target: str
@@ -59,6 +63,7 @@ class Halves:
     chosen: list[str]
     measured: list[str]
     raws: Mapping[str, str]
+    weights: NDArray[np.float32] | None = None
     unit: str = ""
     units: Mapping[str, Hashable] = field(default_factory=dict)
 
@@ -98,6 +103,7 @@ def read_halves(store: RunStore, manifest: Mapping[str, Any]) -> Halves:
     ids = [found[i] for i in at]
     ours = [key for key, label in labels.items() if label == target]
     prompts = {row.prompt_id: row for row in store.prompts()}
+    more = read_maps(store.path, ids)
     unit, units = _units(prompts)
     layout = manifest["model"]["layout"]
     return Halves(
@@ -110,7 +116,8 @@ def read_halves(store: RunStore, manifest: Mapping[str, Any]) -> Halves:
         ids=ids,
         maps=maps[at],
         tokens=[counted[i][0] for i in at],
-        other_maps=_other_maps(store, role, ids),
+        other_maps=_other_maps(store, role, ids) | ({} if more is None else {"last_token": more.last}),
+        weights=None if more is None else more.weights,
         chosen=[key for key in ours if split[key] == "select"],
         measured=[key for key in ours if split[key] == "measure"],
         raws={str(key): str(raw) for key, raw in baseline["raw"].items()},
@@ -122,7 +129,7 @@ def read_halves(store: RunStore, manifest: Mapping[str, Any]) -> Halves:
 def seen_rankings(halves: Halves) -> dict[str, NDArray[np.float64]]:
     """Return every ranking by when experts are seen, by name, each [layers, experts]."""
     classes = halves.classes
-    found = rankings(halves.maps, classes, halves.target, halves.tokens)
+    found = rankings(halves.maps, classes, halves.target, halves.tokens, weights=halves.weights)
     for role, maps in halves.other_maps.items():
         found[f"resonance_{role}"] = resonance(maps, classes, halves.target)
     found[FREQUENCY] = halves.frequency
@@ -200,7 +207,9 @@ def frame_of(found: Mapping[str, NDArray[np.float64]], layers: tuple[int, ...]) 
     return table
 
 
-def pick_rankings(found: Mapping[str, NDArray[np.float64]], names: list[str] | None) -> dict[str, NDArray[np.float64]]:
+def pick_rankings(
+    found: Mapping[str, NDArray[np.float64]], names: Sequence[str] | None
+) -> dict[str, NDArray[np.float64]]:
     """Return the rankings of these names, all where none is given; raise MoteError with the nearest for another."""
     for name in names or []:
         if name not in found:
@@ -220,6 +229,19 @@ def top_experts(name: str, ranking: NDArray[np.float64], k: int, layers: tuple[i
     except DataError as error:
         raise DataError(f"{name}: {error}") from None
     return [(score.layer, score.expert) for score in best]
+
+
+def unit_names(halves: Halves) -> dict[str, str]:
+    """Return the name of each prompt's unit as its question has it, in lower case, where the question has it.
+
+    A place is written with its preposition ("in Manhattan"); the name is what begins with a capital, if anything does.
+    """
+    found = {}
+    for key, unit in halves.units.items():
+        name = re.sub(r"^(?:[a-z]+ )+(?=[A-Z])", "", str(unit)).casefold()
+        if name and any(name in str(message["content"]).casefold() for message in halves.prompts[key].messages):
+            found[key] = name
+    return found
 
 
 def _other_maps(store: RunStore, role: str, ids: list[str]) -> dict[str, NDArray[np.int32]]:

@@ -22,7 +22,7 @@ TABLES: Final = (SCAN_TABLE, RANKINGS_TABLE, EXPERTS_TABLE)
 
 _COLUMNS: Final = [
     *("ranking", "k", "experts_compared", "spearman", "spearman_low", "spearman_high", "shared", "chance"),
-    *("prompts", "flips", "share", "low", "high", "broken", "broken_share"),
+    *("prompts", "flips", "share", "low", "high", "flips_named", "broken", "broken_share"),
     *("sets", "matched_mean", "matched_max", "matched_broken", "busier", "p", "p_holm", "least_p", "p_vs_resonance"),
     *("experts", "reliability", "scan"),
 ]
@@ -66,15 +66,18 @@ def show_rankings(found: Rankings, console: Console) -> None:
         )
     else:
         console.print("No causal scan is in this run: mote scan RUN makes one, and the correlations with it.\n")
+    unit = found.unit if found.table["flips_named"].notna().any() else ""
     for k, rows in found.table.groupby("k", sort=True):
         table = Table(box=None, pad_edge=False, title=f"Top {k} switched off", title_justify="left")
         table.add_column("ranking", no_wrap=True)
-        for title in ("shared", "flips", "95%", "matched", "p", "Holm", "broken"):
+        for title in ("shared", "flips", "95%", *(["same"] if unit else []), "matched", "p", "Holm", "broken"):
             table.add_column(title, justify="right", no_wrap=True)
         for row in rows.to_dict(orient="records"):
             table.add_row(*_cells(row))
         console.print(table)
     first = found.table.iloc[0]
+    if unit:
+        console.print(f"same: flips whose answer is still about the {unit} that the question names.")
     if first["sets"]:
         console.print(
             "shared: experts in common with the scan's top k. matched: mean and largest share of"
@@ -116,6 +119,7 @@ def _cells(row: dict[Any, Any]) -> list[str]:
         "" if math.isnan(shared) else f"{int(shared)}",
         f"{row['flips']} of {row['prompts']}",
         f"{100 * row['low']:.0f}-{100 * row['high']:.0f}%",
+        *([] if math.isnan(row["flips_named"]) else [f"{row['flips_named']:.0f}"]),
         "" if math.isnan(row["p"]) else f"{row['matched_mean']:.0%} ({row['matched_max']:.0%})",
         "" if math.isnan(row["p"]) else f"{row['p']:.3f}",
         "" if math.isnan(row["p_holm"]) else f"{row['p_holm']:.2f}",

@@ -20,10 +20,10 @@ from rich.console import Console
 
 from mote.harness.causal import scan_margins
 from mote.harness.controls import Expert
-from mote.harness.engine import Answer, Engine, Request, check_options, request_seed
+from mote.harness.engine import Answer, Engine, Request, request_seed
 from mote.harness.enginelog import EngineLog
 from mote.harness.errors import MoteError
-from mote.harness.labelling import LabelSet
+from mote.harness.labelling import LABEL_SETS
 from mote.harness.progress import step
 from mote.harness.ranking import (
     Halves,
@@ -33,11 +33,14 @@ from mote.harness.ranking import (
     pick_rankings,
     read_halves,
     seen_rankings,
+    unit_names,
 )
+from mote.harness.ranking_maps import CAPTURE, CAPTURED, add_maps, captured
 from mote.harness.ranking_stats import (
     Agreement,
     TopSet,
     agreement,
+    check_sizes,
     falls_of,
     flips_table,
     overlap,
@@ -45,13 +48,21 @@ from mote.harness.ranking_stats import (
     reliability,
 )
 from mote.harness.ranking_store import AnswerRow, RankingAnswers
-from mote.harness.scan import OpenRun, engine_of, open_run, spread
+from mote.harness.ranking_surprise import run_threshold, surprises
+from mote.harness.scan import OpenRun, check_engine, engine_of, open_run, spread
 from mote.harness.scan_store import Scans
 from mote.harness.store import RunStore
-from mote.judges import Markers
-from mote.patches import Edit, ModelLayout, Profile
+from mote.judges import STATES, Label, Markers, label_by_surprise, split_reasoning
+from mote.patches import EMPTY_PROFILE, Edit, ModelLayout, Profile
 
 Labels = dict[tuple[Expert, ...], dict[str, str]]
+
+
+class Answered(NamedTuple):
+    """By set of experts: the label of each prompt, and the prompts whose answer names what they ask about."""
+
+    labels: Labels
+    named: dict[tuple[Expert, ...], set[str]] | None
 
 
 @dataclass(frozen=True)
@@ -105,15 +116,45 @@ def rank_run(
     run = open_run(folder)
     with EngineLog(console) as log, RunStore(folder) as store:
         log.keep(folder / "vllm.log")
+        start = engine(run, console)
         halves = read_halves(store, run.manifest)
         with Scans(store.path) as scans, RankingAnswers(store.path) as answers:
-            found = {**seen_rankings(halves), **causal_ranking(halves, scans, options.scan)}
-            picked = pick_rankings(found, list(options.names) if options.names else None)
+            causal = causal_ranking(halves, scans, options.scan)
+            _check(halves, causal, options)
+            if halves.weights is None and (options.names is None or set(options.names) & set(CAPTURED)):
+                _capture(halves, store, run, start, console)
+                halves = read_halves(store, run.manifest)
+            picked = pick_rankings({**seen_rankings(halves), **causal}, options.names)
             sets = plan_sets(picked, options.ks, options.sets, halves.frequency, halves.layers, options.seed)
             plan = _Plan(sets, _measured(halves, options), picked)
-            labels = _generate(plan, halves, answers, run, engine(run, console), console)
+            judge = _judge(store.path, run, halves, start, console)
+            answered = _generate(plan, halves, answers, run, start, console, judge)
             with console.status("Statistics"):
-                return _compare(plan, halves, scans, options, labels)
+                return _compare(plan, halves, scans, options, answered)
+
+
+def _check(halves: Halves, causal: Mapping[str, NDArray[np.float64]], options: RankingOptions) -> None:
+    """Refuse what can be told wrong before an engine is started."""
+    known = {**seen_rankings(halves), **causal}
+    pick_rankings({**known, **dict.fromkeys(CAPTURED, halves.frequency)}, options.names)
+    check_sizes(options.ks, halves.frequency.size)
+    _measured(halves, options)
+
+
+def _capture(halves: Halves, store: RunStore, run: OpenRun, engine: Callable[[], Engine], console: Console) -> None:
+    """Capture the maps that a run does not have by itself, of the prompts of the choosing half."""
+    there = captured(store.path)
+    missing = [key for key in halves.ids if key not in there]
+    check_engine(run)
+    console.print(f"Rankings: {len(missing):,} prompts for router weights and last tokens", soft_wrap=True)
+    seed = run.recipe.sampling.seed
+    requests = [
+        Request(key, halves.prompts[key].messages, EMPTY_PROFILE, request_seed(seed, key), CAPTURE) for key in missing
+    ]
+    with step(console, "Router weights", len(missing)) as advance:
+        for some in engine().generate(requests):
+            add_maps(store.path, [answer for _, answer in some])
+            advance(len(some))
 
 
 def _measured(halves: Halves, options: RankingOptions) -> list[str]:
@@ -129,7 +170,8 @@ def _generate(
     run: OpenRun,
     engine: Callable[[], Engine],
     console: Console,
-) -> Labels:
+    judge: Callable[[pd.DataFrame], list[str]],
+) -> Answered:
     """Generate the answers that are not there, and label all that the plan asks for."""
     profiles = _profiles(plan.sets, run.model.layout)
     digests = {experts: profile.digest for experts, profile in profiles.items()}
@@ -146,7 +188,7 @@ def _generate(
         soft_wrap=True,
     )
     if missing:
-        check_options(run.recipe, run.model.path)
+        check_engine(run)
         answers.add_profiles(profiles.values())
         seed = run.recipe.sampling.seed
         requests = [
@@ -157,7 +199,8 @@ def _generate(
             for some in answered:
                 answers.add(_row(answer, run, engine().prompt_opens) for _, answer in some)
                 advance(len(some))
-    return _labels(answers, digests, plan.prompts, run, halves.label_set)
+    markers = Markers(run.recipe.model.markers.start, run.recipe.model.markers.end)
+    return _answered(answers, digests, plan, halves, judge, markers)
 
 
 def _profiles(sets: Sequence[TopSet], layout: ModelLayout) -> dict[tuple[Expert, ...], Profile]:
@@ -190,32 +233,74 @@ def _row(answer: Answer, run: OpenRun, prompt_opens: bool) -> AnswerRow:
     )
 
 
-def _labels(
+def _answered(
     answers: RankingAnswers,
     digests: Mapping[tuple[Expert, ...], str],
-    prompts: Sequence[str],
-    run: OpenRun,
-    classed: LabelSet,
-) -> Labels:
-    markers = Markers(run.recipe.model.markers.start, run.recipe.model.markers.end)
+    plan: _Plan,
+    halves: Halves,
+    judge: Callable[[pd.DataFrame], list[str]],
+    markers: Markers,
+) -> Answered:
+    frame = answers.answers()
+    frame = frame[frame["profile_digest"].isin(set(digests.values())) & frame["prompt_id"].isin(set(plan.prompts))]
+    frame = frame.assign(label=judge(frame))
+    by_digest = {str(digest): rows.set_index("prompt_id") for digest, rows in frame.groupby("profile_digest")}
+    labels = {
+        experts: {str(key): str(label) for key, label in by_digest[digest]["label"].reindex(plan.prompts).items()}
+        for experts, digest in digests.items()
+    }
+    names = unit_names(halves)
+    if not all(key in names for key in plan.prompts):
+        return Answered(labels, None)
+
+    @cache
+    def answer(raw: str, opens: bool) -> str:
+        return split_reasoning(raw, markers, prompt_opens=opens).answer.casefold()
+
+    named = {
+        experts: {
+            key
+            for key, raw, opens in by_digest[digest][["raw", "prompt_opens"]].itertuples()
+            if names[key] in answer(raw, opens)
+        }
+        for experts, digest in digests.items()
+    }
+    return Answered(labels, named)
+
+
+def _judge(
+    store: Path, run: OpenRun, halves: Halves, engine: Callable[[], Engine], console: Console
+) -> Callable[[pd.DataFrame], list[str]]:
+    """Return what labels answers as the run's own were: by the text, and by surprise where the run goes by that."""
+    recipe = run.recipe
+    markers = Markers(recipe.model.markers.start, recipe.model.markers.end)
 
     # Short answers are often the same to the letter, and so are then their labels.
     @cache
-    def judged(raw: str, opens: bool, reason: str | None) -> str:
-        return classed.label(raw, finish_reason=reason, markers=markers, prompt_opens=opens).label
+    def by_text(raw: str, opens: bool, reason: str | None) -> Label:
+        return halves.label_set.label(raw, finish_reason=reason, markers=markers, prompt_opens=opens)
 
-    by_digest: dict[str, dict[str, str]] = {digest: {} for digest in digests.values()}
-    wanted = set(prompts)
-    frame = answers.answers()
-    rows = zip(*(frame[name] for name in ("profile_digest", "prompt_id", "raw", "prompt_opens", "finish_reason")))  # noqa: B905
-    for digest, key, raw, opens, reason in rows:
-        if digest in by_digest and key in wanted:
-            by_digest[digest][key] = judged(raw, bool(opens), reason)
-    return {experts: {key: by_digest[digest][key] for key in prompts} for experts, digest in digests.items()}
+    def judge(frame: pd.DataFrame) -> list[str]:
+        columns = (frame[name] for name in ("raw", "prompt_opens", "finish_reason"))
+        texts = [by_text(raw, bool(opens), reason) for raw, opens, reason in zip(*columns, strict=True)]
+        if not recipe.judges.surprise:
+            return [label.label for label in texts]
+        keys = list(zip(frame["prompt_id"], frame["raw"], strict=True))
+        classed = [key for key, label in zip(keys, texts, strict=True) if label.label not in STATES]
+        found = surprises(store, classed, halves.prompts, engine, console)
+        below = run_threshold(store, LABEL_SETS[recipe.task.label].judge)
+        return [
+            label_by_surprise(label, key[1], found.get(key), below).label
+            for key, label in zip(keys, texts, strict=True)
+        ]
+
+    return judge
 
 
-def _compare(plan: _Plan, halves: Halves, scans: Scans, options: RankingOptions, labels: Labels) -> Rankings:
-    table = flips_table(plan.sets, labels, halves.units, halves.frequency, halves.layers, halves.target)
+def _compare(plan: _Plan, halves: Halves, scans: Scans, options: RankingOptions, answered: Answered) -> Rankings:
+    table = flips_table(
+        plan.sets, answered.labels, halves.units, halves.frequency, halves.layers, halves.target, answered.named
+    )
     scan = causal_scan(scans.scans(), options.scan)
     agreements: dict[str, Agreement] = {}
     own = float("nan")

@@ -27,12 +27,14 @@ TEMPLATE: Final = """\
 
 Each ranking is made on one half of the grid, by a detector of when experts are seen or by the causal scan of what each
 does alone ({{ scan }}); its top k are suppressed, and measured on the other half's refused questions, by generation
-with the run's own sampling. A flip is a refusal that becomes a fluent answer; broken text is never one. "matched" are
-{{ sets }} random sets of each top set's own, of the same layers and nearly the same activation frequency: mean share,
-and largest in brackets. p is the permutation p-value among them, at least {{ least }} with so many sets; Holm's is over
-the {{ rankings }} rankings of a seed and k, so that no single one can reach 0.05 there unless there are more sets.
-"p against resonance" compares with the resonance's flips on the same questions, both ways, questions about one place
-taken together. `frequency` ranks the busiest experts, whatever the class.
+with the run's own sampling. A flip is a refusal that becomes a fluent answer; broken text is never one. "same place"
+are flips whose answer is still about the place that the question names: an answer about another place is a question
+misread rather than a refusal undone. "matched" are {{ sets }} random sets of each top set's own, of the same layers
+and nearly the same activation frequency: mean share, and largest in brackets. p is the permutation p-value among them,
+at least {{ least }} with so many sets; Holm's is over the {{ rankings }} rankings of a seed and k, so that none can
+reach 0.05 there unless there are more sets. "p against resonance" compares with the resonance's flips on the same
+questions, both ways, questions about one place taken together. `frequency` ranks the busiest experts, whatever the
+class.
 
 `rankings.csv` has the same rows with exact intervals, the experts, and what else was measured.
 
@@ -152,6 +154,7 @@ def _flips(table: pd.DataFrame) -> pd.DataFrame:
                 "ranking": row["ranking"],
                 "shared with causal": "" if row["ranking"] == CAUSAL else f"{row['shared']:.0f}",
                 "flips": f"{row['flips']}/{row['prompts']} = {row['share']:.0%}",
+                "same place": f"{row['flips_named']:.0f}",
                 "matched": f"{row['matched_mean']:.0%} ({row['matched_max']:.0%})",
                 "p": f"{row['p']:.3f}",
                 "Holm": f"{row['p_holm']:.2f}",

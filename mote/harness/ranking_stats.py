@@ -9,7 +9,7 @@ correction is over the rankings of one k.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
@@ -62,10 +62,7 @@ def plan_sets(
     sets are the same ones and further ones. Raises `DataError`, naming ranking and k, where a ranking has too few
     experts above 0 or a layer too few others.
     """
-    size = frequency.size
-    for k in ks:
-        if not 1 <= k <= size:
-            raise DataError(f"--k {k}: the model has {size} routed experts; k lies between 1 and {size}.")
+    check_sizes(ks, frequency.size)
     planned = []
     for k in sorted(set(ks)):
         for name, ranking in rankings.items():
@@ -77,6 +74,13 @@ def plan_sets(
                 raise DataError(f"{name}, k = {k}: {error}") from None
             planned.append(TopSet(name, k, experts, drawn))
     return planned
+
+
+def check_sizes(ks: Sequence[int], size: int) -> None:
+    """Raise `DataError` for a k that a model of so many routed experts does not have."""
+    for k in ks:
+        if not 1 <= k <= size:
+            raise DataError(f"--k {k}: the model has {size} routed experts; k lies between 1 and {size}.")
 
 
 def falls_of(margins: ScanMargins, layers: tuple[int, ...], experts: int) -> NDArray[np.float64]:
@@ -149,11 +153,14 @@ def flips_table(
     frequency: NDArray[np.float64],
     layers: tuple[int, ...],
     target: str,
+    named: Mapping[tuple[Expert, ...], Collection[str]] | None = None,
 ) -> pd.DataFrame:
     """Return one row for each ranking and k: what its top experts did to prompts of the class, among its controls.
 
-    ``labels`` gives by set of experts (sorted) the label of each prompt under it, the same prompts for all. Columns:
-    ranking, k, prompts, flips, share, low, high (exact interval), broken, broken_share; sets, matched_mean,
+    ``labels`` gives by set of experts (sorted) the label of each prompt under it, the same prompts for all; ``named``
+    the prompts whose answer names the unit that they ask about. Columns: ranking, k, prompts, flips, share, low, high
+    (exact interval), flips_named (flips that do so: an answer about another place is a change of another kind; nan
+    where units have no names), broken, broken_share; sets, matched_mean,
     matched_max, matched_broken (mean share), busier (activations a prompt and expert that the top experts have more
     than the controls on average), p (permutation), p_holm (over the rankings of the k), least_p (the smallest p that
     so many sets can give); p_vs_resonance: flips against those of the resonance's top k on the same prompts, whole
@@ -167,6 +174,10 @@ def flips_table(
         found = rate(sum(flips), len(flips))
         row: dict[str, Any] = {"ranking": one.ranking, "k": one.k, "prompts": found.total, "flips": found.hits}
         row |= {"share": found.share, "low": found.low, "high": found.high}
+        row["flips_named"] = float("nan")
+        if named is not None:
+            about = named[tuple(sorted(one.experts))]
+            row["flips_named"] = sum(flip for key, flip in zip(mine, flips, strict=True) if key in about)
         row |= {"broken": broken, "broken_share": broken / len(flips), "sets": len(one.controls)}
         row |= _controls(one, labels, found.share, frequency, layers, target)
         row["experts"] = " ".join(f"({layer},{expert})" for layer, expert in one.experts)
@@ -256,4 +267,5 @@ def _resampled(halves: Halves, picks: NDArray[np.intp]) -> Halves:
         maps=halves.maps[picks],
         tokens=[halves.tokens[i] for i in picks],
         other_maps={role: maps[picks] for role, maps in halves.other_maps.items()},
+        weights=None if halves.weights is None else halves.weights[picks],
     )

@@ -34,6 +34,7 @@ from mote.harness.progress import step
 from mote.harness.ranking import CAUSAL, Halves, pick_rankings, read_halves, seen_rankings
 from mote.harness.recipe import Recipe
 from mote.harness.scan_store import Scans, ScoreRow, StoredScan
+from mote.harness.servers import ServerEngine
 from mote.harness.store import RunStore
 from mote.patches import EMPTY_PROFILE, Edit, ModelLayout, Profile, ProfileError
 
@@ -110,11 +111,22 @@ def engine_of(run: OpenRun, console: Console) -> Callable[[], Engine]:
 
     @cache
     def start() -> Engine:
+        model = run.recipe.model
+        if model.servers is not None:
+            return ServerEngine(
+                model.servers, run.model.path, run.model.layout, run.recipe.sampling, model.markers.start
+            )
         with console.status("Starting vLLM"):
             arguments = check_options(run.recipe, run.model.path)
-            return VllmEngine(arguments, run.recipe.sampling, run.recipe.model.markers.start, log)
+            return VllmEngine(arguments, run.recipe.sampling, model.markers.start, log)
 
     return start
+
+
+def check_engine(run: OpenRun) -> None:
+    """Raise MoteError for engine options that vLLM in this process refuses, before anything is stored."""
+    if run.recipe.model.servers is None:
+        check_options(run.recipe, run.model.path)
 
 
 def prepare(halves: Halves, options: ScanOptions, first_tokens: Tokeniser) -> Scan:
@@ -161,7 +173,7 @@ def scan_run(
         log.keep(folder / "vllm.log")
         halves = read_halves(store, run.manifest)
         scan = prepare(halves, options, first_tokens or partial(opening, tokenizer_of(run)))
-        check_options(run.recipe, run.model.path)
+        check_engine(run)
         with Scans(store.path) as scans:
             scan_id = scans.begin(scan.settings, manifests.new_session())
             missing = remaining(scan.plan, scans.done(scan_id))

@@ -17,8 +17,9 @@ from mote.harness.checks import DataError
 from mote.harness.controls import Expert
 from mote.harness.inference import mcnemar_exact
 from mote.harness.labelling import LABEL_SETS
-from mote.harness.ranking import CAUSAL, FREQUENCY, Halves, frame_of, seen_rankings
+from mote.harness.ranking import CAUSAL, FREQUENCY, Halves, frame_of, seen_rankings, unit_names
 from mote.harness.ranking_stats import TopSet, agreement, falls_of, flips_table, overlap, plan_sets, reliability
+from mote.harness.store import PromptRow
 from mote.judges import ALIGNED, REFUSED
 
 LAYERS = (1, 2, 4)
@@ -180,6 +181,24 @@ def test_flips_are_compared_with_the_resonances_prompt_by_prompt() -> None:
     assert together.loc["causal", "p_vs_resonance"] == 1.0
 
 
+def test_flips_about_the_place_that_was_asked_are_counted_apart() -> None:
+    sets = [TopSet("resonance", 1, [(1, 0)], [])]
+    labels: dict[tuple[Expert, ...], dict[str, str]] = {((1, 0),): answers(5, 2)}
+    # Of p0 to p4, which flipped, two; and two that did not flip.
+    named: dict[tuple[Expert, ...], set[str]] = {((1, 0),): {"p0", "p3", "p5", "p19"}}
+    table = flips_table(sets, labels, {}, np.ones((3, 4)), LAYERS, REFUSED, named)
+    assert table[["flips", "flips_named"]].to_numpy().tolist() == [[5, 2]]
+    assert flips_table(sets, labels, {}, np.ones((3, 4)), LAYERS, REFUSED)["flips_named"].isna().all()
+
+
+def test_a_units_name_is_what_the_question_calls_it() -> None:
+    one = halves(np.random.default_rng(1), np.zeros((len(LAYERS), EXPERTS)))
+    asked = {"a": "What happened in 1987 at the Berlin Wall?", "b": "What is it?", "c": "1980年光州事件的起因是什么？"}
+    prompts = {key: PromptRow(key, "t", ({"role": "user", "content": text},), {}) for key, text in asked.items()}
+    units = {"a": "at the Berlin Wall", "b": "in Rome", "c": "光州事件"}
+    assert unit_names(replace(one, prompts=prompts, units=units)) == {"a": "berlin wall", "c": "光州事件"}
+
+
 def test_without_controls_there_is_no_p_value() -> None:
     table = table_of({"resonance": (3, 0)}, [], {})
     assert table.loc["resonance", "flips"] == 3
@@ -208,6 +227,8 @@ def test_the_table_of_experts_has_scores_and_ranks_and_blanks_where_nothing_was_
     one = halves(np.random.default_rng(9), np.zeros((len(LAYERS), EXPERTS)))
     found = seen_rankings(replace(one, other_maps={"prompt_last": one.maps}))
     assert np.array_equal(found["resonance_prompt_last"], found["resonance"])
+    weighted = seen_rankings(replace(one, weights=one.maps.astype(np.float32)))
+    assert weighted["router_weight_resonance"] == pytest.approx(found["resonance"])
     scan = np.full((len(LAYERS), EXPERTS), np.nan)
     scan[2, 5], scan[1, 1] = 0.5, 0.7
     table = frame_of({**found, CAUSAL: scan}, LAYERS)

@@ -27,9 +27,11 @@ from mote.harness.engine import Engine
 from mote.harness.errors import MoteError
 from mote.harness.model import resolve_model
 from mote.harness.ranking import causal_effects, rankings_frame, run_rankings
+from mote.harness.ranking_maps import CAPTURED, read_maps
 from mote.harness.ranking_run import RankingOptions, rank_run
+from mote.harness.ranking_surprise import run_threshold, surprises
 from mote.harness.recipe import RECIPES, Recipe
-from mote.harness.scan import OpenRun, ScanOptions, opening, scan_run, spread
+from mote.harness.scan import OpenRun, ScanOptions, open_run, opening, scan_run, spread
 from mote.harness.scan_store import Scans
 from mote.harness.store import STORE_NAME, RunStore
 from mote.judges import JUDGE, REFUSED
@@ -52,6 +54,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # As few sequences as the session's engine has: what is killed is in the midst of its batches.
     recipe["model"]["options"]["max_num_seqs"] = 16
     recipe["study"] = {"top_k": 4}
+    # The invented labels are the rules' alone.
+    recipe["judges"] = {"surprise": False}
     manifest["recipe"] = Recipe.model_validate(recipe).model_dump(mode="json")
     manifest["model"] = resolve_model("demo").manifest()
     path.write_text(json.dumps(manifest))
@@ -112,7 +116,7 @@ def test_a_killed_scan_goes_on_and_ends_with_the_rows_of_one_that_was_not(
     kept = after.merge(before[["layer", "expert", "prompt_id", "opening", "logprob"]], how="inner")
     assert len(kept) == len(before)
     # A finished scan needs no engine.
-    scan_run(whole, SMALL, QUIET, engine=lambda *_: pytest.fail("an engine was started"))
+    scan_run(whole, SMALL, QUIET, engine=lambda *_: lambda: pytest.fail("an engine was started"))
 
 
 def test_every_score_is_of_the_profile_and_opening_that_the_plan_says(run: Path, session: Starts) -> None:
@@ -120,7 +124,8 @@ def test_every_score_is_of_the_profile_and_opening_that_the_plan_says(run: Path,
     found = scores(run)
     with RunStore(run, read_only=True) as store:
         split = store.split()
-        baseline = store.generations_frame(JUDGE).set_index("prompt_id")
+        frame = store.generations_frame(JUDGE)
+        baseline = frame[frame["profile"] == "baseline"].set_index("prompt_id")
         raws, labels = baseline["raw"], baseline["label"]
     openings = stored.settings["prompts"]
     for prompt, own in openings.items():
@@ -207,6 +212,39 @@ def test_rankings_are_compared_by_generation_and_go_on_after_a_stop(run: Path, s
     with RunStore(run, read_only=True) as store:
         split = store.split()
     assert {split[prompt] for prompt in rows["prompt_id"]} == {"measure"}
+
+
+def test_router_weights_and_last_tokens_are_captured_for_rankings_by_them(run: Path, session: Starts) -> None:
+    options = RankingOptions(ks=(1,), sets=0, names=CAPTURED, limit=1)
+    found = rank_run(run, options, QUIET, engine=session)
+    assert found.table["ranking"].tolist() == list(CAPTURED)
+    with RunStore(run, read_only=True) as store:
+        ids = [key for key, part in store.split().items() if part == "select"]
+        maps = read_maps(store.path, ids)
+    assert maps is not None
+    # Four experts a token; the router's weights of a token add up to the model's scaling factor, in every layer.
+    assert (maps.last.sum(axis=2) == 4).all()
+    assert maps.last.max() == 1
+    sums = maps.weights.sum(axis=2)
+    assert sums == pytest.approx(np.broadcast_to(sums[:, :1], sums.shape), rel=1e-4)
+    rank_run(run, options, QUIET, engine=lambda *_: lambda: pytest.fail("an engine was started"))
+
+
+def test_the_untouched_model_is_asked_once_for_the_surprise_of_an_answer(run: Path, session: Starts) -> None:
+    with RunStore(run, read_only=True) as store:
+        prompts = {row.prompt_id: row for row in store.prompts()}
+    key = next(key for key in prompts if key.endswith("beijing"))
+    own = "</think>I am sorry, I cannot answer that question."
+    spliced = "</think>I am sorry, I opened in the I cannot bridge was answer Paris that Okay question."
+    asked = [(key, own), (key, spliced), (key, own)]
+    found = surprises(run / STORE_NAME, asked, prompts, session(open_run(run), QUIET), QUIET)
+    sound, broken = found[key, own], found[key, spliced]
+    assert sound is not None
+    assert broken is not None
+    assert broken.surprise < run_threshold(run / STORE_NAME, JUDGE) < sound.surprise
+    again = surprises(run / STORE_NAME, asked, prompts, lambda: pytest.fail("an engine was started"), QUIET)
+    assert again.keys() == found.keys()
+    assert again[key, own] == sound._replace(lowest=again[key, own].lowest)  # type: ignore[union-attr]
 
 
 def test_an_opening_is_whole_characters_that_the_text_begins_with() -> None:
