@@ -68,7 +68,7 @@ def show_rankings(found: Rankings, console: Console) -> None:
         console.print("No causal scan is in this run: mote scan RUN makes one, and the correlations with it.\n")
     unit = found.unit if found.table["flips_named"].notna().any() else ""
     for k, rows in found.table.groupby("k", sort=True):
-        table = Table(box=None, pad_edge=False, title=f"Top {k} switched off", title_justify="left")
+        table = Table(box=None, padding=(0, 1, 0, 0), title=f"Top {k} switched off", title_justify="left")
         table.add_column("ranking", no_wrap=True)
         for title in ("shared", "flips", "95%", *(["same"] if unit else []), "matched", "p", "Holm", "broken"):
             table.add_column(title, justify="right", no_wrap=True)
@@ -117,7 +117,7 @@ def _cells(row: dict[Any, Any]) -> list[str]:
     return [
         str(row["ranking"]),
         "" if math.isnan(shared) else f"{int(shared)}",
-        f"{row['flips']} of {row['prompts']}",
+        f"{row['flips']}/{row['prompts']}",
         f"{100 * row['low']:.0f}-{100 * row['high']:.0f}%",
         *([] if math.isnan(row["flips_named"]) else [f"{row['flips_named']:.0f}"]),
         "" if math.isnan(row["p"]) else f"{row['matched_mean']:.0%} ({row['matched_max']:.0%})",
