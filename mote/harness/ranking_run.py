@@ -272,8 +272,7 @@ def _judge(
     store: Path, run: OpenRun, halves: Halves, engine: Callable[[], Engine], console: Console
 ) -> Callable[[pd.DataFrame], list[str]]:
     """Return what labels answers as the run's own were: by the text, and by surprise where the run goes by that."""
-    recipe = run.recipe
-    markers = Markers(recipe.model.markers.start, recipe.model.markers.end)
+    markers = Markers(run.recipe.model.markers.start, run.recipe.model.markers.end)
 
     # Short answers are often the same to the letter, and so are then their labels.
     @cache
@@ -283,12 +282,14 @@ def _judge(
     def judge(frame: pd.DataFrame) -> list[str]:
         columns = (frame[name] for name in ("raw", "prompt_opens", "finish_reason"))
         texts = [by_text(raw, bool(opens), reason) for raw, opens, reason in zip(*columns, strict=True)]
-        if not recipe.judges.surprise:
+        # The run's own record decides: one that is older than the second judge has the default in its recipe by now.
+        text_judge = LABEL_SETS[halves.label_set.name].judge
+        if halves.label_set.judge == text_judge:
             return [label.label for label in texts]
         keys = list(zip(frame["prompt_id"], frame["raw"], strict=True))
         classed = [key for key, label in zip(keys, texts, strict=True) if label.label not in STATES]
         found = surprises(store, classed, halves.prompts, engine, console)
-        below = run_threshold(store, LABEL_SETS[recipe.task.label].judge)
+        below = run_threshold(store, text_judge)
         return [
             label_by_surprise(label, key[1], found.get(key), below).label
             for key, label in zip(keys, texts, strict=True)

@@ -123,9 +123,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 _COMMANDS: Final = """\
-mote run demo --set model.path=MODEL --out RUN --set study.doses=[] --set study.stimulate=false \\
-    --set study.controls.retest=0 --set study.controls.uniform=0 --set study.controls.layers=0 \\
-    --set study.controls.frequency=0
+mote run demo --set model.path=MODEL --out RUN --set 'study.doses=[]' --set 'study.factors=[]' \\
+    --set study.stimulate=false --set study.thirds=false --set study.tokens=0 --set study.controls.retest=0 \\
+    --set study.controls.uniform=0 --set study.controls.layers=0 --set study.controls.frequency=0
 mote scan RUN
 mote rankings RUN
 python -m mote.harness.ranking_seeds 1=RUN 2=RUN 3=RUN --out results/demo-models"""
