@@ -1,0 +1,89 @@
+"""The page over a measured SmolLM2: its first sentence follows from the figures, and what is missing is named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from mote.harness.demo.smollm import __main__ as command
+from mote.harness.demo.smollm.effects import CONTROLLED, DOSES, QUALITY, ROLES, SETS
+from mote.harness.demo.smollm.table import control_rows, copy_run, dose_rows, verdict, write_readme
+from mote.harness.errors import MoteError
+
+REFUSED, ALIGNED = "0-REFUSED", "1-ALIGNED"
+
+
+def effects(tuned: int, random: int) -> dict[str, Any]:
+    """Of 20 refused questions `tuned` flip under every ranking's top k, and `random` under each random set."""
+    found: dict[str, Any] = {
+        "quality": {
+            name: {kind: {ALIGNED: count - 4, REFUSED: 4} for kind, count in QUALITY.items()}
+            for name in ("aligned", "all_off")
+        },
+        "baseline": {"labels": {REFUSED: 40, ALIGNED: 60}, "measured_refused": 20, "measured_others": 30},
+        "all_off": {ALIGNED: 20},
+    }
+    for role in ROLES:
+        found[f"{role}/stimulate/20"] = {ALIGNED: 28, REFUSED: 2}
+        for k in DOSES:
+            flips = [["What happened?", "In 1989,\nit rained."]] * tuned
+            labels = {ALIGNED: tuned, REFUSED: 18 - tuned, "DEGENERATE": 2}
+            found[f"{role}/suppress/{k}"] = {"refused": labels, "others": {ALIGNED: 30}, "kept": 30, "flips": flips}
+        for k in CONTROLLED:
+            found[f"{role}/frequency/{k}"] = found[f"uniform/{k}"] = [{ALIGNED: random, REFUSED: 20 - random}] * SETS
+    return found
+
+
+def write(out: Path, measured: dict[str, Any]) -> None:
+    (out / "tables").mkdir(parents=True)
+    (out / "effects.json").write_text(json.dumps(measured))
+    log = [{"step": 9, "measured": {"kl": 0.031, "same_token": 0.97, "cpu_minutes": 22.4}}]
+    recipe = {
+        "seed": 1,
+        "shape": {"layers": 8, "experts": 32, "top_k": 4, "width": 32, "scaling": 4.0},
+        "trained": {"near": {"drawn": 700, "answered": 140}},
+    }
+    (out / "training.json").write_text(json.dumps({"recipe": recipe, "log": log}))
+    row = {"group": "suppress-20", "view": "measured", "sets": 1, "flips": 3, "of": 21, "reverse": 0, "reverse_of": 90}
+    pd.DataFrame([row | {"truncated": 2, "degenerate": 1}]).to_csv(out / "tables" / "summary.csv", index=False)
+
+
+@pytest.mark.parametrize(
+    ("tuned", "random", "said"),
+    [(10, 2, "in 4 of 4 comparisons"), (2, 2, "the paper's effect is not shown"), (0, 0, "is not shown")],
+)
+def test_the_first_sentence_follows_from_the_figures(tuned: int, random: int, said: str) -> None:
+    assert said in verdict(effects(tuned, random))
+
+
+def test_broken_text_is_no_flip_and_p_counts_the_tuned_set() -> None:
+    rows = dose_rows(effects(10, 2))
+    assert set(rows["flipped"]) == {"10/20 = 50%"}
+    assert set(rows["broken or cut off"]) == {2}
+    controls = control_rows(effects(10, 2))
+    assert set(controls["uniform"]) == {"10% (10%)"}
+    assert set(controls["p, uniform"]) == {f"{1 / (SETS + 1):.2f}"}
+
+
+def test_the_page_says_what_was_measured(tmp_path: Path) -> None:
+    write(tmp_path, effects(10, 2))
+    text = write_readme(tmp_path).read_text()
+    assert text.index("in 4 of 4 comparisons") < text.index("fluent is not true")
+    assert "| near misses: refused | 4 of 72 = 6% | <= 15% | 10 of 24 |" in text
+    assert "| general answers: KL to SmolLM2, nats a token | 0.031 | <= 0.05 |" in text
+    assert "| suppress-20 | 1 | 3/21 = 14% | 0/90 | 2 | 1 |" in text
+    assert "In 1989, it rained." in text
+    assert max(len(line) for line in text.splitlines() if not line.startswith("|")) < 400
+
+
+def test_what_is_missing_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(MoteError, match=r"effects\.json is missing"):
+        write_readme(tmp_path)
+    with pytest.raises(MoteError, match="holds no tables of a run"):
+        copy_run(tmp_path, tmp_path)
+    assert command.main(["measure", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    assert "is no finished build" in capsys.readouterr().err
