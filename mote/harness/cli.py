@@ -123,12 +123,18 @@ def run(
 
 
 @app.command()
-def report(run: Annotated[Path, typer.Argument(help="The folder of a run.", metavar="RUN")]) -> None:
+def report(
+    run: Annotated[Path, typer.Argument(help="The folder of a run.", metavar="RUN")],
+    mt_bench: Annotated[
+        Path | None, typer.Option("--mt-bench", help="An MT-Bench of the same model.  [default: RUN/mt-bench if there]")
+    ] = None,
+    judge: Annotated[str | None, typer.Option(help="Show this judge's labels instead of the label set's own.")] = None,
+) -> None:
     """Make report.html, figures and tables of a run anew from its stored rows.
 
     Example: mote report results/runs/demo
     """
-    _report(run, Console(highlight=False))
+    _report(run, Console(highlight=False), mt_bench, judge)
 
 
 @app.command("ls")
@@ -160,13 +166,13 @@ def export(
         console.print(str(path), soft_wrap=True)
 
 
-def _report(folder: Path, console: Console) -> None:
+def _report(folder: Path, console: Console, mt_bench: Path | None = None, judge: str | None = None) -> None:
     from mote.harness.report import make_report
     from mote.harness.summary import print_summary
 
     with console.status("Report"):
-        path = make_report(folder)
-    print_summary(folder, console)
+        path = make_report(folder, mt_bench=mt_bench, judge=judge)
+    print_summary(folder, console, judge)
     console.print(f"Report: {path}", soft_wrap=True)
 
 

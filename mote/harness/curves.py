@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from mote.harness.dose import THIRDS, dose_curve, layer_shares
@@ -40,7 +41,7 @@ def curve_tables(
     target: str,
 ) -> CurveTables:
     """Sort a run's profiles (columns profile, kind, k, factor) by what was varied; counts are those of one view."""
-    there = profiles[[(str(name), view) in matrices for name in profiles["profile"]]]
+    there = profiles.loc[np.array([(str(name), view) in matrices for name in profiles["profile"]], dtype=bool)]
     # One row a profile: the place in the frame stands for the dose until the true ones are joined.
     curve = dose_curve(
         {(str(row.profile), float(i)): matrices[str(row.profile), view] for i, row in enumerate(there.itertuples())},

@@ -320,6 +320,21 @@ class RunStore:
                 counted.append((seen, total))
         return list(wanted), stack, counted
 
+    def mean_map(self, profile: str, role: str) -> NDArray[np.float64] | None:
+        """Return the mean of a profile's maps, [layers, experts], without holding more than one; None without any."""
+        rows = self._db.execute(
+            "select m.layers, m.experts, m.counts from activation_maps m join generations g using (generation_id)"
+            " where g.profile = ? and m.role = ?",
+            (profile, role),
+        )
+        total: NDArray[np.int64] | None = None
+        count = 0
+        for layers, experts, counts in rows:
+            one = np.frombuffer(counts, dtype="<i4").reshape(layers, experts)
+            total = one.astype(np.int64) if total is None else total + one
+            count += 1
+        return None if total is None else np.asarray(total / count, dtype=np.float64)
+
     def _insert(self, statement: str, rows: list[tuple[Any, ...]]) -> None:
         with self._transaction():
             self._db.executemany(statement, rows)

@@ -25,10 +25,10 @@ _VERDICTS = {
 }
 
 
-def print_summary(folder: Path, console: Console) -> None:
+def print_summary(folder: Path, console: Console, judge: str | None = None) -> None:
     """Print what a run's rows say: the matrices of the tuned profile and its controls, and one line a group."""
     with RunStore(folder, read_only=True) as store:
-        result = analyse(store, read_manifest(folder))
+        result = analyse(store, read_manifest(folder), judge)
     shown = [name for name in (result.tuned, *_kinds(result)) if name and (name, result.view) in result.matrices]
     if not shown:
         console.print("No profile has been compared with the baseline yet.")

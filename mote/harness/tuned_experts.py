@@ -138,17 +138,16 @@ def _or_none(function: Callable[..., T], *arguments: Any, **options: Any) -> T |
 
 
 def controls_gap(
-    maps: NDArray[Any], profiles: Sequence[ProfileRow], tuned: str | None, layers: Sequence[int]
+    frequency: NDArray[np.float64] | None, profiles: Sequence[ProfileRow], tuned: str | None, layers: Sequence[int]
 ) -> pd.DataFrame:
     """Return for each random set how much less busy it is than the tuned experts (activations a prompt and expert).
 
-    ``maps`` are those of the baseline, [prompts, layers, experts]. Columns kind, profile, gap, tuned; ``tuned`` is
+    ``frequency`` is the mean of the baseline's maps, [layers, experts]. Columns kind, profile, gap, tuned; ``tuned`` is
     the mean frequency of the tuned experts themselves, over all prompts. Empty where there are no maps or no controls.
     """
     specs = {profile.name: profile for profile in profiles}
     rows = []
-    if len(maps) and tuned is not None:
-        frequency = maps.mean(axis=0)
+    if frequency is not None and tuned is not None:
         experts = [(edit["layer"], edit["expert"]) for edit in specs[tuned].spec["edits"]]
         at = {layer: row for row, layer in enumerate(layers)}
         busy = float(np.mean([frequency[at[layer], expert] for layer, expert in experts]))

@@ -14,15 +14,29 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from mote.harness.errors import MoteError
+from mote.harness.prune_store import PruneStore
 from mote.harness.report import build, make_report
-from mote.harness.report.figures import CATALOGUE
-from mote.harness.store import RunStore
+from mote.harness.report.material import CATALOGUE, catalogue
+from mote.harness.report.paper_index import paper_index
+from mote.harness.store import LabelRow, RunStore
 from tests.harness.written_run import WrittenRun, write_run
 
-SMALL = WrittenRun(prompts=84, layers=(1, 2, 3), experts=16, top_k=4, controls=3, doses=(2,), stimulate=True)
+SMALL = WrittenRun(
+    prompts=84,
+    layers=(1, 2, 3),
+    experts=16,
+    top_k=4,
+    controls=3,
+    doses=(2,),
+    stimulate=True,
+    factors=(0.5, 2.0),
+    thirds=True,
+    tokens=2,
+)
 HOSTILE = "<script>alert(1)</script><img src=http://x.invalid onerror=alert(1)>\u202e\x00</script>&amp;{{ 7*7 }}"
 
 
@@ -77,8 +91,29 @@ def _nothing_drawn(material: object) -> tuple[dict[str, Any], dict[str, str], di
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = write_run(tmp_path_factory.mktemp("run"), SMALL)
+    prune(path)
+    (path / "tables").mkdir()
+    (path / "tables" / "rankings.csv").write_text(RANKINGS)
     make_report(path)
     return path
+
+
+RANKINGS = """ranking,k,spearman,spearman_low,spearman_high,share,low,high,matched_mean,matched_max
+resonance,5,0.07,0.02,0.12,0.1,0.05,0.2,0.01,0.03
+causal,5,,,,0.4,0.3,0.5,0.02,0.04
+"""
+
+
+def prune(folder: Path) -> None:
+    """Finish an invented pruning: of four experts two are needed."""
+    common = {"floor": 0.27, "keep": 0.9, "experts": "(1, 5) (3, 9)"}
+    nobody = {"measured_hits": 8, "measured_total": 20, "measured_share": 0.4}
+    left = [(0, 4, 0.3, ""), (1, 3, 0.31, "(2, 1)"), (2, 2, 0.28, "(3, 4)")]
+    rounds = [
+        {"round": n, "left": k, "effect": effect, "dropped": gone, **common, **nobody} for n, k, effect, gone in left
+    ]
+    with closing(PruneStore(folder / "run.sqlite", {"k": 4})) as store:
+        store.finish(pd.DataFrame(rounds))
 
 
 @pytest.fixture(scope="module")
@@ -103,14 +138,15 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Page:
 
 def test_figures_are_written_in_both_formats_with_their_numbers(folder: Path) -> None:
     names = {path.stem for path in (folder / "figures").glob("*.svg")}
-    assert names == {path.stem for path in (folder / "figures").glob("*.png")} == set(CATALOGUE)
+    assert names == {path.stem for path in (folder / "figures").glob("*.png")} == set(CATALOGUE) - {"fig14-mt-bench"}
     for name in names:
         assert (folder / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         svg = (folder / "figures" / f"{name}.svg").read_text(encoding="utf-8")
         assert "font-family: 'Arial', 'Helvetica', 'Liberation Sans', 'DejaVu Sans', sans-serif" in svg
     tables = {path.stem for path in (folder / "tables").glob("*.csv")}
     # The matrices of suppression and stimulation stand in one table.
-    assert set(CATALOGUE) - tables == {"fig10-stimulation"}
+    assert names - tables == {"fig10-stimulation"}
+    assert (folder / "tables" / "rankings.csv").read_text() == RANKINGS
 
 
 def test_page_asks_the_network_for_nothing(page: Page) -> None:
@@ -138,6 +174,41 @@ def test_index_has_every_figure_of_the_paper(page: Page) -> None:
     assert [number for number, _ in rows] == [str(number) for number in range(1, 15)]
     for number, here in rows:
         assert ('<a href="#' in here) or "Not in this run" in here or number == "1", number
+    linked = {number for number, here in rows if '<a href="#' in here}
+    assert {"2", "3", "4", "5", "8", "10"} <= linked
+    assert not linked & {"1", "9", "11", "12", "13", "14"}
+
+
+def test_the_paper_numbers_the_same_figure_anew_for_each_of_its_sets() -> None:
+    for task in ("refusal_grid", "sensitive", "ccp_sensitive", "reasoning_language"):
+        index = paper_index(task, catalogue(task), {}, {("english", "chinese"), ("0-REFUSED", "1-ALIGNED")})
+        linked = {row.number for row in index if row.anchor}
+        own = {"refusal_grid": {"5", "8", "10"}, "reasoning_language": {"11", "12"}}.get(task, {"5", "9", "10"})
+        assert linked - {"2", "3", "4", "6", "13", "14"} == own, task
+        assert all(row.anchor in {*catalogue(task), "examples", ""} for row in index)
+
+
+def test_figures_name_the_run_that_would_give_them(page: Page) -> None:
+    assert "mote run demo-language" in page.text
+    assert "--set task.name=sensitive" in page.text
+    assert "mote report RUN --mt-bench FOLDER" in page.text
+
+
+def test_another_judges_labels_are_shown_only_when_asked_for(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", SMALL.changed(prompts=28, controls=1, doses=(), tokens=0))
+    with RunStore(folder) as store:
+        frame = store.generations_frame("rules")
+        store.add_labels(LabelRow(int(number), "other", "0-REFUSED", []) for number in frame["generation_id"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "draw_all", _nothing_drawn)
+        page = Page(make_report(folder))
+        assert "by the labels of the judge “rules”" in page.text
+        assert re.search(
+            r'<tr><td>other</td><td class="n">(\d+)</td><td class="n">\1</td><td class="n">[\d.]+%', page.html
+        )
+        assert "by the labels of the judge “other”" in Page(make_report(folder, judge="other")).text
+        with pytest.raises(MoteError, match="Did you mean 'other'"):
+            make_report(folder, judge="othr")
 
 
 def test_every_generation_is_in_the_table_once(folder: Path, page: Page) -> None:
@@ -228,7 +299,7 @@ def test_caveat_of_the_demo_model(tmp_path: Path, model: str, there: bool) -> No
     [
         (0, "Experts have not been chosen yet"),
         (1, "Only the untouched model has been asked so far"),
-        (2, "Missing in suppress-4, suppress-2, stimulate-4 and 9 more"),
+        (2, "Missing in suppress-4, suppress-2, stimulate-4 and 14 more"),
         (6, "the controls are not all measured yet"),
     ],
 )
@@ -264,7 +335,7 @@ def test_nothing_of_another_state_stays_behind(folder: Path, tmp_path: Path) -> 
     left = {path.name for path in (whole / "figures").iterdir()}
     kept = {
         f"{name}{suffix}"
-        for name in ("fig03-prompt-map", "fig04-tsne", "fig05-resonance")
+        for name in ("fig03-prompt-map", "fig04-tsne", "fig05-resonance", "rankings")
         for suffix in (".png", ".svg")
     }
     assert left == kept | {"notes.txt"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
 import warnings
 from html import unescape
@@ -17,13 +18,19 @@ from hypothesis import strategies as st
 from matplotlib import colormaps
 from matplotlib.colors import Colormap, to_rgb
 
+from mote.harness.curves import curve_tables
+from mote.harness.report.bench import draw_bench
+from mote.harness.report.curves import Series, draw_direction, draw_dose, draw_thirds, draw_trade_off
 from mote.harness.report.embedding import colourings, embed, thin
 from mote.harness.report.maps import draw_map, draw_resonance, spread_out
+from mote.harness.report.material import Bench
 from mote.harness.report.matrices import Panel, draw_matrices, percent, shown
 from mote.harness.report.rows import pack_rows
-from mote.harness.report.strips import Dose, draw_dose, draw_null
+from mote.harness.report.strips import draw_null
 from mote.harness.report.style import CLASS_COLOURS, NARROW, RESONANCE, SEQUENTIAL, WIDE, Layout, drawing
 from mote.harness.report.texts import HEAD, clip, compare, visible
+from mote.harness.report.tokens import draw_tokens, panels_of
+from mote.harness.token_rows import TokenRows, long_table
 from mote.harness.transitions import transition_matrix
 
 CLASSES = ("0-REFUSED", "1-ALIGNED", "2-REASONED")
@@ -159,8 +166,67 @@ def test_figures_of_outcomes_are_drawn_without_a_warning(layout: Layout) -> None
         warnings.simplefilter("error")
         draw_matrices([Panel("Title", "note", matrix)] * 5, layout).savefig(io.BytesIO(), format="svg")
         draw_null(values, ("Top 1 suppressed", 0.4, 0.3, 0.5), [0.02], layout).savefig(io.BytesIO(), format="svg")
-        doses = [Dose(k, 0.1, 0.05, 0.2, 0.0, 0.0) for k in (1, 3, 5)]
-        draw_dose(doses, (3, 0.1, 0.0, 0.9), layout).savefig(io.BytesIO(), format="svg")
+        curves = curve_tables(*many_profiles(), "suppress-3", "all", "0-REFUSED")
+        assert [len(frame) for frame in curves] == [3, 5, 4, 6]
+        for figure in (
+            draw_dose(curves.doses, curves.sets, 3, 0.05, layout),
+            draw_direction(curves.direction, layout),
+            draw_trade_off([Series("k", curves.doses, ["1", "3", "5"], "#000", "D", True)], curves.sets, "", layout),
+            draw_thirds(curves.thirds, 0.05, layout),
+        ):
+            figure.savefig(io.BytesIO(), format="svg")
+
+
+def many_profiles() -> tuple[pd.DataFrame, dict[tuple[str, str], pd.DataFrame]]:
+    """Profiles of every kind that curves sort, with matrices in which ever more of forty refused prompts flip."""
+    named = [(f"suppress-{k}", "suppress", k, 0.0) for k in (5, 1, 3)]
+    named += [("scale-3-2", "scale", 3, 2.0), ("scale-3-0.5", "scale", 3, 0.5), ("retest-1", "retest", 0, 1.0)]
+    named += [("stimulate-3", "stimulate", 3, math.inf), ("late-1", "third", 1, 0.0), ("early-1", "third", 1, 0.0)]
+    named += [("middle-1", "third", 1, 0.0), ("suppress-9", "other", 9, 0.0)]
+    named += [(f"random-{kind}-{i}", f"random-{kind}", 3, 0.0) for kind in ("uniform", "layers") for i in (1, 2, 3)]
+    before = pd.Series(["0-REFUSED"] * 40 + ["1-ALIGNED"] * 40)
+    matrices = {}
+    for flips, (name, *_) in enumerate(named):
+        after = pd.Series(["1-ALIGNED"] * flips + ["0-REFUSED"] * (40 - flips) + ["1-ALIGNED"] * 40)
+        matrices[name, "all"] = transition_matrix(before, after, CLASSES)
+    return pd.DataFrame(named, columns=["profile", "kind", "k", "factor"]), matrices
+
+
+def test_curves_sort_profiles_by_what_was_varied() -> None:
+    curves = curve_tables(*many_profiles(), "suppress-3", "all", "0-REFUSED")
+    assert list(curves.doses["k"]) == [1, 3, 5]
+    assert list(curves.doses["flips_hits"]) == [1, 2, 0]
+    assert list(curves.direction["profile"]) == ["suppress-3", "scale-3-0.5", "retest-1", "scale-3-2", "stimulate-3"]
+    assert list(curves.thirds["part"]) == ["early", "middle", "late", "all"]
+    # Early 8, middle 9, late 7 of 40; the whole 2 and the retest 5: shares of what is beyond the retest.
+    assert list(curves.thirds["share"].iloc[:3]) == pytest.approx([(8 - 5) / -3, (9 - 5) / -3, (7 - 5) / -3])
+    assert list(curves.sets["flips_hits"]) == [11, 12, 13, 14, 15, 16]
+    nothing = curve_tables(*many_profiles(), "suppress-3", "measured", "0-REFUSED")
+    assert [len(frame) for frame in nothing] == [0, 0, 0, 0]
+
+
+def test_single_tokens_show_the_longest_word_and_the_last_tokens() -> None:
+    chosen = np.arange(12, dtype=np.uint16).reshape(3, 2, 2)
+    prompts = [
+        TokenRows("t/b", ("<longest-of-the-template>", " Manhattan", "?"), chosen),
+        TokenRows("t/a", ("<u>", " Rome", "?"), chosen + 3),
+    ]
+    panels = panels_of(prompts, {"t/a": "0-REFUSED", "t/b": "1-ALIGNED"}, "0-REFUSED")
+    assert [panel.note for panel in panels] == ["t/a", "t/a", "t/b"]
+    assert panels[0].title.startswith("“Rome”, token 2")
+    np.testing.assert_array_equal(panels[0].chosen, chosen[1] + 3)
+    np.testing.assert_array_equal(panels[2].chosen, chosen[2])
+    for layout in (WIDE, NARROW):
+        draw_tokens(panels, (4, 7), 16, {(4, 5)}, layout).savefig(io.BytesIO(), format="svg")
+    assert long_table(prompts, (4, 7), {}).groupby("prompt_id").size().tolist() == [12, 12]
+
+
+def test_mt_bench_is_drawn_beside_the_papers_rows() -> None:
+    rows = [(model, name, "all", 7.0 + i, 0) for model in ("a", "b") for i, name in enumerate(("coding", "math"))]
+    scores = pd.DataFrame(rows, columns=["model", "category", "turn", "mean", "unscored"])
+    bench = Bench("judge", ("a", "b"), scores.assign(low=scores["mean"] - 1, high=scores["mean"] + 1))
+    for layout in (WIDE, NARROW):
+        assert draw_bench(bench, layout).get_size_inches()[0] == layout.width
 
 
 @settings(deadline=None, max_examples=10)

@@ -18,9 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mote.harness.controls import KINDS, ControlKind, random_experts
+from mote.harness.dose import layer_thirds
 from mote.harness.files import digest_of, write_atomic
 from mote.harness.store import GenerationRow, LabelRow, MapRow, ProfileRow, PromptRow, RunStore
-from mote.judges import ALIGNED, JUDGE, REASONED, REFUSED
+from mote.harness.token_rows import TokenRows, add_token_rows, choose_prompts
+from mote.judges import ALIGNED, CLASSES, JUDGE, REASONED, REFUSED
 from mote.tasks import load_task
 
 SAMPLING = {"temperature": 0.6, "top_p": 0.95, "max_tokens": 200}
@@ -40,6 +42,9 @@ class WrittenRun:
     top_k: int = 10
     doses: tuple[int, ...] = ()
     stimulate: bool = False
+    factors: tuple[float, ...] = ()
+    thirds: bool = False
+    tokens: int = 0
     controls: int = 10
     split: bool = True
     effect: float = 0.42
@@ -97,6 +102,9 @@ def write_run(folder: Path, run: WrittenRun | None = None) -> Path:
                 labels.append(LabelRow(number, JUDGE, label, _evidence(label, rows[-1].raw)))
             store.add_generations(rows)
             store.add_labels(labels)
+        if run.tokens and run.stop_after is None:
+            chosen = choose_prompts(before, CLASSES, REFUSED, run.tokens)
+            add_token_rows(store.path, [_token_rows(run, key, text[key], planted) for key in chosen])
     manifest = _manifest(run, len(prompts), profiles)
     write_atomic(folder / "manifest.json", json.dumps(manifest, indent=2))
     return folder
@@ -120,8 +128,17 @@ def _split(ids: list[str], before: Mapping[str, str], rng: np.random.Generator) 
 
 
 def _profiles(run: WrittenRun, planted: list[tuple[int, int]], rng: np.random.Generator) -> list[ProfileRow]:
-    def row(name: str, kind: str, part: str, action: str, experts: list[tuple[int, int]], seed: int) -> ProfileRow:
-        edits = [{"layer": layer, "expert": expert, "action": action} for layer, expert in experts]
+    def row(
+        name: str,
+        kind: str,
+        part: str,
+        action: str,
+        experts: list[tuple[int, int]],
+        seed: int,
+        factor: float | None = None,
+    ) -> ProfileRow:
+        more = {} if factor is None else {"factor": factor}
+        edits = [{"layer": layer, "expert": expert, "action": action, **more} for layer, expert in experts]
         return ProfileRow(
             name,
             digest_of(edits),
@@ -139,6 +156,11 @@ def _profiles(run: WrittenRun, planted: list[tuple[int, int]], rng: np.random.Ge
         rows.append(row(f"suppress-{k}", "suppress", "all", "suppress", experts, 1))
     if run.stimulate:
         rows.append(row(f"stimulate-{run.top_k}", "stimulate", "all", "stimulate", planted, 1))
+    for factor in run.factors:
+        rows.append(row(f"scale-{run.top_k}-{factor:g}", "scale", part, "scale", planted, 1, factor))
+    if run.thirds:
+        for name, some in layer_thirds(planted, run.layers).items():
+            rows.append(row(f"{name}-{len(some)}", "third", part, "suppress", some, 1))
     load = _common_load(run)
     for kind in KINDS if run.controls else ():
         sets = random_experts(cast(ControlKind, kind), planted, load, run.layers, run.controls, rng)
@@ -158,7 +180,10 @@ def _rates(run: WrittenRun, profile: ProfileRow, rng: np.random.Generator) -> _R
     edits = len(profile.spec["edits"])
     if profile.kind in ("baseline", "retest"):
         return _Rates(run.retest, run.retest / 4, 0.0)
-    if profile.kind == "suppress":
+    if profile.kind == "scale":
+        weakened = max(0.0, 1 - profile.spec["edits"][0]["factor"])
+        return _Rates(run.effect * weakened, run.reverse, run.broken)
+    if profile.kind in ("suppress", "third"):
         return _Rates(
             min(0.9, run.effect * (edits / run.top_k) ** 0.6), run.reverse, run.broken * (edits / run.top_k) ** 1.5
         )
@@ -233,6 +258,18 @@ def _effect(edit: Mapping[str, Any], tokens: int, rng: np.random.Generator) -> d
     }
 
 
+def _token_rows(run: WrittenRun, key: str, question: str, planted: list[tuple[int, int]]) -> TokenRows:
+    """Every word a token; the last one chooses the planted experts, where a layer has any."""
+    rng = np.random.default_rng([run.seed, zlib.crc32(key.encode())])
+    words = ("<user>", *(f" {word}" for word in question.removesuffix("?").split()), "?", "<think>")
+    shape = (len(words), len(run.layers))
+    chosen = np.array([[rng.permutation(run.experts)[: run.routed] for _ in run.layers] for _ in words])
+    for layer, expert in planted:
+        if expert not in chosen[-1, run.layers.index(layer)]:
+            chosen[-1, run.layers.index(layer), 0] = expert
+    return TokenRows(key, words, chosen.reshape(*shape, run.routed).astype(np.uint16))
+
+
 def _common_load(run: WrittenRun) -> NDArray[np.float64]:
     return np.random.default_rng(run.seed).gamma(0.6, size=(len(run.layers), run.experts))
 
@@ -291,6 +328,9 @@ def _manifest(run: WrittenRun, count: int, profiles: list[ProfileRow]) -> dict[s
             "top_k": run.top_k,
             "doses": list(run.doses),
             "stimulate": run.stimulate,
+            "factors": list(run.factors),
+            "thirds": run.thirds,
+            "tokens": run.tokens,
             "split": "half" if run.split else "none",
             "controls": {"retest": 1, "uniform": run.controls, "layers": run.controls, "frequency": run.controls},
             "seed": run.seed,

@@ -20,10 +20,18 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
 from mote.harness.analysis import StudyResult, analyse
+from mote.harness.errors import MoteError, nearest
 from mote.harness.files import write_atomic
 from mote.harness.manifest import read_manifest
-from mote.harness.report import page, sections
-from mote.harness.report.figures import CATALOGUE, Drawn, Material, draw_all
+from mote.harness.prune_store import read_pruning
+from mote.harness.ranking_output import RANKINGS_TABLE
+from mote.harness.ranking_output import TABLES as RANKING_TABLES
+from mote.harness.report import extras, page, sections
+from mote.harness.report.bench import find_bench
+from mote.harness.report.curve_figures import best_profile
+from mote.harness.report.embedding import thin
+from mote.harness.report.figures import Drawn, draw_all
+from mote.harness.report.material import Material, catalogue, key_of
 from mote.harness.report.paper_index import paper_index
 from mote.harness.report.rows import pack_rows
 from mote.harness.report.style import colour_of, short
@@ -31,6 +39,7 @@ from mote.harness.report.tables import all_tables, beside_the_paper
 from mote.harness.report.texts import clip, compare
 from mote.harness.report.words import caveats, lead
 from mote.harness.store import RunStore
+from mote.harness.token_rows import read_token_rows
 from mote.harness.tuned_experts import controls_gap
 
 REPORT_NAME: Final = "report.html"
@@ -46,16 +55,20 @@ class Read(NamedTuple):
     gap: pd.DataFrame
 
 
-def make_report(folder: Path) -> Path:
+def make_report(folder: Path, *, mt_bench: Path | None = None, judge: str | None = None) -> Path:
     """Write ``report.html``, ``figures/`` and ``tables/`` of a run and return the report's path.
 
-    Works at any state of a run: what is not there yet is named. Raises MoteError where the folder holds no run.
+    Works at any state of a run: what is not there yet is named. ``mt_bench`` is the folder of an MT-Bench of the same
+    model (without it ``mt-bench`` in the run's folder, if that is there); ``judge`` the one whose labels are shown
+    instead of those of the run's label set. Raises MoteError where the folder holds no run, or there is no such judge.
     """
-    read = _read(folder)
+    read = _read(folder, mt_bench, judge)
     figures, missing, drawn_tables = draw_all(read.material)
     beside = beside_the_paper(read.result, read.manifest)
     tables = all_tables(read.result, read.gap, beside) | drawn_tables
-    html = _render(read, figures, missing, beside, sorted(tables), folder)
+    kept = {folder / "tables" / name for name in RANKING_TABLES}
+    others = [path.stem for path in kept if path.is_file()]
+    html = _render(read, figures, missing, beside, sorted([*tables, *others]), folder)
     files: dict[Path, str | bytes] = {}
     for key, figure in figures.items():
         files[folder / "figures" / f"{key}.png"] = figure.png
@@ -67,31 +80,48 @@ def make_report(folder: Path) -> Path:
     for path, content in files.items():
         write_atomic(path, content)
     for stale in [*(folder / "figures").glob("*.*"), *(folder / "tables").glob("*.csv")]:
-        if stale.suffix in (".png", ".svg", ".csv") and stale not in files:
+        if stale.suffix in (".png", ".svg", ".csv") and stale not in files and stale not in kept:
             stale.unlink()
     write_atomic(folder / REPORT_NAME, html)
     return folder / REPORT_NAME
 
 
-def _read(folder: Path) -> Read:
+def _read(folder: Path, mt_bench: Path | None, judge: str | None) -> Read:
     manifest = read_manifest(folder)
+    role = str(manifest["recipe"]["study"]["role"])
     with RunStore(folder, read_only=True) as store:
-        result = analyse(store, manifest)
+        if judge is not None and judge not in store.judges():
+            raise MoteError(f"--judge: '{judge}' has labelled nothing of this run.{nearest(judge, store.judges())}")
+        result = analyse(store, manifest, judge)
         frame = store.generations_frame(result.judge)
-        ids, maps, _ = store.maps("baseline", str(manifest["recipe"]["study"]["role"]))
-        gap = controls_gap(maps, store.profiles(), result.tuned, result.layers)
-    baseline = frame[(frame["profile"] == "baseline") & frame["label"].notna()].set_index("prompt_id")
-    at = [i for i, key in enumerate(ids) if key in baseline.index]
-    rows = baseline.loc[[ids[i] for i in at]]
+        gap = controls_gap(store.mean_map("baseline", role), store.profiles(), result.tuned, result.layers)
+        baseline = frame[(frame["profile"] == "baseline") & frame["label"].notna()].set_index("prompt_id")
+        keys = [str(key) for key in baseline.index]
+        # As many maps as a picture can show; the ranking has used all.
+        ids, maps, _ = store.maps("baseline", role, {keys[i] for i in thin(len(keys))})
+        tokens, pruned = read_token_rows(store.path), read_pruning(store.path)
+    rows = baseline.loc[ids]
     material = Material(
         result=result,
-        maps=maps[at],
+        maps=maps,
         labels=[str(label) for label in rows["label"]],
         attributes=pd.DataFrame([json.loads(text) for text in rows["attributes"]]),
         questions=[_question(text) for text in rows["messages"]],
         unit="activations a prompt",
+        task=str(manifest["prompts"]["task"]),
+        tokens=tokens,
+        known=dict(zip(keys, baseline["label"].map(str), strict=True)),
+        experts=int(manifest["model"]["layout"]["experts"]),
+        bench=find_bench(folder, mt_bench),
+        pruned=pruned,
+        rankings=_rankings(folder),
     )
     return Read(manifest, result, frame, material, gap)
+
+
+def _rankings(folder: Path) -> pd.DataFrame:
+    path = folder / "tables" / RANKINGS_TABLE
+    return pd.read_csv(path) if path.is_file() else pd.DataFrame()
 
 
 def _question(messages: str) -> str:
@@ -171,14 +201,23 @@ def _render(
         profile_rows=sections.profile_rows(result, manifest, manifest["profiles"]),
         model_files=list(manifest["model"]["files"].items()),
         table_names=[f"{name}.csv" for name in tables],
-        index=paper_index(figures, missing, {(one.before.label, one.after.label) for one in result.examples}),
+        index=paper_index(
+            read.material.task, figures, missing, {(one.before.label, one.after.label) for one in result.examples}
+        ),
+        judges=extras.judges(result),
+        judge_rows=extras.judge_rows(result),
+        best=extras.best(result, best_profile(read.material)),
+        thirds_lines=extras.thirds(result),
+        pruned=extras.pruned(read.material.pruned),
+        reasons=read.material.task == "reasoning_language",
+        key_of=lambda name: key_of(name, read.material.task),
         version=_version(),
         rows=f"{len(read.frame):,}",
         colours={label: colour_of(label, result.classes) for label in labels},
         colour=lambda label: colour_of(label, result.classes),
         figures=figures,
         missing=missing,
-        title=_title,
+        title=lambda key: _title(key, read.material.task),
     )
 
 
@@ -195,8 +234,8 @@ def _code(text: str) -> Markup:
     return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 - escaped before
 
 
-def _title(key: str) -> str:
-    entry = CATALOGUE[key]
+def _title(key: str, task: str) -> str:
+    entry = catalogue(task)[key]
     return f"{entry.title} (the paper's Figure {entry.paper})" if entry.paper else entry.title
 
 

@@ -1,7 +1,7 @@
 """Which figures a run's data allow, each drawn wide and narrow; and for those they do not allow, what would give them.
 
-Every figure stands in ``CATALOGUE`` under its file name, with the number it has in the paper, so that a reader of the
-paper finds it; ``fig08-transitions.svg`` is the paper's Figure 8 for this run.
+Every figure stands in ``material.CATALOGUE`` under its file name, with the number it has in the paper, so that a
+reader of the paper finds it; ``fig08-transitions.svg`` is the paper's Figure 8 for this run.
 """
 
 from __future__ import annotations
@@ -9,41 +9,25 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
-from mote.harness.analysis import RANDOM, StudyResult
-from mote.harness.report.embedding import FEWEST_POINTS, colourings, draw_embedding, embed, thin
+from mote.harness.analysis import StudyResult
+from mote.harness.report.bench import draw_bench
+from mote.harness.report.curve_figures import direction, dose, pruning, thirds, trade_off
+from mote.harness.report.embedding import FEWEST_POINTS, colourings, draw_embedding, embed
 from mote.harness.report.maps import draw_map, draw_resonance
+from mote.harness.report.material import KIND_TITLES, Draw, Made, Material, key_of, long_map, title_of
 from mote.harness.report.matrices import Panel, draw_matrices
-from mote.harness.report.strips import Dose, draw_dose, draw_null
-from mote.harness.report.style import NARROW, WIDE, Layout, drawing, name_typeface, short
-from mote.harness.report.words import where_words
+from mote.harness.report.ranking_figure import rankings
+from mote.harness.report.strips import draw_null
+from mote.harness.report.style import NARROW, WIDE, drawing, name_typeface, short
+from mote.harness.report.tokens import draw_tokens, panels_of
+from mote.harness.token_rows import long_table
 
 PNG_DPI: Final = 200
-
-
-class Entry(NamedTuple):
-    """A figure that a report can have: its number in the paper ("" for ours) and its title."""
-
-    paper: str
-    title: str
-
-
-CATALOGUE: Final[dict[str, Entry]] = {
-    "fig03-prompt-map": Entry("3", "Activation map of one prompt"),
-    "fig04-tsne": Entry("4", "All prompts by their activation maps, t-SNE"),
-    "fig05-resonance": Entry("5", "Resonance map with the distinctive experts"),
-    "fig08-transitions": Entry("8", "Transitions: tuned, and random controls"),
-    "fig10-stimulation": Entry("10", "Transitions when the same experts are stimulated"),
-    "null-distribution": Entry("", "The effect among random sets of experts"),
-    "dose": Entry("", "Dose: how many experts are suppressed"),
-}
 
 
 class Drawn(NamedTuple):
@@ -58,30 +42,13 @@ class Drawn(NamedTuple):
     alt: str
 
 
-@dataclass(frozen=True)
-class Material:
-    """What figures are drawn from: the result, and of the baseline the prompts' maps, labels and attributes."""
-
-    result: StudyResult
-    maps: NDArray[np.int32]
-    labels: list[str]
-    attributes: pd.DataFrame
-    questions: list[str]
-    unit: str
-
-    def shown_prompt(self) -> int | None:
-        """The prompt of Figure 3: the first whose label is the target's, else the first."""
-        if not len(self.maps):
-            return None
-        return next((i for i, label in enumerate(self.labels) if label == self.result.target), 0)
-
-
 def draw_all(material: Material) -> tuple[dict[str, Drawn], dict[str, str], dict[str, pd.DataFrame]]:
     """Return the figures by key, the reason of each one that is missing, and the tables some are made of."""
     made: dict[str, Drawn] = {}
     missing: dict[str, str] = {}
     tables: dict[str, pd.DataFrame] = {}
-    for key, make in _MAKERS.items():
+    for name, make in _MAKERS.items():
+        key = key_of(name, material.task)
         draw, alt, table = make(material)
         if draw is None:
             missing[key] = alt
@@ -90,10 +57,6 @@ def draw_all(material: Material) -> tuple[dict[str, Drawn], dict[str, str], dict
         if table is not None:
             tables[key] = table
     return made, missing, tables
-
-
-Draw = Callable[[Layout], Figure]
-Made = tuple[Draw | None, str, pd.DataFrame | None]
 
 
 def _render(key: str, draw: Draw, alt: str) -> Drawn:
@@ -138,13 +101,11 @@ def _prompt_map(material: Material) -> Made:
 def _tsne(material: Material) -> Made:
     if len(material.maps) < FEWEST_POINTS:
         return None, f"t-SNE needs at least {FEWEST_POINTS} labelled prompts with activation maps.", None
-    chosen = thin(len(material.maps))
-    points = embed(material.maps[chosen])
-    labels = [material.labels[i] for i in chosen]
-    attributes = material.attributes.iloc[chosen].reset_index(drop=True)
-    panels = colourings(labels, attributes, material.result.classes)
-    table = pd.DataFrame({"x": points[:, 0], "y": points[:, 1], "label": labels}).join(attributes)
-    alt = f"{len(chosen)} prompts as points, coloured {', '.join(panel.title for panel in panels)}."
+    points = embed(material.maps)
+    panels = colourings(material.labels, material.attributes, material.result.classes)
+    places = {"x": points[:, 0], "y": points[:, 1], "label": material.labels}
+    table = pd.DataFrame(places).join(material.attributes)
+    alt = f"{len(points)} prompts as points, coloured {', '.join(panel.title for panel in panels)}."
     return lambda layout: draw_embedding(points, panels, layout), alt, table
 
 
@@ -211,62 +172,43 @@ def _ranges(result: StudyResult) -> str:
     return "; ".join(f"{KIND_TITLES.get(str(kind), str(kind))} {s.min():.1%} to {s.max():.1%}" for kind, s in groups)
 
 
-def _dose(material: Material) -> Made:
+def _single_token(material: Material) -> Made:
+    if not material.tokens:
+        return None, "Set `study.tokens: 3` in the recipe: so many prompts are kept token by token.", None
     result = material.result
-    effects = result.effects
-    rows = effects[(effects["kind"] == "suppress") & (effects["view"] == result.view)] if len(effects) else effects
-    if len(rows) < 2:
-        return None, "Give `study.doses` further numbers of experts, for instance `[1, 3, 5, 20, 50]`.", None
-    rows = rows.sort_values("k")
-    broken = rows[["truncated", "degenerate", "unscored"]].sum(axis="columns") / rows["usable"]
-    numbers = pd.DataFrame(
-        {name: rows[name] for name in ("k", "share", "low", "high", "reverse_share")} | {"broken": broken}
-    )
-    doses = [Dose(int(k), *map(float, rest)) for k, *rest in numbers.itertuples(index=False)]
-    shares = result.null_values["share"]
-    k = int(rows.loc[rows["profile"] == result.tuned, "k"].max()) if result.tuned in set(rows["profile"]) else 0
-    controls = (k, float(shares.mean()), float(shares.min()), float(shares.max())) if len(shares) else None
-    alt = "Share of flips over the number of suppressed experts: " + ", ".join(f"{d.k}: {d.flips:.1%}" for d in doses)
-    return lambda layout: draw_dose(doses, controls, layout), alt, numbers
+    layers, experts = result.layers, material.experts
+    shown = panels_of(material.tokens, material.known, result.target)
+    pairs = zip(result.distinctive["layer"], result.distinctive["expert"], strict=True)
+    tuned = {(int(layer), int(expert)) for layer, expert in pairs}
+    table = long_table(material.tokens, layers, material.known)
+    alt = "Experts chosen in each layer by single tokens: " + "; ".join(panel.title for panel in shown) + "."
+    return lambda layout: draw_tokens(shown, layers, experts, tuned, layout), alt, table
+
+
+def _bench(material: Material) -> Made:
+    bench = material.bench
+    if bench is None:
+        return None, "Make `mote mt-bench` under both profiles; `mote report RUN --mt-bench FOLDER` shows it.", None
+    alt = f"MT-Bench of {', '.join(bench.models)}, judged by {bench.judge}. The numbers are in fig14-mt-bench.csv."
+    return lambda layout: draw_bench(bench, layout), alt, bench.scores
 
 
 _MAKERS: Final[dict[str, Callable[[Material], Made]]] = {
+    "fig02-single-token": _single_token,
     "fig03-prompt-map": _prompt_map,
     "fig04-tsne": _tsne,
     "fig05-resonance": _resonance,
     "fig08-transitions": _transitions,
     "fig10-stimulation": _stimulation,
+    "fig14-mt-bench": _bench,
     "null-distribution": _null,
-    "dose": _dose,
+    "dose": dose,
+    "direction": direction,
+    "trade-off": trade_off,
+    "thirds": thirds,
+    "pruning": pruning,
+    "rankings": rankings,
 }
-
-KIND_TITLES: Final = {
-    "random-uniform": "Random, any experts",
-    "random-layers": "Random, same layers",
-    "random-frequency": "Random, matched activity",
-}
-
-
-def title_of(result: StudyResult, name: str) -> tuple[str, str]:
-    """Return the title of a profile or kind of control, and a line that says on what it was counted."""
-    where = where_words(result, result.view)
-    if name.startswith(RANDOM) and name in KIND_TITLES:
-        sets = int((result.null_values["kind"] == name).sum())
-        return KIND_TITLES[name], f"{sets} sets pooled"
-    if name.startswith("retest"):
-        return "Untouched, other seed", where
-    kind, _, number = name.partition("-")
-    if kind in ("suppress", "stimulate") and number.isdigit():
-        return f"Top {number} {kind}{'ed' if kind == 'suppress' else 'd'}", where
-    return name, where
-
-
-def long_map(values: NDArray[Any], layers: tuple[int, ...], name: str) -> pd.DataFrame:
-    """Return a map [layers, experts] as a frame with the columns layer, expert and a value."""
-    rows, columns = values.shape
-    return pd.DataFrame(
-        {"layer": np.repeat(layers[:rows], columns), "expert": np.tile(np.arange(columns), rows), name: values.ravel()}
-    )
 
 
 def transitions_table(result: StudyResult) -> pd.DataFrame:

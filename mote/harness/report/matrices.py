@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from mote.harness.checks import STATES
 from mote.harness.report.style import INK, PAPER, SEQUENTIAL, SOFT, Layout, bare, short
 from mote.harness.transitions import row_shares
+from mote.judges import CLASSES
 
 
 class Panel(NamedTuple):
@@ -25,9 +26,12 @@ class Panel(NamedTuple):
 
 
 def shown(matrices: Sequence[pd.DataFrame]) -> tuple[list[str], list[str]]:
-    """Return the rows and columns to show: the classes, and the states in which any prompt began (ended)."""
+    """Return the rows and columns to show: the classes, and the states in which any prompt began (ended).
+
+    The paper's three classes always have a row, of languages the two that are asked for.
+    """
     names = [str(name) for name in matrices[0].index]
-    rows = [name for name in names if name not in STATES or any(m.loc[name].sum() for m in matrices)]
+    rows = [name for name in names if name in (*CLASSES, *names[:2]) or any(m.loc[name].sum() for m in matrices)]
     columns = [name for name in names if name not in STATES or any(m[name].sum() for m in matrices)]
     return rows, columns
 

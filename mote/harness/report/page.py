@@ -10,7 +10,7 @@ import pandas as pd
 
 from mote.harness.analysis import RANDOM, StudyResult
 from mote.harness.checks import STATES
-from mote.harness.report.figures import KIND_TITLES
+from mote.harness.report.material import KIND_TITLES
 from mote.harness.report.words import model_words, p_is, p_value, pct, where_words, with_interval, words_for
 
 SECTIONS: Final = (

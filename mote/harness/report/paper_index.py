@@ -1,11 +1,11 @@
-"""The paper's figures by number: where this report has each, and for the others what would give it."""
+"""The paper's figures by number: where this report has each, and for the others what would give them."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from typing import Final, NamedTuple
 
-from mote.harness.report.figures import CATALOGUE
+from mote.harness.report.material import catalogue, key_of
 
 
 class PaperRow(NamedTuple):
@@ -17,47 +17,54 @@ class PaperRow(NamedTuple):
     here: str
 
 
-_SINGLE: Final = (
-    "Not in this run: a run keeps counts per prompt, not the choices of each token; "
-    "capturing the rows of a prompt's tokens would give it."
+_GRID: Final = "Not in this run: it is of the paper's grid of times and places, as in `mote run demo`."
+_SENSITIVE: Final = (
+    "Not in this run: it is of sensitive prompts, `mote run RECIPE --set task.name=sensitive` with ours, or "
+    "`ccp_sensitive` with the paper's 1,360, which `mote data --fetch ccp_sensitive` gets."
 )
-_SENSITIVE: Final = "Not in this run: a run over a set of sensitive prompts (the paper's has 1,360) would give it."
-_LANGUAGE: Final = (
-    "Not in this run: a run over the paper's 600 sums, with a language of reasoning as target, would give it."
-)
+_LANGUAGE: Final = "Not in this run: it is of the 600 sums in English and Chinese, as in `mote run demo-language`."
+_NOBODY: Final = "Not in this run: no measured prompt made this transition."
 
-# (number, what it shows, key of a figure or id of a section, else what would give it)
+# (number, what it shows, key of a figure or id of a section, what other run has it)
 _FIGURES: Final = (
     ("1", "MoTE in the architecture", "", "An illustration without data; see the paper."),
-    ("2", "Experts that a single token activates", "", _SINGLE),
+    ("2", "Experts that a single token activates", "fig02-single-token", ""),
     ("3", "Activation map of a prompt", "fig03-prompt-map", ""),
     ("4", "Prompts by their maps, t-SNE", "fig04-tsne", ""),
-    ("5", "Resonance map (fTRI), distinctive experts circled", "fig05-resonance", ""),
-    ("6", "Example, from refused to aligned", "examples", ""),
-    ("7", "Example, from aligned to reasoned", "examples", ""),
-    ("8", "Transitions under suppression, and of random experts", "fig08-transitions", ""),
-    ("9", "Transitions on sensitive prompts", "", _SENSITIVE),
-    ("10", "Transitions under stimulation", "fig10-stimulation", ""),
-    ("11", "Resonance map of reasoning in English", "", _LANGUAGE),
-    ("12", "Transitions of the language of reasoning", "", _LANGUAGE),
-    ("13", "Example, a switched language of reasoning", "", _LANGUAGE),
-    ("14", "MT-Bench, untouched and suppressed", "", "Not in this run: MT-Bench under both profiles would give it."),
+    ("5", "Resonance map (fTRI) of refused prompts, distinctive experts circled", "fig05-resonance", _GRID),
+    ("6", "Example, from refused to aligned", "examples", _GRID),
+    ("7", "Example, from aligned to reasoned", "examples", _GRID),
+    ("8", "Transitions under suppression, and of random experts", "fig08-transitions", _GRID),
+    ("9", "Transitions on sensitive prompts", "fig09-transitions", _SENSITIVE),
+    ("10", "Transitions under stimulation", "fig10-stimulation", _GRID),
+    ("11", "Resonance map of reasoning in English", "fig11-resonance", _LANGUAGE),
+    ("12", "Transitions of the language of reasoning", "fig12-transitions", _LANGUAGE),
+    ("13", "Example, a switched language of reasoning", "examples", _LANGUAGE),
+    ("14", "MT-Bench, untouched and suppressed", "fig14-mt-bench", ""),
 )
+_EXAMPLES: Final = {
+    "6": ("0-REFUSED", "1-ALIGNED"),
+    "7": ("1-ALIGNED", "2-REASONED"),
+    "13": ("english", "chinese"),
+}
 
 
 def paper_index(
-    made: Collection[str], missing: Mapping[str, str], transitions: Collection[tuple[str, str]]
+    task: str, made: Collection[str], missing: Mapping[str, str], transitions: Collection[tuple[str, str]]
 ) -> list[PaperRow]:
     """Return one row a figure; ``transitions`` are the (before, after) labels among the examples."""
-    examples = {"6": ("0-REFUSED", "1-ALIGNED"), "7": ("1-ALIGNED", "2-REASONED")}
+    entries = catalogue(task)
+    speaks = task == "reasoning_language"
     rows = []
-    for number, what, place, without in _FIGURES:
-        if number in examples:
-            there = examples[number] in transitions
-            words = "Examples" if there else "Not in this run: no measured prompt made this transition."
+    for number, what, place, elsewhere in _FIGURES:
+        if number in _EXAMPLES:
+            there = _EXAMPLES[number] in transitions
+            words = "Examples" if there else _NOBODY if speaks == (number == "13") else elsewhere
             rows.append(PaperRow(number, what, place if there else "", words))
         elif place in made:
-            rows.append(PaperRow(number, what, place, CATALOGUE[place].title))
+            rows.append(PaperRow(number, what, place, entries[place].title))
         else:
-            rows.append(PaperRow(number, what, "", without or f"Not in this run. {missing[place]}"))
+            # A figure that this task has under this very name is missing for a reason of the run's own.
+            own = place in entries and key_of(place, task) == place
+            rows.append(PaperRow(number, what, "", f"Not in this run. {missing[place]}" if own else elsewhere))
     return rows

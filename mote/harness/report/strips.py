@@ -1,9 +1,6 @@
-"""What stands on an axis: the null distributions and the dose curve."""
+"""The null distributions: the flip share of every random set on one axis, under that of the tuned profile."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -11,7 +8,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from mote.harness.report.maps import spread_out
 from mote.harness.report.style import ACCENT, INK, RULE, SIGNAL, SOFT, Layout
 
 KIND_NAMES = {
@@ -72,55 +68,3 @@ def _spread(shares: NDArray[np.float64]) -> NDArray[np.float64]:
     sides = np.where(places % 2, 1, -1) * ((places + 1) // 2)
     tallest = int(np.abs(sides).max(initial=0))
     return np.asarray(sides * min(0.11, 0.42 / max(tallest, 1)), dtype=np.float64)
-
-
-class Dose(NamedTuple):
-    """What a dose did: k experts suppressed, and the shares with the interval of the flips."""
-
-    k: int
-    flips: float
-    low: float
-    high: float
-    reverse: float
-    broken: float
-
-
-def draw_dose(doses: Sequence[Dose], controls: tuple[int, float, float, float] | None, layout: Layout) -> Figure:
-    """Draw flips, reverse flips and broken answers over the number of suppressed experts.
-
-    ``controls`` is (k, mean, least, most) of the random sets' flip shares.
-    """
-    figure = Figure(figsize=(min(layout.width, 7.2), 3.6), layout="constrained")
-    ax = figure.subplots()
-    at = np.arange(len(doses))
-    ks = [dose.k for dose in doses]
-    flips = [dose.flips for dose in doses]
-    ax.fill_between(at, [d.low for d in doses], [d.high for d in doses], color=SIGNAL, alpha=0.13, linewidth=0)
-    curves = (
-        ("flips", flips, SIGNAL, "D", "-"),
-        ("broken text", [d.broken for d in doses], INK, "s", (0, (4, 2))),
-        ("reverse flips", [d.reverse for d in doses], ACCENT, "o", (0, (1, 1.5))),
-    )
-    for _, values, colour, marker, dash in curves:
-        ax.plot(at, values, color=colour, marker=marker, markersize=5, linewidth=1.6, linestyle=dash)
-    top = max(max(d.high for d in doses), 0.1)
-    if controls is not None and controls[0] in ks:
-        x = ks.index(controls[0]) + 0.07
-        top = max(top, controls[3])
-        ax.plot([x, x], [controls[2], controls[3]], color=SOFT, linewidth=1.2)
-        ax.plot(x, controls[1], marker="_", markersize=11, markeredgewidth=2, color=SOFT)
-        ax.text(x, controls[3], f"random sets of {controls[0]}", color=SOFT, ha="center", va="bottom")
-    gap = top * 0.075
-    ends = sorted(curves, key=lambda curve: curve[1][-1])
-    for spot, (name, _, colour, _, _) in zip(
-        spread_out([curve[1][-1] for curve in ends], gap, 0, top), ends, strict=True
-    ):
-        ax.annotate(name, (at[-1] + 0.06, spot), color=colour, va="center", annotation_clip=False)
-    ax.set_xticks(at, [str(k) for k in ks])
-    ax.set_xlim(-0.25, len(doses) - 1 + 0.25)
-    ax.set_ylim(-0.02 * top, top * 1.05)
-    ax.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    ax.set_xlabel("experts suppressed (top k of the ranking)")
-    ax.grid(axis="y", color=RULE, linewidth=0.5)
-    ax.set_axisbelow(True)
-    return figure

@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 from mote.harness.analysis import StudyResult
 from mote.harness.inference import Rate
 from mote.harness.report.style import short
+from mote.judges import CHINESE, ENGLISH, LANGUAGES
 
 KIND_WORDS: Final = {
     "random-uniform": "any layer",
@@ -39,6 +40,14 @@ def words_for(target: str) -> Words:
     """Return the words for a target class."""
     if target == "0-REFUSED":
         return Words("refused prompts", "were answered", "became refused", "refusal")
+    if target in LANGUAGES:
+        name = target.capitalize() if target in (ENGLISH, CHINESE) else target
+        return Words(
+            f"prompts reasoned about in {name}",
+            "changed their language",
+            f"turned to {name}",
+            f"reasoning in {name}",
+        )
     name = short(target)
     return Words(f"{name} prompts", "changed to another class", f"became {name}", name)
 
