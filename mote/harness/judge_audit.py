@@ -1,13 +1,17 @@
 """What the judges of a run say together: agreement, confusion, and flip rates corrected by people's labels.
 
 Judges are compared where they answer the same question: those of refusal among each other, those of language among each
-other, told apart by the labels that they use. The unit of the bootstrap is the prompt.
+other, told apart by the labels that they use. The unit of the bootstrap is the prompt. Where a task groups its prompts
+by places, subjects or topics, corrected flip rates have a second interval: it resamples whole groups, since prompts of
+one place answer alike.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +19,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from mote.harness.analysis import CLUSTERS
 from mote.harness.errors import MoteError, nearest
 from mote.harness.files import write_atomic
 from mote.harness.judging import BASELINE
@@ -29,7 +34,8 @@ from mote.judges.misclassification import Audit, CorrectionError, audit, correct
 class JudgeAudit(NamedTuple):
     """Agreement of a run's judges. ``kappas`` one row a pair; ``confusions`` by pair; ``alphas`` by kind of judgment.
 
-    ``corrected`` has one row a profile, judge and person; ``uncorrected`` says why a judge's rates could not be.
+    ``corrected`` has one row a profile, judge and person: rates and intervals, and those by ``unit`` (the attribute
+    that groups prompts, empty where a task has none). ``uncorrected`` says why a judge's rates could not be.
     """
 
     kappas: pd.DataFrame
@@ -55,7 +61,7 @@ def audit_run(folder: Path, *, truth: str | None = None, target: str = REFUSED, 
     if not frames:
         raise MoteError(f"{folder} holds no labels yet.")
     labels = pd.DataFrame({name: frame["label"] for name, frame in zip(names, frames, strict=True)})
-    about = frames[0][["prompt_id", "profile", "kind", "part"]]
+    about = frames[0][["prompt_id", "profile", "kind", "part"]].assign(**_groups(frames[0]["attributes"]))
     pairs, alphas, confusions = [], {}, {}
     for kind, members in _by_kind(labels).items():
         if len(members) < 2:
@@ -124,16 +130,19 @@ def show_audit(found: JudgeAudit, console: Console) -> None:
             shown.add_row(str(name), *(str(int(value)) for value in values))
         console.print(shown)
     if len(found.corrected):
+        unit = str(found.corrected["unit"].iloc[0])
+        by_unit = [f"95% by {unit}"] if unit else []
         shown = Table(
-            "profile", "judge", "checked by", "flips, raw", "corrected", "95%", "reverse, raw", "corrected", "95%",
-            title="Flip rates", title_justify="left",
+            "profile", "judge", "checked by", "flips, raw", "corrected", "95%", *by_unit,
+            "reverse, raw", "corrected", "95%", *by_unit, title="Flip rates", title_justify="left",
         )  # fmt: skip
         for row in _rows(found.corrected):
             shown.add_row(
                 str(row.profile), str(row.judge), f"{row.truth} ({row.audited})",
-                _share(row.flips), _share(row.flips_corrected), f"{_share(row.flips_low)} to {_share(row.flips_high)}",
-                _share(row.reverse), _share(row.reverse_corrected),
-                f"{_share(row.reverse_low)} to {_share(row.reverse_high)}",
+                _share(row.flips), _share(row.flips_corrected), _span(row.flips_low, row.flips_high),
+                *([_span(row.flips_low_by_unit, row.flips_high_by_unit)] if unit else []),
+                _share(row.reverse), _share(row.reverse_corrected), _span(row.reverse_low, row.reverse_high),
+                *([_span(row.reverse_low_by_unit, row.reverse_high_by_unit)] if unit else []),
             )  # fmt: skip
         console.print(shown)
     for (judge, truth), reason in found.uncorrected.items():
@@ -146,6 +155,17 @@ def _rows(frame: pd.DataFrame) -> Iterable[Any]:
 
 def _share(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.1%}"
+
+
+def _span(low: float, high: float) -> str:
+    return "-" if math.isnan(low) else f"{_share(low)} to {_share(high)}"
+
+
+def _groups(attributes: pd.Series[str]) -> dict[str, Any]:
+    """Return the attribute that groups a task's prompts, empty where it has none, and each prompt's group."""
+    read = attributes.map(json.loads)
+    unit = next((name for name in CLUSTERS if len(read) and all(name in values for values in read)), "")
+    return {"unit": unit, "group": read.map(lambda values: values.get(unit))}
 
 
 def _by_kind(labels: pd.DataFrame) -> dict[str, list[str]]:
@@ -207,20 +227,29 @@ def _rates(
         paired = after[after["label"].notna()].join(before, on="prompt_id", how="inner")
         if paired.empty:
             continue
-        found = corrected_flips(
+        correct = partial(
+            corrected_flips,
             paired["before"] == target,
             paired["classed"] == target,
             checked,
             broken=paired["classed"].isna(),
             level=level,
         )
+        unit, groups = paired["unit"].iloc[0], paired["group"].nunique()
+        found = correct()
+        # One group alone can't be resampled.
+        clustered = correct(clusters=list(paired["group"])) if groups > 1 else None
         row: dict[str, object] = {"profile": profile, "kind": paired["kind"].iloc[0], "prompts": len(paired)}
+        row |= {"unit": unit, "groups": groups}
         for name, one in (("flips", found.flips), ("reverse", found.reverse)):
+            by_unit = getattr(clustered, name, None)
             row |= {
                 name: one.raw,
                 f"{name}_corrected": one.corrected,
                 f"{name}_low": one.low,
                 f"{name}_high": one.high,
+                f"{name}_low_by_unit": math.nan if by_unit is None else by_unit.low,
+                f"{name}_high_by_unit": math.nan if by_unit is None else by_unit.high,
                 f"{name}_clipped": one.clipped,
             }
         rows.append(row)

@@ -127,6 +127,12 @@ def test_the_command_judges_samples_reads_and_shows(tmp_path: Path, monkeypatch:
     output = call("--read", str(sheet), "--rater", "anna")
     assert "40 labels added" in output
     assert "Flip rates" in output
+    assert "95% by place" in output
+    flips = pd.read_csv(folder / "tables/judge-corrected-flips.csv")
+    assert set(flips["unit"]) == {"place"}
+    assert (flips["groups"] > 5).all()
+    assert (flips["flips_high_by_unit"] >= flips["flips_corrected"]).all()
+    assert (flips["flips_high_by_unit"] != flips["flips_high"]).any()
     assert {path.name for path in (folder / "tables").glob("judge-*.csv")} == {
         "judge-agreement.csv",
         "judge-alpha.csv",

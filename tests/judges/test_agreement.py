@@ -180,6 +180,19 @@ def test_intervals_cover_the_true_flip_rate() -> None:
     assert covered >= 90
 
 
+def test_whole_clusters_are_resampled() -> None:
+    rng = np.random.default_rng(4)
+    before, after = rng.random(40) < 0.6, rng.random(40) < 0.4
+    audited = exact(0.95, 0.95, 0.5, 1e6)
+    few = corrected_flips(before, after, audited).flips
+    many, clusters = (np.tile(before, 25), np.tile(after, 25)), list(range(40)) * 25
+    naive = corrected_flips(*many, audited).flips
+    clustered = corrected_flips(*many, audited, clusters).flips
+    assert naive.corrected == pytest.approx(few.corrected) == pytest.approx(clustered.corrected)
+    assert naive.high - naive.low < 0.4 * (clustered.high - clustered.low)
+    assert (clustered.low, clustered.high) == pytest.approx((few.low, few.high), abs=0.06)
+
+
 def test_a_perfect_judge_is_not_corrected_but_its_audit_is_still_a_sample() -> None:
     before, after = np.repeat([True, False], 50), np.tile([True, False], 50)
     small, large = (corrected_flips(before, after, Audit(1.0, 0.0, size, size, 500, 500)).flips for size in (10, 1e6))
