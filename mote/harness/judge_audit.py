@@ -26,7 +26,7 @@ from mote.harness.judging import BASELINE
 from mote.harness.sheet import HUMAN, judges_of, strata
 from mote.harness.store import RunStore
 from mote.judges import CLASSES, REFUSED, UNSCORED
-from mote.judges.agreement import Alpha, confusion, kappas, krippendorff_alpha
+from mote.judges.agreement import Alpha, Kappa, confusion, kappas, krippendorff_alpha
 from mote.judges.llm.kinds import LABELS
 from mote.judges.misclassification import Audit, CorrectionError, audit, corrected_flips
 
@@ -79,6 +79,22 @@ def audit_run(folder: Path, *, truth: str | None = None, target: str = REFUSED, 
     rows, reasons = _corrected(labels, about, drawn, people, target, level)
     table = pd.concat(pairs, ignore_index=True) if pairs else pd.DataFrame()
     return JudgeAudit(table, alphas, confusions, rows, reasons)
+
+
+def agreement_frame(store: RunStore, *, level: float = 0.95) -> pd.DataFrame:
+    """Return the agreement of every two judges of a run that answer the same question: one row a pair.
+
+    Columns: kind, first, second, items, left_out, agreed, kappa, low, high; no rows where one judge alone labelled.
+    """
+    names = judges_of(store.path)
+    frames = {name: store.generations_frame(name).set_index("generation_id") for name in names}
+    labels = pd.DataFrame({name: frame["label"] for name, frame in frames.items()})
+    found = [
+        kappas(labels[members], list(frames[names[0]]["prompt_id"]), level=level).assign(kind=kind)
+        for kind, members in _by_kind(labels).items()
+        if len(members) > 1
+    ]
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=["kind", *Kappa._fields])
 
 
 def write_audit(found: JudgeAudit, folder: Path) -> list[Path]:

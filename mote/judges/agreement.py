@@ -131,14 +131,7 @@ def krippendorff_alpha(
         raise AgreementError(f"no text was labelled by two of {', '.join(map(str, labels.columns))}.")
     units = _units(clusters, paired)
     counts = counts[paired]
-    members = [np.flatnonzero(units == unit) for unit in range(int(units.max()) + 1)]
-    rng = np.random.default_rng(seed)
-    drawn = np.array(
-        [
-            _alpha(counts[np.concatenate([members[unit] for unit in rng.integers(len(members), size=len(members))])])
-            for _ in range(draws)
-        ]
-    )
+    drawn = _alphas(_weights(int(units.max()) + 1, draws, seed) @ _coincidences(counts, units))
     low, high = _interval(drawn, level)
     return Alpha(tuple(map(str, labels.columns)), len(counts), _alpha(counts), low, high)
 
@@ -157,6 +150,28 @@ def _alpha(counts: NDArray[np.int64]) -> float:
     if np.count_nonzero(counts.sum(axis=0)) < 2:
         return math.nan
     return float(krippendorff.alpha(value_counts=counts, level_of_measurement="nominal"))
+
+
+def _coincidences(counts: NDArray[np.int64], units: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Sum the texts' coincidences [labels, labels] over each unit, flattened: they add up, so draws need no texts."""
+    labels = counts.shape[1]
+    each = counts[:, :, None] * counts[:, None, :] - counts[:, :, None] * np.eye(labels, dtype=np.int64)
+    found = np.zeros((int(units.max()) + 1, labels * labels))
+    np.add.at(found, units, (each / (counts.sum(axis=1) - 1)[:, None, None]).reshape(len(counts), -1))
+    return found
+
+
+def _alphas(coincidences: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Nominal alpha of each of a stack of flattened coincidence matrices; nan where one label is all there is."""
+    labels = round(math.sqrt(coincidences.shape[1]))
+    tables = coincidences.reshape(-1, labels, labels)
+    margins = tables.sum(axis=2)
+    total = margins.sum(axis=1)
+    observed = total - np.trace(tables, axis1=1, axis2=2)
+    expected = (total**2 - (margins**2).sum(axis=1)) / (total - 1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        alphas: NDArray[np.float64] = np.where(expected > 1e-9, 1 - observed / expected, np.nan)
+    return alphas
 
 
 def _units(clusters: Sequence[Hashable] | None, kept: NDArray[np.bool_]) -> NDArray[np.int64]:

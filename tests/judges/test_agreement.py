@@ -10,7 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from statsmodels.stats.inter_rater import cohens_kappa  # type: ignore[import-untyped]
 
-from mote.judges.agreement import AgreementError, cohen_kappa, confusion, kappas, krippendorff_alpha
+from mote.judges.agreement import (
+    AgreementError,
+    _alpha,
+    _alphas,
+    _coincidences,
+    cohen_kappa,
+    confusion,
+    kappas,
+    krippendorff_alpha,
+)
 from mote.judges.misclassification import (
     Audit,
     CorrectionError,
@@ -102,6 +111,17 @@ def test_alpha_is_that_of_its_authors_data_layout(seed: int, error: float, judge
     found = krippendorff_alpha(labels, draws=20)
     assert found.alpha == pytest.approx(krippendorff.alpha(data, level_of_measurement="nominal"))
     assert found.low <= found.high
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 10_000), st.floats(0, 1), st.integers(4, 60), st.integers(2, 4))
+def test_alpha_of_summed_coincidences_is_that_of_the_texts(seed: int, error: float, size: int, judges: int) -> None:
+    labels = noisy(size, error, seed, judges)
+    counts = np.stack([(labels == name).sum(axis=1).to_numpy() for name in LABELS], axis=1)
+    units = np.random.default_rng(seed).integers(3, size=size)
+    units[:3] = range(3)
+    summed = _alphas(_coincidences(counts, units).sum(axis=0, keepdims=True))
+    assert summed[0] == pytest.approx(_alpha(counts), nan_ok=True)
 
 
 def test_all_pairs_of_judges_that_share_a_text() -> None:
