@@ -29,12 +29,13 @@ from mote.harness.model import resolve_model
 from mote.harness.ranking import causal_effects, rankings_frame, run_rankings
 from mote.harness.ranking_maps import CAPTURED, read_maps
 from mote.harness.ranking_run import RankingOptions, rank_run
-from mote.harness.ranking_surprise import run_threshold, surprises
+from mote.harness.ranking_surprise import surprises
 from mote.harness.recipe import RECIPES, Recipe
 from mote.harness.scan import OpenRun, ScanOptions, open_run, opening, scan_run, spread
 from mote.harness.scan_store import Scans
 from mote.harness.store import STORE_NAME, RunStore
 from mote.judges import JUDGE, REFUSED
+from mote.judges.surprise import IMPOSSIBLE
 from mote.patches import Edit, Profile
 from tests.harness.written_run import WrittenRun, write_run
 
@@ -241,7 +242,7 @@ def test_the_untouched_model_is_asked_once_for_the_surprise_of_an_answer(run: Pa
     sound, broken = found[key, own], found[key, spliced]
     assert sound is not None
     assert broken is not None
-    assert broken.surprise < run_threshold(run / STORE_NAME, JUDGE) < sound.surprise
+    assert broken.surprise < IMPOSSIBLE < sound.surprise
     again = surprises(run / STORE_NAME, asked, prompts, lambda: pytest.fail("an engine was started"), QUIET)
     assert again.keys() == found.keys()
     assert again[key, own] == sound._replace(lowest=again[key, own].lowest)  # type: ignore[union-attr]
