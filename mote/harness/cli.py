@@ -19,6 +19,7 @@ from mote.harness import (
     cli_judge,
     cli_lm_eval,
     cli_mt_bench,
+    cli_prune,
     cli_scan,
     cli_serve,
     cli_verify,
@@ -181,5 +182,16 @@ def _again(recipe: str, out: Path | None, overrides: list[str]) -> str:
     return " ".join(parts)
 
 
-for part in (cli_compare, cli_scan, cli_judge, cli_mt_bench, cli_lm_eval, cli_serve, cli_verify, cli_data, cli_demo):
+for part in (
+    cli_compare,
+    cli_scan,
+    cli_prune,
+    cli_judge,
+    cli_mt_bench,
+    cli_lm_eval,
+    cli_serve,
+    cli_verify,
+    cli_data,
+    cli_demo,
+):
     part.mount(app)

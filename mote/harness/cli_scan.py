@@ -57,11 +57,11 @@ def scan_command(
         factor=factor or 0.0, tokens=opening, alternatives=alternatives, seed=seed,
     )  # fmt: skip
     console = Console(highlight=False)
-    _offline(run)
+    offline(run)
     try:
         scan = scan_run(run, options, console, max_passes=max_passes)
     except KeyboardInterrupt:
-        _stopped(console)
+        stopped(console)
     with Scans(run / STORE_NAME, read_only=True) as scans:
         effects = causal_effects(scans, scan)
     show_scan(effects, console)
@@ -93,11 +93,11 @@ def rankings_command(
     names = tuple(name.strip() for name in rankings.split(",")) if rankings is not None else None
     options = RankingOptions(_numbers(k), sets, names, limit, seed, scan)
     console = Console(highlight=False)
-    _offline(run)
+    offline(run)
     try:
         found = rank_run(run, options, console)
     except KeyboardInterrupt:
-        _stopped(console)
+        stopped(console)
     show_rankings(found, console)
     for path in write_rankings(found, run):
         console.print(str(path), soft_wrap=True)
@@ -118,7 +118,7 @@ def _numbers(text: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(int(part) for part in parts))
 
 
-def _offline(run: Path) -> None:
+def offline(run: Path) -> None:
     """A model that lies in a folder needs nothing from a hub; set before any library that would ask one is imported."""
     from mote.harness.manifest import read_manifest
 
@@ -127,7 +127,8 @@ def _offline(run: Path) -> None:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
-def _stopped(console: Console) -> NoReturn:
+def stopped(console: Console) -> NoReturn:
+    """End a command that Ctrl-C stopped, and say how to go on."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     console.print("Stopped. What was measured is stored; the same command goes on.", soft_wrap=True)
     console.file.flush()

@@ -1,96 +1,52 @@
-"""Greedy pruning's tables in a run's store: every candidate's answers, written once, and what became of the rounds."""
+"""Greedy pruning's table in a run's store: what was pruned under which settings, and what became of each round.
+
+The answers under the candidates lie with those under the tops of rankings (``ranking_store``), known by the profile's
+digest: what one of the two has asked, the other need not ask again.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import pandas as pd
 
 from mote.harness.files import canonical_json, digest_of
-from mote.harness.sqlite import Transaction, connect
+from mote.harness.sqlite import connect
 
-_TABLES: Final = """
+_TABLE: Final = """
 create table if not exists prunings (
     pruning_id integer primary key,
     digest text not null unique,       -- sha256 of the settings
-    settings text not null,            -- JSON: experts, keep, judge, target, prompts
-    rounds text                        -- JSON, when it is done: one entry a round, and what was measured after
+    settings text not null,            -- JSON: experts, keep, target, judge
+    rounds text not null               -- JSON: one entry a round (COLUMNS), written when it is done
 );
-create table if not exists prune_answers (
-    pruning_id integer not null references prunings,
-    profile_digest text not null,      -- of the receipt
-    prompt_id text not null references prompts,
-    seed integer not null,
-    raw text not null,
-    finish_reason text,
-    label text not null,
-    tokens_edited integer not null,    -- of the receipt
-    primary key (pruning_id, profile_digest, prompt_id)
-) without rowid;
 """
 COLUMNS: Final = (
     *("round", "left", "effect", "dropped", "floor", "keep", "experts"),
-    *("measured_hits", "measured_total", "measured_share"),
+    *("measured_hits", "measured_total", "measured_share", "whole_hits"),
 )
 
 
-class PruneAnswer(NamedTuple):
-    """One answer under one candidate, with the label that it was given."""
-
-    profile_digest: str
-    prompt_id: str
-    seed: int
-    raw: str
-    finish_reason: str | None
-    label: str
-    tokens_edited: int
-
-
-class PruneStore:
-    """One pruning of a run, through a connection of its own; the run's lock must be held elsewhere."""
-
-    def __init__(self, store: Path, settings: Mapping[str, Any]) -> None:
-        self._db = connect(store, read_only=False)
-        self._db.executescript(_TABLES)
-        digest = digest_of(dict(settings))
-        self._db.execute(
-            "insert into prunings (digest, settings) values (?, ?) on conflict (digest) do nothing",
-            (digest, canonical_json(dict(settings))),
-        )
-        (self._id,) = self._db.execute("select pruning_id from prunings where digest = ?", (digest,)).fetchone()
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._db.close()
-
-    def labels(self) -> dict[tuple[str, str], str]:
-        """Return (profile digest, prompt id) -> label of all that is there."""
-        query = "select profile_digest, prompt_id, label from prune_answers where pruning_id = ?"
-        return {(digest, prompt): label for digest, prompt, label in self._db.execute(query, (self._id,))}
-
-    def add(self, answers: Iterable[PruneAnswer]) -> None:
-        """Store answers in one transaction."""
-        with Transaction(self._db):
-            self._db.executemany(
-                "insert into prune_answers values (?, ?, ?, ?, ?, ?, ?, ?)", [(self._id, *row) for row in answers]
-            )
-
-    def finish(self, rounds: pd.DataFrame) -> None:
-        """Store the rounds of a pruning that is done."""
-        text = canonical_json(rounds.to_dict("records"))
-        self._db.execute("update prunings set rounds = ? where pruning_id = ?", (text, self._id))
+def add_pruning(store: Path, settings: Mapping[str, Any], rounds: pd.DataFrame) -> None:
+    """Store a pruning that is done; one with the same settings is already there, and the same."""
+    values = (digest_of(dict(settings)), canonical_json(dict(settings)), canonical_json(rounds.to_dict("records")))
+    with closing(connect(store, read_only=False)) as db:
+        db.executescript(_TABLE)
+        db.execute("insert or ignore into prunings (digest, settings, rounds) values (?, ?, ?)", values)
 
 
 def read_pruning(store: Path) -> pd.DataFrame:
-    """Return the rounds of the last pruning of a run that is done, one row a round (``COLUMNS``); empty without one."""
+    """Return the rounds of a run's last pruning, one row a round (``COLUMNS``); empty without one.
+
+    ``effect`` is the flip share on the prompts that chose the experts; the columns of ``measured`` are the flips of
+    the profile that is left, and ``whole_hits`` those of all its experts, on prompts that took no part.
+    """
     with closing(connect(store, read_only=True)) as db:
         if not db.execute("select 1 from sqlite_master where name = 'prunings'").fetchone():
             return pd.DataFrame(columns=COLUMNS)
-        found = db.execute(
-            "select rounds from prunings where rounds is not null order by pruning_id desc limit 1"
-        ).fetchone()
+        found = db.execute("select rounds from prunings order by pruning_id desc limit 1").fetchone()
     return pd.DataFrame([] if found is None else json.loads(found[0]), columns=COLUMNS)

@@ -127,7 +127,7 @@ def rank_run(
             picked = pick_rankings({**seen_rankings(halves), **causal}, options.names)
             sets = plan_sets(picked, options.ks, options.sets, halves.frequency, halves.layers, options.seed)
             plan = _Plan(sets, _measured(halves, options), picked)
-            judge = _judge(store.path, run, halves, start, console)
+            judge = answer_judge(store.path, run, halves, start, console)
             answered = _generate(plan, halves, answers, run, start, console, judge)
             with console.status("Statistics"):
                 return _compare(plan, halves, scans, options, answered)
@@ -197,7 +197,7 @@ def _generate(
         answered = engine().generate(requests)
         with step(console, "Answers", total, total - len(missing)) as advance:
             for some in answered:
-                answers.add(_row(answer, run, engine().prompt_opens) for _, answer in some)
+                answers.add(answer_row(answer, run, engine().prompt_opens) for _, answer in some)
                 advance(len(some))
     markers = Markers(run.recipe.model.markers.start, run.recipe.model.markers.end)
     return _answered(answers, digests, plan, halves, judge, markers)
@@ -215,7 +215,8 @@ def _profiles(sets: Sequence[TopSet], layout: ModelLayout) -> dict[tuple[Expert,
     }
 
 
-def _row(answer: Answer, run: OpenRun, prompt_opens: bool) -> AnswerRow:
+def answer_row(answer: Answer, run: OpenRun, prompt_opens: bool) -> AnswerRow:
+    """Return an answer of the engine as it is stored."""
     request, observation = answer.request, answer.observation
     return AnswerRow(
         request.profile.digest,
@@ -268,7 +269,7 @@ def _answered(
     return Answered(labels, named)
 
 
-def _judge(
+def answer_judge(
     store: Path, run: OpenRun, halves: Halves, engine: Callable[[], Engine], console: Console
 ) -> Callable[[pd.DataFrame], list[str]]:
     """Return what labels answers as the run's own were: by the text, and by surprise where the run goes by that."""

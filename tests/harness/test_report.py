@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 
 from mote.harness.errors import MoteError
-from mote.harness.prune_store import PruneStore
+from mote.harness.prune_store import add_pruning
 from mote.harness.report import build, make_report
 from mote.harness.report.material import CATALOGUE, catalogue
 from mote.harness.report.paper_index import paper_index
@@ -107,13 +107,12 @@ causal,5,,,,0.4,0.3,0.5,0.02,0.04
 def prune(folder: Path) -> None:
     """Finish an invented pruning: of four experts two are needed."""
     common = {"floor": 0.27, "keep": 0.9, "experts": "(1, 5) (3, 9)"}
-    nobody = {"measured_hits": 8, "measured_total": 20, "measured_share": 0.4}
+    nobody = {"measured_hits": 8, "measured_total": 20, "measured_share": 0.4, "whole_hits": 9}
     left = [(0, 4, 0.3, ""), (1, 3, 0.31, "(2, 1)"), (2, 2, 0.28, "(3, 4)")]
     rounds = [
         {"round": n, "left": k, "effect": effect, "dropped": gone, **common, **nobody} for n, k, effect, gone in left
     ]
-    with closing(PruneStore(folder / "run.sqlite", {"k": 4})) as store:
-        store.finish(pd.DataFrame(rounds))
+    add_pruning(folder / "run.sqlite", {"k": 4}, pd.DataFrame(rounds))
 
 
 @pytest.fixture(scope="module")

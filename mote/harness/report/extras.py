@@ -70,7 +70,7 @@ def pruned(rows: pd.DataFrame) -> str:
         f"the effect on the prompts that chose them ({pct(float(rows['effect'].iloc[0]))} with all, "
         f"{pct(float(last['effect']))} with these)"
     )
-    if not math.isnan(float(last["measured_share"])):
-        hits, total = int(last["measured_hits"]), int(last["measured_total"])
-        line += f"; on prompts that took no part they flip {hits} of {total} ({pct(float(last['measured_share']))})"
+    if not pd.isna(last["measured_share"]):
+        hits, total, whole = (int(last[name]) for name in ("measured_hits", "measured_total", "whole_hits"))
+        line += f"; on prompts that took no part they flip {hits} of {total}, and all of them {whole}"
     return f"{line}: {last['experts']}."

@@ -1,0 +1,148 @@
+"""``mote prune RUN``: which of the distinctive experts are needed for their effect, on the engine.
+
+Experts are taken out one by one (``pruning``), on the prompts of the class under study that chose them; what is left is
+then measured on those of the other half, which took no part. Every answer is stored as it comes, so the same command
+goes on with a pruning that was stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+from rich.console import Console
+
+from mote.harness.checks import STATES, DataError
+from mote.harness.controls import Expert
+from mote.harness.engine import Engine, Request, request_seed
+from mote.harness.enginelog import EngineLog
+from mote.harness.errors import MoteError
+from mote.harness.progress import step
+from mote.harness.prune_store import COLUMNS, add_pruning
+from mote.harness.pruning import Candidate, Pruning, advance, candidates, rounds_cost, start
+from mote.harness.ranking import Halves, read_halves
+from mote.harness.ranking_run import answer_judge, answer_row
+from mote.harness.ranking_store import RankingAnswers
+from mote.harness.resonance import distinctive_experts, resonance
+from mote.harness.scan import OpenRun, check_engine, engine_of, open_run
+from mote.harness.store import RunStore
+from mote.patches import Edit, Profile
+
+
+class _Bench(NamedTuple):
+    """What measures a profile: flips among prompts, from stored answers or new ones."""
+
+    run: OpenRun
+    halves: Halves
+    answers: RankingAnswers
+    engine: Callable[[], Engine]
+    console: Console
+    store: Path
+
+
+def prune_run(
+    folder: Path,
+    k: int,
+    keep: float,
+    console: Console,
+    *,
+    engine: Callable[[OpenRun, Console], Callable[[], Engine]] = engine_of,
+) -> pd.DataFrame:
+    """Prune the top ``k`` of a run's resonance to those that keep the share ``keep`` of its flips; return the rounds.
+
+    The frame has the columns of ``prune_store.COLUMNS``, a row a round, the first of them with all experts. Says its
+    cost first. Raises MoteError for a run without a split, a k that the ranking lacks, and no effect at all.
+    """
+    if not 0 < keep <= 1:
+        raise MoteError(f"--keep {keep:g}: the share of the effect that is to remain lies above 0 and up to 1.")
+    run = open_run(folder)
+    with EngineLog(console) as log, RunStore(folder) as store:
+        log.keep(folder / "vllm.log")
+        halves = read_halves(store, run.manifest)
+        try:
+            ranked = distinctive_experts(resonance(halves.maps, halves.classes, halves.target), k, halves.layers)
+        except DataError as error:
+            raise MoteError(f"--k {k}: {error}") from None
+        experts = tuple(sorted((score.layer, score.expert) for score in ranked))
+        check_engine(run)
+        console.print(
+            f"Pruning: at most 1 + {rounds_cost(k):,} profiles x {len(halves.chosen):,} prompts, and 2 x"
+            f" {len(halves.measured):,} to measure what is left;"
+            f" {(1 + rounds_cost(k)) * len(halves.chosen) + 2 * len(halves.measured):,} answers at most",
+            soft_wrap=True,
+        )
+        with RankingAnswers(store.path) as answers:
+            bench = _Bench(run, halves, answers, engine(run, console), console, store.path)
+            rounds = _prune(bench, experts, keep)
+        settings = {"experts": [list(expert) for expert in experts], "keep": keep, "target": halves.target}
+        add_pruning(store.path, {**settings, "judge": halves.label_set.judge}, rounds)
+    return rounds
+
+
+def _prune(bench: _Bench, experts: Candidate, keep: float) -> pd.DataFrame:
+    chosen, measured = bench.halves.chosen, bench.halves.measured
+    whole = _flips(bench, [experts], chosen)[experts]
+    if not whole:
+        raise MoteError(
+            f"the top {len(experts)} flip none of the {len(chosen)} prompts that chose them: there is nothing to keep."
+            " Take a larger --k."
+        )
+    state = start(experts, whole / len(chosen), keep)
+    while asked := candidates(state):
+        flips = _flips(bench, asked, chosen)
+        state = advance(state, {one: flips[one] / len(chosen) for one in asked})
+    unseen = _flips(bench, [experts, state.experts], measured) if measured else {}
+    return _rounds(
+        state, experts, whole / len(chosen), keep, (unseen.get(state.experts), unseen.get(experts)), len(measured)
+    )
+
+
+def _rounds(
+    state: Pruning, experts: Candidate, whole: float, keep: float, unseen: tuple[int | None, int | None], measured: int
+) -> pd.DataFrame:
+    left = [(0, len(experts), whole, "")]
+    left += [
+        (number, len(experts) - number, one.effect, _name(one.dropped))
+        for number, one in enumerate(state.rounds, start=1)
+    ]
+    kept = " ".join(map(_name, state.experts))
+    hits, all_hits = unseen
+    share = hits / measured if hits is not None and measured else None
+    rest = (state.floor, keep, kept, hits, measured, share, all_hits)
+    rows = [(number, size, effect, dropped, *rest) for number, size, effect, dropped in left]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _name(expert: Expert) -> str:
+    return f"({expert[0]}, {expert[1]})"
+
+
+def _flips(bench: _Bench, sets: Sequence[Candidate], prompts: Sequence[str]) -> dict[Candidate, int]:
+    """Return how many prompts leave the class under each set of experts; all sets in one batch."""
+    profiles = {
+        one: Profile("pruned", tuple(Edit(*e, "suppress") for e in one), model=bench.run.model.layout) for one in sets
+    }
+    done = bench.answers.done()
+    missing = [(p, key) for p in profiles.values() for key in prompts if (p.digest, key) not in done]
+    if missing:
+        bench.answers.add_profiles(profiles.values())
+        seed = bench.run.recipe.sampling.seed
+        asked = bench.halves.prompts
+        requests = [Request(key, asked[key].messages, p, request_seed(seed, key)) for p, key in missing]
+        with step(bench.console, f"{len(sets)} profiles of {len(sets[-1])} experts", len(missing)) as advance_bar:
+            for some in bench.engine().generate(requests):
+                bench.answers.add(answer_row(one, bench.run, bench.engine().prompt_opens) for _, one in some)
+                advance_bar(len(some))
+    return _counted(bench, {profile.digest: one for one, profile in profiles.items()}, set(prompts))
+
+
+def _counted(bench: _Bench, sets: dict[str, Candidate], prompts: set[str]) -> dict[Candidate, int]:
+    frame = bench.answers.answers()
+    frame = frame[frame["profile_digest"].isin(set(sets)) & frame["prompt_id"].isin(prompts)]
+    judge = answer_judge(bench.store, bench.run, bench.halves, bench.engine, bench.console)
+    frame = frame.assign(label=judge(frame))
+    flipped = frame[~frame["label"].isin([bench.halves.target, *STATES])]
+    counts = flipped.groupby("profile_digest").size()
+    return {one: int(counts.get(digest, 0)) for digest, one in sets.items()}
