@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -29,7 +30,10 @@ def compare_command(
         str | None,
         typer.Option(help="The class whose flips are counted.  [default: 0-REFUSED or english, else the commonest]"),
     ] = None,
-    judge: Annotated[str, typer.Option(help="Whose labels of a run are compared.")] = JUDGE,
+    judge: Annotated[
+        str | None,
+        typer.Option(help="Whose labels of a run are compared.  [default: the run's own; beside a log, the rules]"),
+    ] = None,
     label: Annotated[
         str, typer.Option(help="What is compared: label (the class), reasoning_language, or answer_language.")
     ] = "label",
@@ -56,7 +60,11 @@ def compare_command(
     from mote.harness.files import write_atomic
 
     _check_outputs(json, csv)
-    left, right = (read_answers(side, judge, label, task=task, receipts=receipts) for side in (before, after))
+    read = partial(read_answers, label=label, task=task, receipts=receipts)
+    left, right = (read(side, judge) for side in (before, after))
+    if judge is None and left.source != right.source:
+        # A log has labels of its texts alone; the run's are taken likewise, else judges would differ, not answers.
+        left, right = (read(side, JUDGE) for side in (before, after))
     found = compare(left, right, target=target, examples=examples, level=level)
     if json == "-":
         print(json_text(found), end="")

@@ -10,7 +10,6 @@ import typer
 from rich.console import Console
 
 from mote.harness.errors import MoteError
-from mote.judges import JUDGE
 
 
 def mount(app: typer.Typer) -> None:
@@ -42,7 +41,9 @@ def judge_command(
     body: Annotated[str | None, typer.Option(help="Further fields of each request, as a JSON object.")] = None,
     sample: Annotated[int | None, typer.Option(help="Write a blind sheet of so many answers for people.")] = None,
     out: Annotated[Path | None, typer.Option(help="Where to write the sheet.  [default: RUN/sheet.csv]")] = None,
-    by: Annotated[str, typer.Option(help="The judge whose labels stratify the sheet.")] = JUDGE,
+    by: Annotated[
+        str | None, typer.Option(help="The judge whose labels stratify the sheet.  [default: the run's own]")
+    ] = None,
     seed: Annotated[int, typer.Option(help="The seed of the sheet.", min=0)] = 0,
     read: Annotated[Path | None, typer.Option(help="Read a sheet that a person filled in.", metavar="SHEET")] = None,
     rater: Annotated[str | None, typer.Option(help="Who filled the sheet in, as a short name.")] = None,
@@ -61,9 +62,12 @@ def judge_command(
     if sum(option is not None for option in (judge, sample, read)) > 1:
         raise MoteError("--judge, --sample and --read are three things to do; give one of them.")
     if sample is not None:
+        from mote.harness.labelling import label_set
+        from mote.harness.manifest import read_manifest
         from mote.harness.sheet import write_sheet
 
         path = out or run / "sheet.csv"
+        by = by or label_set(read_manifest(run)["recipe"]).judge
         lines = write_sheet(run, path, sample, by, kind=kind, seed=seed)
         console.print(f"{path}: {lines} answers to label; read it back with --read {path} --rater NAME", soft_wrap=True)
         return

@@ -17,9 +17,10 @@ import pandas as pd
 
 from mote.harness.errors import MoteError, nearest
 from mote.harness.files import digest_of
+from mote.harness.labelling import label_set
 from mote.harness.manifest import read_manifest
 from mote.harness.store import STORE_NAME, RunStore
-from mote.judges import CLASSES, JUDGE, LANGUAGES, STATES, TRUNCATED, language
+from mote.judges import CLASSES, LANGUAGES, STATES, TRUNCATED, language
 from mote.patches import Profile
 from mote.tasks import TASKS
 
@@ -70,12 +71,12 @@ def profile_of_run(folder: Path, name: str) -> Profile:
 
 
 def read_answers(
-    text: str, judge: str = JUDGE, label: str = "label", *, task: str | None = None, receipts: bool = True
+    text: str, judge: str | None = None, label: str = "label", *, task: str | None = None, receipts: bool = True
 ) -> Answers:
     """Read one side: ``RUN``, ``RUN:PROFILE``, a log, or a folder of lm_eval with one log in it, or one of ``task``.
 
-    ``judge`` picks the labels of a run; ``label`` is one of LABELLINGS. ``receipts=False`` lets a log pass whose
-    answers carry none. Raises MoteError where there is nothing of the kind, or it can't be trusted.
+    ``judge`` picks the labels of a run, by default the run's own; ``label`` is one of LABELLINGS. ``receipts=False``
+    lets a log pass whose answers carry none. Raises MoteError where there is nothing of the kind, or it can't be trusted.
     """
     if label not in LABELLINGS:
         raise MoteError(f"--label {label} is unknown.{nearest(label, LABELLINGS)}")
@@ -95,8 +96,9 @@ def _near(path: Path) -> str:
     return nearest(path.name, [item.name for item in path.parent.iterdir() if not item.name.startswith(".")])
 
 
-def _of_run(folder: Path, name: str, judge: str, label: str) -> Answers:
+def _of_run(folder: Path, name: str, judge: str | None, label: str) -> Answers:
     manifest = read_manifest(folder)
+    judge = judge or label_set(manifest["recipe"]).judge
     with RunStore(folder, read_only=True) as store:
         profiles = [row.name for row in store.profiles()]
         if name not in profiles:

@@ -21,7 +21,7 @@ from mote.harness.judgments import Ended, Judge, Judgments, text_digest
 from mote.harness.manifest import read_manifest
 from mote.harness.progress import step
 from mote.harness.store import LabelRow, RunStore
-from mote.judges import JUDGE, UNSCORED, Markers
+from mote.judges import JUDGE, LANGUAGE_JUDGE, UNSCORED, Markers, with_surprise
 from mote.judges.llm.asks import UNREACHED, Judgment, PromptAsk, Tally
 from mote.judges.llm.endpoint import Endpoint, JudgeError
 from mote.judges.llm.kinds import (
@@ -41,6 +41,8 @@ from mote.judges.llm.kinds import (
 from mote.judges.llm.prompt import JudgePrompt, load_prompt
 
 BASELINE = "baseline"
+_OWN = frozenset({one for judge in (JUDGE, LANGUAGE_JUDGE) for one in (judge, with_surprise(judge))})
+"""The names of a run's own judges."""
 
 
 class Scope(NamedTuple):
@@ -89,8 +91,8 @@ def judge_run(
     """
     if kind not in KINDS:
         raise MoteError(f"there is no kind of judgment '{kind}'.{nearest(kind, KINDS)}")
-    if name is not None and (name == JUDGE or name.startswith("human:")):
-        raise MoteError(f"--name '{name}' is kept for {'the rules' if name == JUDGE else 'people'}; give another.")
+    if name is not None and (name in _OWN or name.startswith("human:")):
+        raise MoteError(f"--name '{name}' is kept for {'the rules' if name in _OWN else 'people'}; give another.")
     markers = _markers(read_manifest(folder))
     try:
         judge_prompt = load_prompt(prompt or KINDS[kind])
