@@ -3,12 +3,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 TORCH := torch==2.13.0+cpu
+# For `make kernel` alone.
+TRITON := 3.7.0
 # Where CPU builds of torch are published; asked only if pip doesn't find one where it is set up to look.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 # The harness runs on what is on this disk: no hub, no usage reports.
 OFFLINE := HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 DO_NOT_TRACK=1
 
-.PHONY: demo test check format slow clean
+.PHONY: demo test check format slow kernel clean
 
 demo: .venv/installed
 	$(OFFLINE) $(BIN)/mote run demo
@@ -30,6 +32,15 @@ format: .venv/installed
 slow: .venv/installed
 	$(OFFLINE) $(BIN)/pytest -m slow
 
+# The GPU's kernel and Model Runner V2, in Triton's interpreter. Triton (700 MB) lies apart: with it in reach, other
+# commands would find another torch.compile and another vLLM than the lock was made for.
+kernel: .venv/installed .triton/$(TRITON)
+	$(OFFLINE) TRITON_INTERPRET=1 PYTHONPATH=.triton $(BIN)/pytest tests/patches/test_kernel.py tests/patches/test_device_engine.py
+
+.triton/$(TRITON): .venv/installed
+	$(BIN)/pip install --quiet --no-deps --upgrade --target .triton triton==$(TRITON)
+	@touch $@
+
 .venv: .venv/installed
 
 .venv/installed: .venv/locked pyproject.toml
@@ -47,4 +58,4 @@ slow: .venv/installed
 	@touch $@
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .triton .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -36,7 +36,7 @@ def hook_runners(layout_of: LayoutOf, refuse_unproven: Refuse) -> None:
         layout_of: the expert layout of a ``VllmConfig``'s model, None if it has none.
         refuse_unproven: raises if a ``VllmConfig`` is one that the patch refuses.
     """
-    from vllm.platforms import current_platform
+    from vllm.triton_utils import HAS_TRITON
     from vllm.v1.worker.cpu_model_runner import CPUModelRunner
     from vllm.v1.worker.gpu_model_runner import AsyncGPUModelRunnerOutput, GPUModelRunner
 
@@ -46,13 +46,12 @@ def hook_runners(layout_of: LayoutOf, refuse_unproven: Refuse) -> None:
     wrap(GPUModelRunner, "_prepare_inputs", prepare_inputs_v1)
     wrap(GPUModelRunner, "_on_request_state_removed", removed_v1)
     _hook_common(GPUModelRunner, AsyncGPUModelRunnerOutput)
-    if current_platform.is_cuda():
-        hook_v2(load)
+    if HAS_TRITON:  # V2 needs it, so where there is none, as in the CPU's distribution, V2 cannot run
+        _hook_v2(load)
     _hook_check()
 
 
-def hook_v2(load: Callable[..., None]) -> None:
-    """Hook Model Runner V2."""
+def _hook_v2(load: Callable[..., None]) -> None:
     from vllm.v1.worker.gpu.async_utils import AsyncOutput
     from vllm.v1.worker.gpu.model_runner import GPUModelRunner
 

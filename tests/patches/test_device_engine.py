@@ -1,0 +1,90 @@
+"""The GPU's state inside the real engine, on CPU tensors: both model runners, against the Hugging Face reference.
+
+With V1 the kernel is its twin in Python. With Model Runner V2, where Triton's interpreter is at hand, all is as on a
+GPU but the device: vLLM's own V2 kernels and the patch's run interpreted, outputs are asynchronous, preempted requests
+come back as new ones.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mote.patches import EMPTY_PROFILE, ModelLayout
+from tests.conftest import Engines
+from tests.patches.asking import Ask, ask, judge, random_profile, random_prompt
+from tests.patches.reference import Reference
+
+WAYS: dict[str, dict[str, Any]] = {
+    "whole": {"block_size": 32},
+    "chunked": {"block_size": 32, "max_num_batched_tokens": 32, "max_num_seqs": 8},
+    "preempted": {"block_size": 32, "num_gpu_blocks_override": 9, "max_num_seqs": 6, "enable_prefix_caching": False},
+}
+NO_TRITON = pytest.mark.skipif("TRITON_INTERPRET" not in os.environ, reason="needs Triton: run `make kernel`")
+
+
+@pytest.fixture(scope="module", params=["v1", pytest.param("v2", marks=NO_TRITON)])
+def llms(
+    request: pytest.FixtureRequest, engines: Engines, checkpoints: Callable[..., Path]
+) -> Iterator[Callable[..., Any]]:
+    """Engines whose worker has the GPU's state."""
+    from mote.patches import guards, runners
+    from mote.patches.device import DeviceState
+    from tests.patches import kernel_twin
+
+    launch: Any = kernel_twin.launch
+    patch = pytest.MonkeyPatch()
+    if request.param == "v2":
+        import tests.patches.interpreted  # noqa: F401
+        from mote.patches.kernel import launch as kernel
+
+        launch = kernel
+        patch.setenv("VLLM_USE_V2_MODEL_RUNNER", "1")
+        patch.setattr(guards, "_on_gpu", lambda _config: True)
+
+    def state(layout: ModelLayout, requests: int, tokens: int, _device: Any) -> DeviceState:
+        return DeviceState(layout, requests, tokens, torch.device("cpu"), counted)
+
+    launches: list[int] = []
+
+    def counted(buffers: Any, layer: int, *routing: Any) -> None:
+        launches.append(layer)
+        launch(buffers, layer, *routing)
+
+    patch.setattr(runners, "make_state", state)
+    served_model_name = f"device-{request.param}"  # the session's other engines have the CPU's state
+    yield lambda way: engines(checkpoints("glm4"), served_model_name=served_model_name, **WAYS[way])
+    patch.undo()
+    assert set(launches) == {0, 1, 2}, "the GPU's state was in these engines"
+
+
+@pytest.fixture(scope="module")
+def reference(checkpoints: Callable[..., Path]) -> Reference:
+    return Reference(checkpoints("glm4"))
+
+
+@pytest.mark.parametrize("way", list(WAYS))
+def test_answers_are_the_references(way: str, llms: Callable[..., Any], reference: Reference) -> None:
+    """Five requests at a time: more would take minutes where every kernel is interpreted."""
+    asks = [Ask(random_prompt(0, 20), max_tokens=6), Ask(random_prompt(1, 20), EMPTY_PROFILE, "prompt", 6)]
+    asks += [Ask(random_prompt(seed, 40), random_profile(reference.layout, seed), "prompt", 6) for seed in range(2)]
+    asks.append(Ask(random_prompt(9, 15), random_profile(reference.layout, 9), "rows", 6))
+    answers = ask(llms(way), asks)
+    for sent, got in zip(asks, answers, strict=True):
+        judge(reference, sent, got)
+    last = answers[-1]
+    assert last.observation is not None
+    expected = reference.run(asks[-1].prompt + last.tokens[:-1], 15, asks[-1].profile or EMPTY_PROFILE)
+    found = np.concatenate([last.observation.rows[role] for role in ("prompt", "generated")])
+    np.testing.assert_array_equal(np.sort(found), np.sort(expected.chosen))
+
+
+def test_the_check_in_the_worker(llms: Callable[..., Any]) -> None:
+    [(passed, says)] = llms("whole").collective_rpc("mote_check", args=(0,))
+    assert passed, says
