@@ -76,7 +76,8 @@ def read_answers(
     """Read one side: ``RUN``, ``RUN:PROFILE``, a log, or a folder of lm_eval with one log in it, or one of ``task``.
 
     ``judge`` picks the labels of a run, by default the run's own; ``label`` is one of LABELLINGS. ``receipts=False``
-    lets a log pass whose answers carry none. Raises MoteError where there is nothing of the kind, or it can't be trusted.
+    lets a log pass whose answers carry none. Raises MoteError where there is nothing of the kind, or it can't be
+    trusted.
     """
     if label not in LABELLINGS:
         raise MoteError(f"--label {label} is unknown.{nearest(label, LABELLINGS)}")
