@@ -37,7 +37,7 @@ def class_means(maps: NDArray[Any], labels: Sequence[str]) -> dict[str, NDArray[
     """
     check_maps(maps, labels)
     names = np.asarray(labels, dtype=object)
-    return {name: _mean(maps[names == name]) for name in sorted(set(labels))}
+    return {name: _mean(maps, names == name) for name in sorted(set(labels))}
 
 
 def resonance(
@@ -61,11 +61,11 @@ def resonance(
     check_maps(maps, labels)
     rest = other_classes(target, labels, ignore)
     names = np.asarray(labels, dtype=object)
-    ours = _mean(maps[names == target])
+    ours = _mean(maps, names == target)
     if others == "classes":
-        theirs = np.stack([_mean(maps[names == name]) for name in rest])
+        theirs = np.stack([_mean(maps, names == name) for name in rest])
         return np.asarray(ours - theirs.mean(axis=0), dtype=np.float64)
-    return ours - _mean(maps[np.isin(names, rest)])
+    return ours - _mean(maps, np.isin(names, rest))
 
 
 def distinctive_experts(ranking: NDArray[Any], k: int, layers: Sequence[int]) -> list[ExpertScore]:
@@ -112,11 +112,12 @@ def tied_at_cut(ranking: NDArray[Any], k: int) -> list[tuple[int, int]]:
     return [(int(i // experts), int(i % experts)) for i in order[k:] if keys[i] == last]
 
 
-def _mean(maps: NDArray[Any]) -> NDArray[np.float64]:
-    """Mean over prompts; integers are summed as int64, so that equal totals give equal means."""
+def _mean(maps: NDArray[Any], chosen: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Mean over the chosen prompts, layer by layer; integers are summed as int64: equal totals give equal means."""
     exact = np.int64 if np.issubdtype(maps.dtype, np.integer) else np.float64
-    total = maps.sum(axis=0, dtype=exact)
-    return np.asarray(total / maps.shape[0], dtype=np.float64)
+    rows = np.flatnonzero(chosen)
+    totals = [maps[rows, layer, :].sum(axis=0, dtype=exact) for layer in range(maps.shape[1])]
+    return np.asarray(np.stack(totals) / rows.size, dtype=np.float64)
 
 
 def _keys(ranking: NDArray[Any]) -> NDArray[np.float64]:

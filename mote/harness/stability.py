@@ -7,7 +7,7 @@ have given scores as high? (`shuffled_maxima`: the best of all experts by chance
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -139,13 +139,12 @@ def shuffled_maxima(
     for draw in shuffled:
         for at in members:
             draw[at] = rng.permutation(is_ours[at])
-    flat = maps[kept].reshape(kept.size, -1).astype(np.float64)
     n = int(is_ours.sum())
-    total = flat.sum(axis=0)
-    best = np.empty(draws)
-    for start in range(0, draws, 64):
-        sums = shuffled[start : start + 64].astype(np.float64) @ flat
-        best[start : start + 64] = (sums / n - (total - sums) / (kept.size - n)).max(axis=1)
+    chosen = shuffled.astype(np.float64)
+    best = np.full(draws, -np.inf)
+    for flat in _pieces(maps, kept):
+        sums, total = chosen @ flat, flat.sum(axis=0)
+        best = np.maximum(best, (sums / n - (total - sums) / (kept.size - n)).max(axis=1))
     return best
 
 
@@ -180,13 +179,19 @@ def _picks(
 def _weighted_resonance(
     maps: NDArray[Any], times: NDArray[np.int64], ours: NDArray[np.bool_], others: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
-    """The resonance of all draws by two matrix products, [draws, layers, experts]."""
-    flat = maps.reshape(maps.shape[0], -1).astype(np.float64)
+    """The resonance of all draws by two matrix products a piece, [draws, layers, experts]."""
     means = []
     for side in (ours, others):
         weights = times[:, side].astype(np.float64)
-        means.append(weights / weights.sum(axis=1, keepdims=True) @ flat[side])
+        weights /= weights.sum(axis=1, keepdims=True)
+        means.append(np.concatenate([weights @ flat for flat in _pieces(maps, np.flatnonzero(side))], axis=1))
     return np.asarray((means[0] - means[1]).reshape(-1, *maps.shape[1:]), dtype=np.float64)
+
+
+def _pieces(maps: NDArray[Any], rows: NDArray[np.intp]) -> Iterator[NDArray[np.float64]]:
+    """Yield the maps of some prompts as floats [rows, experts of some layers]: never a copy of all of them."""
+    for layer in range(maps.shape[1]):
+        yield maps[rows, layer, :].astype(np.float64)
 
 
 def _again(
