@@ -1,14 +1,18 @@
-"""Receipts of streamed answers over HTTP.
+"""Receipts of streamed answers over HTTP, and the ways of asking that could carry none.
 
 vLLM's whole responses carry ``routed_experts``; its streams leave the field out. Here the chunk that ends a choice gets
 it, under the same name and in the same encoding, so that a client reads both alike. Streams of requests without
 ``mote`` are passed through untouched.
+
+The Responses API has no field for a receipt, and a beam search drops the request's ``vllm_xargs``: asked for there,
+``mote`` is refused with 400, or an answer would come that nothing vouches for.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from functools import wraps
 from typing import Any
 
 from vllm.utils.serial_utils import numpy2base64
@@ -64,10 +68,35 @@ def _complete(line: str, packets: dict[int, str]) -> str:
     return f"{_PREFIX}{json.dumps(chunk, ensure_ascii=False)}\n\n" if ended else line
 
 
+def unfit(request: Any, has_receipts: bool) -> str | None:
+    """Return why a request that asks for ``mote`` cannot be answered with a receipt; None if it can, or doesn't ask."""
+    if KEY not in (getattr(request, "vllm_xargs", None) or {}):
+        return None
+    if not has_receipts:
+        return "the Responses API has no place for the receipt of 'mote'; use /v1/chat/completions or /v1/completions"
+    if getattr(request, "use_beam_search", False):
+        return "a beam search does not carry 'mote'; set use_beam_search to false"
+    return None
+
+
+def _refuse(owner: type, name: str, has_receipts: bool) -> None:
+    original = getattr(owner, name)
+
+    @wraps(original)
+    async def guarded(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
+        reason = unfit(request, has_receipts)
+        if reason is not None:
+            return self.create_error_response(reason, param=KEY)
+        return await original(self, request, *args, **kwargs)
+
+    setattr(owner, name, guarded)
+
+
 def hook() -> None:
-    """Hook both stream generators of the OpenAI server; harmless when called again."""
+    """Hook the OpenAI server's stream generators and entries; harmless when called again."""
     from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
     from vllm.entrypoints.openai.completion.serving import OpenAIServingCompletion
+    from vllm.entrypoints.openai.responses.serving import OpenAIServingResponses
 
     if hasattr(OpenAIServingChat, _HOOKED):
         return
@@ -97,4 +126,7 @@ def hook() -> None:
 
     setattr(OpenAIServingChat, chat.__name__, chat_stream)
     setattr(OpenAIServingCompletion, completion.__name__, completion_stream)
+    _refuse(OpenAIServingChat, "create_chat_completion", True)
+    _refuse(OpenAIServingCompletion, "create_completion", True)
+    _refuse(OpenAIServingResponses, "create_responses", False)
     setattr(OpenAIServingChat, _HOOKED, True)

@@ -73,7 +73,7 @@ def random_prompt(seed: int, length: int) -> list[int]:
 
 
 def judge(reference: Reference, sent: Ask, got: Answer, close: float = 1e-3) -> None:
-    """Assert that an answer is the reference's: tokens, map, receipt and mechanism."""
+    """Assert that an answer is the reference's: tokens, map or every token's experts, receipt and mechanism."""
     layout, prompt = reference.layout, len(sent.prompt)
     profile = sent.profile or Profile("none", ())
     expected = reference.run(sent.prompt + got.tokens[:-1], prompt, profile)
@@ -93,6 +93,9 @@ def judge(reference: Reference, sent: Ask, got: Answer, close: float = 1e-3) -> 
         found = got.observation.maps["prompt"]
         assert (found.counted, found.total) == (prompt, prompt)
         np.testing.assert_array_equal(found.counts, expected.counts(layout, 0, prompt))
+    if sent.capture == "rows":
+        rows = np.concatenate([got.observation.rows[role] for role in ("prompt", "generated")])
+        np.testing.assert_array_equal(np.sort(rows), np.sort(expected.chosen))
     if got.cached == 0:
         for effect in got.observation.mechanism:
             selected, entered, before, after = expected.sums[effect.layer, effect.expert]

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -75,14 +74,8 @@ def test_answers_are_the_references(way: str, llms: Callable[..., Any], referenc
     asks = [Ask(random_prompt(0, 20), max_tokens=6), Ask(random_prompt(1, 20), EMPTY_PROFILE, "prompt", 6)]
     asks += [Ask(random_prompt(seed, 40), random_profile(reference.layout, seed), "prompt", 6) for seed in range(2)]
     asks.append(Ask(random_prompt(9, 15), random_profile(reference.layout, 9), "rows", 6))
-    answers = ask(llms(way), asks)
-    for sent, got in zip(asks, answers, strict=True):
+    for sent, got in zip(asks, ask(llms(way), asks), strict=True):
         judge(reference, sent, got)
-    last = answers[-1]
-    assert last.observation is not None
-    expected = reference.run(asks[-1].prompt + last.tokens[:-1], 15, asks[-1].profile or EMPTY_PROFILE)
-    found = np.concatenate([last.observation.rows[role] for role in ("prompt", "generated")])
-    np.testing.assert_array_equal(np.sort(found), np.sort(expected.chosen))
 
 
 def test_the_check_in_the_worker(llms: Callable[..., Any]) -> None:

@@ -31,7 +31,7 @@ def test_parity(family: str, checkpoints: Callable[..., Path], engines: Engines)
     asks = []
     for seed in range(12):
         profile = [None, EMPTY_PROFILE][seed] if seed < 2 else random_profile(reference.layout, seed)
-        capture = "prompt" if seed % 2 else None
+        capture = ["prompt", "rows", None][seed % 3]
         asks.append(Ask(random_prompt(seed, 5 + 7 * (seed % 5)), profile, capture if profile else None))
     mixed = ask(llm, asks)
     for sent, got in zip(asks, mixed, strict=True):

@@ -142,3 +142,20 @@ def test_what_is_wrong_is_a_clear_400(server: Server, path: str, stream: bool) -
         assert reply.status == 400
         assert says in reply.body["error"]["message"]
     assert server.post("/v1/completions", {"prompt": "w1", "max_tokens": 2}).status == 200, "the engine lives"
+
+
+def test_ways_of_asking_without_a_receipt_are_a_clear_400(server: Server) -> None:
+    tuned = {"vllm_xargs": entry(NAMED)}
+    chat = [{"role": "user", "content": "w1 w2"}]
+    asked: list[tuple[str, dict[str, Any], str]] = [
+        ("/v1/responses", {"input": "w1 w2"}, "/v1/chat/completions"),
+        ("/v1/responses", {"input": "w1 w2", "stream": True}, "/v1/chat/completions"),
+        ("/v1/completions", {"prompt": "w1 w2", "use_beam_search": True, "n": 2, "max_tokens": 2}, "use_beam_search"),
+        ("/v1/chat/completions", {"messages": chat, "use_beam_search": True, "max_tokens": 2}, "use_beam_search"),
+    ]
+    for path, body_of, says in asked:
+        reply = server.post(path, body_of | tuned)
+        assert reply.status == 400, reply
+        assert says in reply.body["error"]["message"]
+    untouched = server.post("/v1/responses", {"input": "w1 w2", "max_output_tokens": 2})
+    assert untouched.status == 200, "without 'mote' they are vLLM's own"
