@@ -152,7 +152,9 @@ def show_audit(found: JudgeAudit, console: Console) -> None:
             "profile", "judge", "checked by", "flips, raw", "corrected", "95%", *by_unit,
             "reverse, raw", "corrected", "95%", *by_unit, title="Flip rates", title_justify="left",
         )  # fmt: skip
-        for row in _rows(found.corrected):
+        # Random sets are many, and read together: the table in the file has them.
+        random = found.corrected["kind"].str.startswith("random")
+        for row in _rows(found.corrected[~random]):
             shown.add_row(
                 str(row.profile), str(row.judge), f"{row.truth} ({row.audited})",
                 _share(row.flips), _share(row.flips_corrected), _span(row.flips_low, row.flips_high),
@@ -161,6 +163,8 @@ def show_audit(found: JudgeAudit, console: Console) -> None:
                 *([_span(row.reverse_low_by_unit, row.reverse_high_by_unit)] if unit else []),
             )  # fmt: skip
         console.print(shown)
+        if random.any():
+            console.print(f"{int(random.sum())} rows of random sets are in the table judge-corrected-flips.csv alone.")
     for (judge, truth), reason in found.uncorrected.items():
         console.print(f"Rates of {judge} are not corrected by {truth}: {reason}", soft_wrap=True)
 
