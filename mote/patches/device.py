@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from vllm.utils.torch_utils import async_tensor_h2d
 
 from mote.patches.capture import Segment, Segments, map_parts, tokens_of
-from mote.patches.guards import DEVICE_EDITS
+from mote.patches.guards import DEVICE_EDITS, OFF, UnprovenConfigurationError
 from mote.patches.layout import ModelLayout
 from mote.patches.messages import Hits, Pending, RowPart, StepReport
 from mote.patches.slots import SlotTable, Spec
@@ -118,12 +118,18 @@ class DeviceState(WorkerState):
         launch: Launch | None = None,
     ) -> None:
         super().__init__(layout, max_requests, max_tokens)
+        if layout.experts > np.iinfo(np.int16).max:
+            raise UnprovenConfigurationError(
+                f"the GPU's tables have room for {np.iinfo(np.int16).max} experts a layer, {layout.architecture} has "
+                f"{layout.experts}: run it on a CPU, {OFF}"
+            )
         self._device = device
         self._launch = launch if launch is not None else _triton_launch()
         self.buffers = DeviceBuffers.allocate(layout, max_requests, max_tokens, device)
         self._stream: Any = _cuda().Stream(device) if device.type == "cuda" else None
         self._idle = True  # no row is mapped on the device
-        self._busy: list[bool] | None = None
+        self._untouched = [False] * len(layout.layers)
+        self._busy: list[bool] | None = None  # None outside of a step
         self._report: StepReport | None = None
         self._specs_of_step: list[Spec] = []
         self._capture: Segments | None = None
@@ -131,6 +137,12 @@ class DeviceState(WorkerState):
     def like(self, max_requests: int, max_tokens: int) -> DeviceState:
         """Return a new state on the same device, for the same layout."""
         return DeviceState(self.layout, max_requests, max_tokens, self._device, self._launch)
+
+    def begin(self, req_ids: Sequence[str], computed: NDArray[np.integer[Any]], scheduled: NDArray[np.int32]) -> None:
+        """Map the tokens of the batch that is about to run; see :meth:`WorkerState.begin`."""
+        super().begin(req_ids, computed, scheduled)
+        if self._busy is None:
+            self._busy = self._untouched
 
     @torch.inference_mode()
     def _start(
@@ -144,10 +156,9 @@ class DeviceState(WorkerState):
     ) -> None:
         if written:
             self._upload_slots(written)
-        self._report, self._capture = report, capture
+        self._busy, self._report, self._capture = None, report, capture
         self._specs_of_step = [] if edits is None else specs
         if edits is None and capture is None:
-            self._busy = [False] * len(self.layout.layers)
             self._clear()
             return
         self._busy = [True] * len(self.layout.layers) if edits is None or capture is not None else edits.busy

@@ -33,7 +33,12 @@ LANES = 32
 """Least width of the kernel's vectors: a whole warp, so that no lane holds an element twice."""
 
 
-@triton.jit(do_not_specialize=["layer", "weights_row", "weights_column", "ids_row", "ids_column"])  # type: ignore[untyped-decorator, unused-ignore]
+# One compiled form for every layer, stride and address: a variant that a warm-up has not met would have to be compiled
+# while a graph is recorded, which CUDA forbids.
+@triton.jit(  # type: ignore[untyped-decorator, unused-ignore]
+    do_not_specialize=["layer", "weights_row", "weights_column", "ids_row", "ids_column"],
+    do_not_specialize_on_alignment=["weights", "ids"],
+)
 def route_kernel(  # type: ignore[no-untyped-def]
     weights,
     ids,

@@ -249,6 +249,12 @@ def test_buffers_never_move_and_an_idle_batch_maps_nothing() -> None:
     assert torch.equal(stale, before)
     assert state.buffers.control[0] == 0
     launched.clear()
+    state.route(0, stale, ids)
+    assert launched == [], "an eager pass of such a batch launches nothing"
+    state.pause()
+    state.route(0, stale, ids)
+    assert launched == [0], "a dummy run does"
+    launched.clear()
     only = Profile("only", (Edit(3, 1, "suppress"),))
     state.admit("c", params(only), 8)
     state.begin(["c"], np.array([0]), np.array([8], np.int32))
