@@ -97,6 +97,17 @@ def agreement_frame(store: RunStore, *, level: float = 0.95) -> pd.DataFrame:
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=["kind", *Kappa._fields])
 
 
+def agreement_words(store: RunStore, judge: str) -> str:
+    """Say how far a judge's labels are those of each other judge of the same question, in one line."""
+    found = agreement_frame(store)
+    lines = []
+    for row in _rows(found[(found["first"] == judge) | (found["second"] == judge)]):
+        other = row.second if row.first == judge else row.first
+        kappa = "" if pd.isna(row.kappa) else f", kappa {row.kappa:.3f} ({row.low:.3f} to {row.high:.3f})"
+        lines.append(f"“{other}” gives the same label to {row.agreed:.1%} of {row.items:,} answers{kappa}")
+    return "; ".join(lines) or f"“{judge}” is the only one that labelled this run"
+
+
 def write_audit(found: JudgeAudit, folder: Path) -> list[Path]:
     """Write the tables of an audit as CSV into a run's ``tables``; return their paths."""
     tables = {"judge-agreement": found.kappas, "judge-corrected-flips": found.corrected}

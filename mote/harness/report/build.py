@@ -53,6 +53,7 @@ class Read(NamedTuple):
     frame: pd.DataFrame
     material: Material
     gap: pd.DataFrame
+    agreement: str
 
 
 def make_report(folder: Path, *, mt_bench: Path | None = None, judge: str | None = None) -> Path:
@@ -66,7 +67,8 @@ def make_report(folder: Path, *, mt_bench: Path | None = None, judge: str | None
     figures, missing, drawn_tables = draw_all(read.material)
     beside = beside_the_paper(read.result, read.manifest)
     tables = all_tables(read.result, read.gap, beside) | drawn_tables
-    kept = {folder / "tables" / name for name in RANKING_TABLES}
+    # What other commands made of the same rows: rankings, and the audit of the judges.
+    kept = {folder / "tables" / name for name in RANKING_TABLES} | set((folder / "tables").glob("judge-*.csv"))
     others = [path.stem for path in kept if path.is_file()]
     html = _render(read, figures, missing, beside, sorted([*tables, *others]), folder)
     files: dict[Path, str | bytes] = {}
@@ -100,6 +102,7 @@ def _read(folder: Path, mt_bench: Path | None, judge: str | None) -> Read:
         # As many maps as a picture can show; the ranking has used all.
         ids, maps, _ = store.maps("baseline", role, {keys[i] for i in thin(len(keys))})
         tokens, pruned = read_token_rows(store.path), read_pruning(store.path)
+        agreement = _agreement(store, result.judge)
     rows = baseline.loc[ids]
     material = Material(
         result=result,
@@ -116,7 +119,15 @@ def _read(folder: Path, mt_bench: Path | None, judge: str | None) -> Read:
         pruned=pruned,
         rankings=_rankings(folder),
     )
-    return Read(manifest, result, frame, material, gap)
+    return Read(manifest, result, frame, material, gap, agreement)
+
+
+def _agreement(store: RunStore, judge: str) -> str:
+    try:
+        from mote.harness.judge_audit import agreement_words
+    except ImportError:
+        return 'not computed: it needs pip install "mote-harness[judge]"'
+    return agreement_words(store, judge)
 
 
 def _rankings(folder: Path) -> pd.DataFrame:
@@ -164,7 +175,7 @@ def _render(
         caveats=caveats(result, manifest),
         facts=page.facts(result),
         sections=page.SECTIONS,
-        asked=page.asked(result, manifest, example),
+        asked=[*page.asked(result, manifest, example), ("Agreement of judges", read.agreement)],
         baseline_columns=baseline_columns,
         baseline_rows=baseline_rows,
         changed=page.changed(result),
