@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from typer.testing import CliRunner
 
 from mote.harness import cli_judge
 from mote.harness.errors import MoteError
-from mote.harness.judge_audit import audit_run
+from mote.harness.judge_audit import agreement_frame, agreement_words, audit_run
 from mote.harness.sheet import read_sheet, strata, write_sheet
 from mote.harness.store import RunStore
 from mote.judges import JUDGE
@@ -128,6 +129,10 @@ def test_the_command_judges_samples_reads_and_shows(tmp_path: Path, monkeypatch:
     assert "40 labels added" in output
     assert "Flip rates" in output
     assert "95% by place" in output
+    with RunStore(folder, read_only=True) as store:
+        words = agreement_words(store, JUDGE)
+        assert re.search(r"“human:anna” gives the same label to \d+\.\d% of 40 answers, kappa", words)
+        assert words.count("gives the same label") == len(agreement_frame(store)) - 1 == 2
     flips = pd.read_csv(folder / "tables/judge-corrected-flips.csv")
     assert set(flips["unit"]) == {"place"}
     assert (flips["groups"] > 5).all()
