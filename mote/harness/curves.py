@@ -59,18 +59,20 @@ def curve_tables(
     at_k = kind.isin(["scale", "stimulate"]) & (rows["k"] == k)
     direction = pd.concat([own, rows[at_k], rows[kind == "retest"].head(1)])
     direction = direction.sort_values("factor", kind="stable", ignore_index=True)
-    thirds = _thirds(rows[kind == "third"], own, rows[kind == "retest"])
+    thirds = _thirds(rows[kind == "third"], own)
     return CurveTables(doses, direction, thirds, rows[kind.str.startswith(RANDOM)].reset_index(drop=True))
 
 
-def _thirds(parts: pd.DataFrame, own: pd.DataFrame, retest: pd.DataFrame) -> pd.DataFrame:
-    """Join the thirds' own rates with their share of the whole's effect over the retest's."""
+def _thirds(parts: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
+    """Join the thirds' own rates with their share of the whole's effect.
+
+    Profiles are asked with the baseline's own seeds, so an edit of nothing changes nothing: effects are over 0.
+    """
     if parts.empty or own.empty:
         return parts.assign(part="", effect=math.nan, share=math.nan)
     names = [str(name).rpartition("-")[0] for name in parts["profile"]]
     ordered = parts.assign(part=names).sort_values("part", key=lambda part: part.map(THIRDS.index))
-    nothing = float(retest["flips"].mean()) if len(retest) else 0.0
     whole = float(own["flips"].iloc[0])
-    shares = layer_shares(dict(zip(ordered["part"], ordered["flips"], strict=True)), whole, nothing)
+    shares = layer_shares(dict(zip(ordered["part"], ordered["flips"], strict=True)), whole)
     joined = pd.concat([ordered, own.assign(part="all")], ignore_index=True)
     return joined.merge(shares[shares["part"] != "together"], on="part", how="left")

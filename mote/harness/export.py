@@ -16,6 +16,8 @@ from mote.harness.store import STORE_NAME, RunStore
 
 TABLES = ("prompts", "splits", "profiles", "generations", "labels", "activation_maps")
 """Tables and views of a run, as ``run_tables`` has them."""
+OPTIONAL = ("token_rows", "prunings")
+"""Tables that a run has where it was asked for them."""
 _JSON_COLUMNS = ("messages", "attributes", "spec", "sampling", "receipt", "mechanism", "evidence")
 
 
@@ -33,7 +35,9 @@ def export_run(folder: Path, out: Path) -> list[Path]:
     out.mkdir(parents=True, exist_ok=True)
     uri = f"{(folder / STORE_NAME).absolute().as_uri()}?mode=ro"
     with closing(sqlite3.connect(uri, uri=True)) as db:
-        frames = {table: pd.read_sql(f"select * from {table}", db) for table in TABLES}  # noqa: S608 - our own names
+        there = {name for (name,) in db.execute("select name from sqlite_master")}
+        names = (*TABLES, *(name for name in OPTIONAL if name in there))
+        frames = {table: pd.read_sql(f"select * from {table}", db) for table in names}  # noqa: S608 - our own names
     written = []
     for table, frame in frames.items():
         buffer = io.BytesIO()

@@ -47,7 +47,7 @@ def test_every_command_has_help_with_an_example(mote: Mote) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["runn"], "Did you mean 'run'?"),
+        (["runn"], "Did you mean 'run'"),
         (["run"], "Missing argument 'RECIPE'"),
         (["run", "demo", "--limit", "x"], "'--limit'"),
         (["report", "/nowhere"], "/nowhere"),

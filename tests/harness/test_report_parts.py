@@ -198,8 +198,8 @@ def test_curves_sort_profiles_by_what_was_varied() -> None:
     assert list(curves.doses["flips_hits"]) == [1, 2, 0]
     assert list(curves.direction["profile"]) == ["suppress-3", "scale-3-0.5", "retest-1", "scale-3-2", "stimulate-3"]
     assert list(curves.thirds["part"]) == ["early", "middle", "late", "all"]
-    # Early 8, middle 9, late 7 of 40; the whole 2 and the retest 5: shares of what is beyond the retest.
-    assert list(curves.thirds["share"].iloc[:3]) == pytest.approx([(8 - 5) / -3, (9 - 5) / -3, (7 - 5) / -3])
+    # Early 8, middle 9, late 7 of 40, and the whole 2.
+    assert list(curves.thirds["share"].iloc[:3]) == pytest.approx([8 / 2, 9 / 2, 7 / 2])
     assert list(curves.sets["flips_hits"]) == [11, 12, 13, 14, 15, 16]
     nothing = curve_tables(*many_profiles(), "suppress-3", "measured", "0-REFUSED")
     assert [len(frame) for frame in nothing] == [0, 0, 0, 0]
@@ -208,8 +208,8 @@ def test_curves_sort_profiles_by_what_was_varied() -> None:
 def test_single_tokens_show_the_longest_word_and_the_last_tokens() -> None:
     chosen = np.arange(12, dtype=np.uint16).reshape(3, 2, 2)
     prompts = [
-        TokenRows("t/b", ("<longest-of-the-template>", " Manhattan", "?"), chosen),
-        TokenRows("t/a", ("<u>", " Rome", "?"), chosen + 3),
+        TokenRows("t/b", ("What", " happened", "?"), chosen),
+        TokenRows("t/a", (" happened", " Rome", "<longest>"), chosen + 3),
     ]
     panels = panels_of(prompts, {"t/a": "0-REFUSED", "t/b": "1-ALIGNED"}, "0-REFUSED")
     assert [panel.note for panel in panels] == ["t/a", "t/a", "t/b"]

@@ -62,7 +62,8 @@ def draw_dose(rows: pd.DataFrame, sets: pd.DataFrame, k: int, noise: float, layo
         )
     if not math.isnan(noise):
         ax.axhline(noise, color=ACCENT, linewidth=0.7, alpha=0.7)
-        ax.text(-0.2, noise, "others changed by another seed", color=ACCENT, fontsize=9, va="bottom")
+        words = "another seed" if layout.narrow else "others changed by another seed"
+        ax.text(-0.2, noise, words, color=ACCENT, fontsize=9, va="bottom")
     ax.set_xticks(at, [str(value) for value in ks])
     _finish(ax, at, top)
     ax.set_xlabel("experts suppressed (top k of the ranking)")

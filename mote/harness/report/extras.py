@@ -50,14 +50,15 @@ def thirds(result: StudyResult) -> str:
     shares = {str(part): float(share) for part, share in zip(parts["part"], parts["share"], strict=True)}
     words = [f"{part} {pct(share, 0)}" for part, share in shares.items() if not math.isnan(share)]
     if not words:
-        return "The whole has no effect beyond another seed's, so there is nothing to share out."
+        return "All of them together have no effect, so there is nothing to share out."
     missing = 1 - sum(shares.values())
-    together = (
-        "the rest needs several of them at once"
-        if missing > 0
-        else "together they are more than the whole: what one third does, another does as well"
-    )
-    return f"Of the effect over another seed's, one third of the layers has by itself: {', '.join(words)}; {together}."
+    if abs(missing) < 0.005:
+        rest = "which is the whole of it"
+    elif missing > 0:
+        rest = "the rest needs several of them at once"
+    else:
+        rest = "together more than the whole: what one third does, another does as well"
+    return f"Of the effect, one third of the layers has by itself: {', '.join(words)}; {rest}."
 
 
 def pruned(rows: pd.DataFrame) -> str:

@@ -91,7 +91,7 @@ def mechanism(result: StudyResult) -> list[str]:
     frame = result.mechanism
     if frame.empty:
         return ["No edited answer is stored yet."]
-    off = frame[~frame["profile"].str.startswith("stimulate")]
+    off = frame[frame["action"] == "suppress"]
     lines = []
     if len(off):
         selected, after = int(off["selected"].sum()), float(off["weight_after"].sum())
@@ -110,7 +110,10 @@ def mechanism(result: StudyResult) -> list[str]:
             lines.append(
                 f"Under {result.tuned} alone: {int(row['selected']):,} times in {int(row['answers']):,} answers."
             )
-    on = frame[frame["profile"].str.startswith("stimulate")]
+    scaled = frame[frame["action"] == "scale"]
+    if len(scaled):
+        lines.append(f"A scaled expert was chosen {int(scaled['selected'].sum()):,} times, and its weight multiplied.")
+    on = frame[frame["action"] == "stimulate"]
     if len(on):
         absent = int((on["tokens"] - on["selected"] - on["entered"]).sum())
         lines.append(

@@ -27,12 +27,16 @@ class TokenPanel(NamedTuple):
 
 
 def panels_of(prompts: Sequence[TokenRows], labels: Mapping[str, str], target: str) -> list[TokenPanel]:
-    """Return the tokens to show: the longest word of the first target prompt, and its and another prompt's last token.
+    """Return the tokens to show: a word of the first target prompt, and the last token of it and of another prompt.
 
-    The last token of the prompt is the one whose output begins the answer. The rule never looks at what was chosen.
+    The word is the longest that the other prompts do not have; the last token is the one whose output begins the
+    answer. The rule never looks at what was chosen.
     """
     first = next((one for one in prompts if labels.get(one.prompt_id) == target), prompts[0])
-    word = max(range(len(first.tokens)), key=lambda at: (_letters(first.tokens[at]), -at))
+    shared = set.union(set(), *(set(one.tokens) for one in prompts if one is not first))
+    own = [0 if token in shared else _letters(token) for token in first.tokens]
+    lengths = own if any(own) else [_letters(token) for token in first.tokens]
+    word = lengths.index(max(lengths))
     found = [_panel(first, word, f"“{clip(first.tokens[word].strip(), 24)}”, token {word + 1} of", labels)]
     others = [one for one in prompts if labels.get(one.prompt_id) != labels.get(first.prompt_id)]
     for one in (first, *others[:1]):
