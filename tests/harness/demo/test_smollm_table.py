@@ -34,7 +34,9 @@ def effects(tuned: int, random: int) -> dict[str, Any]:
             labels = {ALIGNED: tuned, REFUSED: 18 - tuned, "DEGENERATE": 2}
             found[f"{role}/suppress/{k}"] = {"refused": labels, "others": {ALIGNED: 30}, "kept": 30, "flips": flips}
         for k in CONTROLLED:
-            found[f"{role}/frequency/{k}"] = found[f"uniform/{k}"] = [{ALIGNED: random, REFUSED: 20 - random}] * SETS
+            found[f"{role}/frequency/{k}"] = found[f"{role}/uniform/{k}"] = [
+                {ALIGNED: random, REFUSED: 20 - random}
+            ] * SETS
     return found
 
 

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.numpy import load_file, save
 
 from mote.harness.controls import Expert, random_experts
 from mote.harness.demo import questions
@@ -41,10 +43,10 @@ MAX_TOKENS = 48
 LAST = 5
 ROLES = ("prompt", "prompt_last")
 DOSES = (5, 10, 20, 40, 80)
-CONTROLLED = (20, 80)
+CONTROLLED = (20, 40)
 SETS = 10
 GRID_STEP = 3
-OTHERS = 40
+OTHERS = 24
 QUALITY = {SENSITIVE: 36, NEAR: 72, FAR: 36, GENERAL: 48}
 ANSWERED = (ALIGNED, REASONED)
 
@@ -121,25 +123,31 @@ def measure_into(folder: Path, out: Path, *, seed: int = 0, tell: Tell = lambda 
             stored[name] = measure()
             write_atomic(file, json.dumps(stored, indent=1, ensure_ascii=False) + "\n")
 
-    part("quality", lambda: quality(bench))
-    base = baseline(bench, seed)
-    part("baseline", lambda: _described(base))
+    tell("grid")
+    base = baseline(bench, seed, out / "baseline.safetensors")
+    part("baseline", partial(_described, base))
     rankings = {role: _ranking(bench, base, role) for role in ROLES}
+    part("top", lambda: rankings)
     for role in ROLES:
-        for k in DOSES:
+        for k in sized(rankings[role], DOSES):
             experts = [(one[0], one[1]) for one in rankings[role][:k]]
             part(f"{role}/suppress/{k}", partial(_suppressed, bench, base, experts))
-    part("top", lambda: {role: ranking[: max(DOSES)] for role, ranking in rankings.items()})
+    part("quality", partial(quality, bench))
     part("all_off", lambda: _labels(bench.say([(one, _off(_every(bench))) for one in base.refused])))
     for role in ROLES:
         twenty = [(one[0], one[1]) for one in rankings[role][:20]]
         part(f"{role}/stimulate/20", partial(_stimulated, bench, base, twenty))
     for k in CONTROLLED:
-        for role in ROLES:
+        for role in (role for role in ROLES if k in sized(rankings[role], CONTROLLED)):
             experts = [(one[0], one[1]) for one in rankings[role][:k]]
             part(f"{role}/frequency/{k}", partial(_random, bench, base, "frequency", experts, role, seed))
-        part(f"uniform/{k}", partial(_random, bench, base, "uniform", experts, role, seed))
+            part(f"{role}/uniform/{k}", partial(_random, bench, base, "uniform", experts, role, seed))
     return stored
+
+
+def sized(ranking: Sequence[Any], sizes: Sequence[int]) -> list[int]:
+    """Those of `sizes` for which a ranking has enough experts that stand out at all."""
+    return [k for k in sizes if k <= len(ranking)]
 
 
 def quality(bench: Bench) -> dict[str, Any]:
@@ -158,12 +166,16 @@ def quality(bench: Bench) -> dict[str, Any]:
     return found
 
 
-def baseline(bench: Bench, seed: int) -> Baseline:
-    """Every third cell of the grid, greedily, with maps of the prompt and of its last tokens."""
+def baseline(bench: Bench, seed: int, file: Path) -> Baseline:
+    """Every third cell of the grid, greedily, with maps of the prompt and of its last tokens; kept in `file`."""
     cells = [_prompt(cell) for cell in questions.cells()[::GRID_STEP]]
-    said = bench.say([(one, EMPTY_PROFILE) for one in cells], capture=True)
-    labels = [each.label for each in said]
-    maps = {role: np.stack([each.answer.observation.maps[role].counts for each in said]) for role in ROLES}
+    if not file.exists():
+        said = bench.say([(one, EMPTY_PROFILE) for one in cells], capture=True)
+        found = {role: np.stack([each.answer.observation.maps[role].counts for each in said]) for role in ROLES}
+        write_atomic(file, save(found, metadata={"labels": json.dumps([each.label for each in said])}))
+    maps = load_file(str(file))
+    with safe_open(str(file), framework="numpy") as opened:
+        labels = json.loads(opened.metadata()["labels"])
     half = set(stratified_half([one.text for one in cells], labels, seed).select)
     return Baseline(cells, labels, maps, [i for i, one in enumerate(cells) if one.text in half])
 
@@ -188,7 +200,8 @@ def _described(base: Baseline) -> dict[str, Any]:
 def _ranking(bench: Bench, base: Baseline, role: str) -> list[tuple[int, int, float]]:
     labels = [base.labels[i] for i in base.chosen]
     scores = resonance(base.maps[role][base.chosen], labels, REFUSED)
-    found = distinctive_experts(scores, max(DOSES), bench.layout.layers)
+    most = min(max(DOSES), int((scores > 0).sum()))
+    found = distinctive_experts(scores, most, bench.layout.layers)
     return [(one.layer, one.expert, round(float(one.score), 4)) for one in found]
 
 

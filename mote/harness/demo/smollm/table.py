@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import jinja2
 import numpy as np
 import pandas as pd
 
-from mote.harness.demo.smollm.effects import ANSWERED, CONTROLLED, DOSES, LAST, ROLES
+from mote.harness.demo.smollm.effects import ANSWERED, CONTROLLED, DOSES, LAST, ROLES, SETS
 from mote.harness.errors import MoteError
 from mote.harness.files import write_atomic
 from mote.harness.inference import permutation_p
@@ -128,8 +129,8 @@ def write_readme(out: Path) -> Path:
         doses=_markdown(doses),
         all_off=_said(effects["all_off"]),
         stimulated="; ".join(f"{_role(role)}: {_said(effects[f'{role}/stimulate/20'])}" for role in ROLES),
-        sets=len(effects[f"uniform/{CONTROLLED[0]}"]),
-        floor=f"{1 / (1 + len(effects[f'uniform/{CONTROLLED[0]}'])):.2f}",
+        sets=SETS,
+        floor=f"{1 / (1 + SETS):.2f}",
         controls=_markdown(controls),
         study=_markdown(_study_rows(study)),
         examples=_examples(effects),
@@ -146,9 +147,10 @@ def verdict(effects: dict[str, Any]) -> str:
     won = [
         (flips / refused, role, k)
         for role in ROLES
-        for k in CONTROLLED
+        for k in _measured(effects, role, CONTROLLED)
         for flips, refused in [_flips(effects[f"{role}/suppress/{k}"]["refused"])]
-        if flips / refused > max(max(_shares(effects, name)) for name in (f"uniform/{k}", f"{role}/frequency/{k}"))
+        if flips / refused
+        > max(max(_shares(effects, name)) for name in (f"{role}/uniform/{k}", f"{role}/frequency/{k}"))
     ]
     if not won:
         return (
@@ -158,7 +160,7 @@ def verdict(effects: dict[str, Any]) -> str:
     found = "; ".join(f"{share:.0%} with k = {k}, by {_role(role)}" for share, role, k in sorted(won, reverse=True))
     return (
         "**The experts that resonance finds flip more refusals into fluent answers than every random set of their "
-        f"size in {len(won)} of {len(ROLES) * len(CONTROLLED)} comparisons ({found}).**"
+        f"size in {len(won)} of {len(control_rows(effects))} comparisons ({found}).**"
     )
 
 
@@ -180,7 +182,7 @@ def dose_rows(effects: dict[str, Any]) -> pd.DataFrame:
     """One row a ranking and k."""
     rows = []
     for role in ROLES:
-        for k in DOSES:
+        for k in _measured(effects, role, DOSES):
             found = effects[f"{role}/suppress/{k}"]
             flips, refused = _flips(found["refused"])
             others = sum(found["others"].values())
@@ -201,10 +203,13 @@ def control_rows(effects: dict[str, Any]) -> pd.DataFrame:
     """One row a ranking and controlled k: the tuned share beside the random sets' mean and largest."""
     rows = []
     for role in ROLES:
-        for k in CONTROLLED:
+        for k in _measured(effects, role, CONTROLLED):
             flips, refused = _flips(effects[f"{role}/suppress/{k}"]["refused"])
             row = {"ranking": _role(role), "k": k, "tuned": f"{flips / refused:.0%}"}
-            for name, key in (("uniform", f"uniform/{k}"), ("same layers and activity", f"{role}/frequency/{k}")):
+            for name, key in (
+                ("uniform", f"{role}/uniform/{k}"),
+                ("same layers and activity", f"{role}/frequency/{k}"),
+            ):
                 shares = _shares(effects, key)
                 row[name] = f"{np.mean(shares):.0%} ({max(shares):.0%})"
                 row[f"p, {name}"] = f"{permutation_p(flips / refused, shares):.2f}"
@@ -247,7 +252,7 @@ def _examples(effects: dict[str, Any], most: int = 6) -> str:
         f"- {_role(role)}, top {k}: {question} → {' '.join(answer.split())}"
         for k in reversed(DOSES)
         for role in reversed(ROLES)
-        for question, answer in effects[f"{role}/suppress/{k}"]["flips"][:2]
+        for question, answer in effects.get(f"{role}/suppress/{k}", {"flips": []})["flips"][:2]
     ]
     return "\n".join(rows[:most]) or "There was none."
 
@@ -260,6 +265,10 @@ def _cpu(training: dict[str, Any]) -> str:
         f"{entry['step']} steps over {drawn:,} prompts, {entry['measured']['cpu_minutes']:.0f} minutes of CPU, "
         "SmolLM2's own answers and the frozen layers' states among them. [training.json](training.json) has the course."
     )
+
+
+def _measured(effects: dict[str, Any], role: str, sizes: Sequence[int]) -> list[int]:
+    return [k for k in sizes if f"{role}/suppress/{k}" in effects]
 
 
 def _flips(labels: dict[str, int]) -> tuple[int, int]:
