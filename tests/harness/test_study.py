@@ -15,7 +15,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from mote.harness.activation import activation_map
 from mote.harness.manifest import read_manifest
+from mote.harness.store import RunStore
+from mote.harness.token_rows import read_token_rows
 from mote.patches import EMPTY_PROFILE
 
 ROOT = Path(__file__).parents[2]
@@ -23,6 +26,7 @@ STUDY = (
     "run", "demo", "--limit", "42",
     *(f"--set=study.controls.{kind}=1" for kind in ("retest", "uniform", "layers", "frequency")),
     "--set=study.doses=[]", "--set=study.stimulate=true", "--set=study.top_k=4",
+    "--set=study.factors=[2]", "--set=study.thirds=false",
     "--set=sampling.max_tokens=40", "--set=model.options.max_num_seqs=24",
 )  # fmt: skip
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
@@ -97,6 +101,11 @@ def test_a_run_killed_in_every_step_ends_with_the_rows_of_one_that_was_not(whole
     for (name, expected), found in zip(rows(whole).items(), rows(folder).values(), strict=True):
         pd.testing.assert_frame_equal(found, expected, obj=name)
     assert (folder / "report.html").exists()
+    tokens, expected_tokens = (read_token_rows(one / "run.sqlite") for one in (folder, whole))
+    assert [one[:2] for one in tokens] == [one[:2] for one in expected_tokens]
+    assert len(tokens) == 3
+    for one, twin in zip(tokens, expected_tokens, strict=True):
+        assert (one.chosen == twin.chosen).all()
     manifest, other = read_manifest(folder), read_manifest(whole)
     assert len(manifest["sessions"]) == 8
     assert {key: manifest[key] for key in ("recipe_digest", "profiles", "prompts")} == {
@@ -133,6 +142,18 @@ def test_the_baselines_maps_count_every_prompt_token(whole: Path) -> None:
     assert len(maps) == 42
     assert (maps["counted"] == maps["total"]).all()
     assert set(maps["profile"]) == {"baseline"}
+
+
+def test_the_tokens_kept_are_their_prompts_and_add_up_to_the_maps(whole: Path) -> None:
+    kept = read_token_rows(whole / "run.sqlite")
+    assert len(kept) == 3
+    with RunStore(whole, read_only=True) as store:
+        asked = {row.prompt_id: row.messages[-1]["content"] for row in store.prompts()}
+        ids, maps, _ = store.maps("baseline", "prompt", [one.prompt_id for one in kept])
+    assert ids == [one.prompt_id for one in kept]
+    for one, counts in zip(kept, maps, strict=True):
+        assert asked[one.prompt_id] in "".join(one.tokens)
+        assert (activation_map(one.chosen, counts.shape[1]) == counts).all()
 
 
 def test_another_recipe_is_refused_with_the_difference_and_the_run_stays(whole: Path) -> None:

@@ -42,9 +42,14 @@ def draw_bench(bench: Bench, layout: Layout) -> Figure:
 
     figure = bar_chart(bench.scores, bench.models, f"Judge: {bench.judge}")
     if layout.narrow:
-        figure.set_size_inches(layout.width, 5.6)
+        figure.set_size_inches(layout.width, 5.8)
         (ax,) = figure.axes
+        ax.set_title(f"Judge: {bench.judge.replace(', ', chr(10))}")
+        ax.set_title("", loc="right")
         ax.tick_params(axis="x", labelrotation=60)
         for legend in figure.legends:
-            legend.set_ncols(1)
+            handles = [handle for handle in legend.legend_handles if handle is not None]
+            names = [text.get_text() for text in legend.get_texts()]
+            legend.remove()
+            figure.legend(handles, names, loc="outside lower center", ncols=1)
     return figure
