@@ -287,6 +287,13 @@ def _print(one: Shown, models: Sequence[str], console: Console) -> None:
     console.print(table)
     whole = one.differences[(one.differences["category"] == ALL) & (one.differences["turn"] == ALL)]
     for row in whole.to_dict("records"):
+        if not row["pairs"]:
+            console.print(
+                f"{row['model']} minus {row['original']}: no turn is scored for both"
+                f" ({row['unpaired']} without a pair)",
+                soft_wrap=True,
+            )
+            continue
         console.print(
             f"{row['model']} minus {row['original']}: {row['difference']:+.2f} ({row['low']:+.2f} to"
             f" {row['high']:+.2f}, p = {row['p']:.3f}) on {row['pairs']} pairs, {row['unpaired']} without a pair",
