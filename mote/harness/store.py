@@ -113,7 +113,15 @@ class RunStore:
         self._lock: IO[str] | None = None
         if read_only:
             if not self.path.is_file():
-                raise MoteError(f"{folder} holds no {STORE_NAME}: it is not the folder of a run.")
+                left_out = (folder / "manifest.json").is_file()
+                raise MoteError(
+                    f"{folder} holds no {STORE_NAME}: "
+                    + (
+                        "the rows of this run are not here; `mote run` with its recipe and --out makes them again."
+                        if left_out
+                        else "it is not the folder of a run."
+                    )
+                )
         else:
             self._lock = lock(folder / "run.lock")
         try:

@@ -57,9 +57,11 @@ def draw_dose(rows: pd.DataFrame, sets: pd.DataFrame, k: int, noise: float, layo
         top = max(top, high)
         ax.plot([x, x], [low, high], color=SOFT, linewidth=1.2)
         ax.plot(x, float(sets["flips"].mean()), marker="_", markersize=11, markeredgewidth=2, color=SOFT)
-        ax.text(
-            x + 0.05, (low + high) / 2, f"random sets\nof {k}", color=SOFT, va="center", fontsize=9, linespacing=1.1
-        )
+        # Beside its bar where there is room, and above the curves that lie on the axis.
+        side = -1 if layout.narrow else 1
+        spot = (x + 0.05 * side, max((low + high) / 2, 0.14 * top))
+        words = f"random sets\nof {k}"
+        ax.text(*spot, words, color=SOFT, ha="right" if side < 0 else "left", va="center", fontsize=9, linespacing=1.1)
     if not math.isnan(noise):
         ax.axhline(noise, color=ACCENT, linewidth=0.7, alpha=0.7)
         words = "another seed" if layout.narrow else "others changed by another seed"
