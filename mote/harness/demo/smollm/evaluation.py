@@ -20,16 +20,23 @@ AT_ONCE = 32
 
 
 @torch.inference_mode()
-def refused(network: Upper, documents: Sequence[Document], states: Sequence[States]) -> dict[str, float]:
-    """Of documents with the opening (`documents.openings`): the share by kind that greedy decoding would refuse."""
-    found: dict[str, list[bool]] = defaultdict(list)
+def refusals(network: Upper, documents: Sequence[Document], states: Sequence[States]) -> list[bool]:
+    """Of each document with the opening (`documents.openings`): whether greedy decoding would refuse."""
+    found: list[bool] = []
     for start in range(0, len(documents), AT_ONCE):
         some = documents[start : start + AT_ONCE]
         part = batch(some, states[start : start + AT_ONCE])
         best = network.logits(network(part.lower, part.real, part.wanted)).argmax(-1)
         wrong = torch.zeros(len(some), dtype=torch.long).index_add(0, part.owner, (best != part.targets).long())
-        for one, misses in zip(some, wrong.tolist(), strict=True):
-            found[one.prompt.kind].append(not misses)
+        found += [not misses for misses in wrong.tolist()]
+    return found
+
+
+def refused(network: Upper, documents: Sequence[Document], states: Sequence[States]) -> dict[str, float]:
+    """The share by kind that greedy decoding would refuse."""
+    found: dict[str, list[bool]] = defaultdict(list)
+    for one, refuses in zip(documents, refusals(network, documents, states), strict=True):
+        found[one.prompt.kind].append(refuses)
     return {f"refused_{kind}": sum(flags) / len(flags) for kind, flags in found.items()}
 
 
