@@ -267,7 +267,8 @@ def _explain(error: ValidationError) -> str:
     message = first["msg"].removeprefix("Value error, ")
     shown = "" if first["type"] == "value_error" else f", not {first['input']!r}"
     where = f"'{place}': " if place else ""
-    return f"{where}{message}{shown}.{more}"
+    end = "" if f"{message}{shown}".endswith((".", "?")) else "."
+    return f"{where}{message}{shown}{end}{more}"
 
 
 def _fields_at(location: tuple[int | str, ...]) -> list[str]:

@@ -24,6 +24,7 @@ def test_overrides_reach_any_depth_and_change_the_digest() -> None:
 
 def test_the_task_says_by_which_classes_it_is_studied_unless_the_recipe_does() -> None:
     assert load_recipe("demo-language").study.target == "english"
+    assert load_recipe("demo", ["task.name=reasoning_language"]).study.target == "english"
     recipe = load_recipe("demo", ["task.label=language", "study.target=chinese", "task.name=reasoning_language"])
     assert (recipe.task.label, recipe.study.target) == ("language", "chinese")
     assert (load_recipe("demo").task.label, load_recipe("demo").study.target) == ("refusal", "0-REFUSED")
@@ -59,6 +60,7 @@ def test_a_wrong_value_is_one_line_with_its_place(overrides: list[str], said: st
     with pytest.raises(MoteError) as caught:
         load_recipe("demo", overrides)
     assert said in str(caught.value)
+    assert not str(caught.value).endswith(("..", "?."))
     assert "\n" not in str(caught.value)
 
 
