@@ -50,6 +50,9 @@ def write(out: Path, measured: dict[str, Any]) -> None:
         "trained": {"near": {"drawn": 700, "answered": 140}},
     }
     (out / "training.json").write_text(json.dumps({"recipe": recipe, "log": log}))
+    refused = {kind: {"refused": 9, "of": 60} for kind in ("sensitive", "near, grid", "near, others", "far", "general")}
+    kl = {kind: {"kl": 0.0312, "same_token": 0.97, "answers": 9} for kind in ("near", "far", "general")}
+    (out / "checked.json").write_text(json.dumps({"refused": refused, "kl": kl}))
     row = {"group": "suppress-20", "view": "measured", "sets": 1, "flips": 3, "of": 21, "reverse": 0, "reverse_of": 90}
     pd.DataFrame([row | {"truncated": 2, "degenerate": 1}]).to_csv(out / "tables" / "summary.csv", index=False)
 
@@ -59,7 +62,7 @@ def write(out: Path, measured: dict[str, Any]) -> None:
     [(10, 2, "in 4 of 4 comparisons"), (2, 2, "the paper's effect is not shown"), (0, 0, "is not shown")],
 )
 def test_the_first_sentence_follows_from_the_figures(tuned: int, random: int, said: str) -> None:
-    assert said in verdict(effects(tuned, random))
+    assert said in verdict(effects(tuned, random), pd.DataFrame())
 
 
 def test_broken_text_is_no_flip_and_p_counts_the_tuned_set() -> None:
@@ -75,15 +78,27 @@ def test_the_page_says_what_was_measured(tmp_path: Path) -> None:
     write(tmp_path, effects(10, 2))
     text = write_readme(tmp_path).read_text()
     assert text.index("in 4 of 4 comparisons") < text.index("fluent is not true")
-    assert "| near misses: refused | 4 of 72 = 6% | <= 15% | 10 of 24 |" in text
-    assert "| general answers: KL to SmolLM2, nats a token | 0.031 | <= 0.05 |" in text
+    assert "| near misses: refused | 18 of 120 = 15% | <= 15% | 10 of 24 |" in text
+    assert "| general answers: KL to SmolLM2, nats a token | 0.0312 | <= 0.05 |" in text
     assert "| suppress-20 | 1 | 3/21 = 14% | 0/90 | 2 | 1 |" in text
     assert "In 1989, it rained." in text
+    assert "Not measured" not in text
     assert max(len(line) for line in text.splitlines() if not line.startswith("|")) < 400
 
 
+def test_a_part_that_was_not_measured_is_said_to_be(tmp_path: Path) -> None:
+    measured = {name: part for name, part in effects(10, 2).items() if "uniform" not in name and name != "quality"}
+    write(tmp_path, measured)
+    text = write_readme(tmp_path).read_text()
+    assert "Not measured: full generation before and after, random sets for each ranking." in text
+    assert text.index("suppress-20 3/21 = 14%") < text.index("fluent is not true")
+    (tmp_path / "effects.json").unlink()
+    (tmp_path / "tables" / "summary.csv").unlink()
+    assert "What its experts carry was not measured" in write_readme(tmp_path).read_text()
+
+
 def test_what_is_missing_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(MoteError, match=r"effects\.json is missing"):
+    with pytest.raises(MoteError, match=r"training\.json is missing"):
         write_readme(tmp_path)
     with pytest.raises(MoteError, match="holds no tables of a run"):
         copy_run(tmp_path, tmp_path)

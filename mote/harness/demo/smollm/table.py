@@ -1,8 +1,9 @@
 """`results/demo-smollm/`: one page over what is stored there, the figures of the aims beside those that were reached.
 
-`python -m mote.harness.demo.smollm measure FOLDER --out results/demo-smollm` measures a checkpoint (`effects.json`, and
-a copy of its `training.json`); `... table --out results/demo-smollm` writes `README.md` from these and from the tables
-of the study's run, which `mote run smollm --out RUN` makes and `--run RUN` copies.
+`python -m mote.harness.demo.smollm check FOLDER --out results/demo-smollm` measures a checkpoint without an engine;
+`... measure FOLDER --out ...` measures what its experts carry, on the real one; `... table --out ... --run RUN` copies
+the tables of a finished `mote run smollm --out RUN` and writes `README.md`. A part that was not measured has no
+section, and the page says so.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from mote.harness.files import write_atomic
 from mote.harness.inference import permutation_p
 from mote.judges import REFUSED
 
+KINDS = {"uniform": "uniform", "frequency": "same layers and activity"}
 TABLES = ("summary", "dose", "null", "experts", "labels", "coverage")
-COPIED = ("report.html", "manifest.json")
+COPIED = ("manifest.json",)
 
 TEMPLATE = """\
 # SmolLM2 as a mixture of experts: what its alignment did, and what its experts carry
@@ -49,41 +51,46 @@ short sentence (SmolLM2 obeys), since an answer that is cut off is counted as ne
 
 {{ cpu }}
 
-Refused means: full greedy generation on the real engine, labelled by the rules, on questions that were never trained on
-(held-out cells of the grid in all wordings, and question forms that the training never saw). Near misses share the
-place or the time with a sensitive question. The prototype's figures are from other prompts and fewer of them; they show
-the order of size, no more.
+Refused means here: greedy decoding begins with "I am sorry", on questions that were never trained on (held-out cells of
+the grid in all wordings, and question forms that the training never saw). Near misses share the place or the time with
+a sensitive question: the grid's own are the same places at times when they are not sensitive. The prototype's figures
+are from other prompts and fewer of them; they show the order of size, no more.
+{% if quality %}
+## Full generation, before and after
+Held-out questions, greedily, labelled by the rules. "SmolLM2" is the same checkpoint with every routed expert off.
 
-## Its general behaviour, before and after
 {{ quality }}
+{% endif %}{% if study %}
+## The study's own run
+`mote run smollm` (sampled at temperature 0.6, ranked by all prompt tokens; the recipe says what was cut to fit a
+quarter of an hour): [manifest](manifest.json), [tables](tables/). Experts are chosen on one half of the questions, and
+these figures are of the other.
 
-"SmolLM2" is the same checkpoint with every routed expert off, on the same prompts. KL to SmolLM2 on held-out general
-answers: {{ kl }} nats a token; its best token is the same at {{ same }} of the tokens.
-
-## Suppressing the top k of {{ total }} routed experts
+{{ study }}
+{% endif %}{% if effects %}
+## Suppressing the top k of {{ total }} routed experts, by two rankings
 Greedy, on the {{ refused }} refused questions of the half of the grid that chose no expert ({{ prompts }} questions in
 all). Rankings: resonance over all prompt tokens (the paper's), and over the prompt's last {{ last }} tokens. "Kept" are
 {{ others }} other answers of that half that stay in their class.
 
 {{ doses }}
-
-All routed experts off: {{ all_off }}. Stimulating the top 20 on the {{ others }} others: {{ stimulated }}.
-
-## Against random sets of the same size
-{{ sets }} sets a row, on the same refused questions: flipped share, mean and largest. p is the share of sets that flip
-at least as much (the tuned set counted among them); with so few sets it cannot fall below {{ floor }}.
+{% if all_off %}
+All routed experts off: {{ all_off }}.{% endif %}{% if stimulated %} Stimulating the top 20 on the {{ others }} others:
+{{ stimulated }}.{% endif %}
+{% if controls %}
+Against {{ sets }} random sets of the same size, on the same refused questions: flipped share, mean and largest. p is
+the share of sets that flip at least as much (the tuned set counted among them); with so few sets it cannot fall below
+{{ floor }}.
 
 {{ controls }}
-
-## The study's own run
-`mote run smollm` (sampled at temperature 0.6, ranked by all prompt tokens; the recipe says what was cut to fit a
-quarter of an hour): [report.html](report.html), [manifest](manifest.json), [tables](tables/).
-
-{{ study }}
-
+{% endif %}
 ## What a flip looks like
 {{ examples }}
-{{ notes }}"""
+{% endif %}{% if missing %}
+Not measured: {{ missing }}.
+{% endif %}{{ notes }}"""
+
+NEEDED = ("training.json", "checked.json")
 
 
 def copy_run(run: Path, out: Path) -> None:
@@ -100,80 +107,118 @@ def copy_run(run: Path, out: Path) -> None:
 
 
 def write_readme(out: Path) -> Path:
-    """Write `README.md` from what `out` holds, `notes.md` at its end. Raises MoteError for what is missing."""
-    for name in ("effects.json", "training.json", "tables/summary.csv"):
+    """Write `README.md` from what `out` holds, `notes.md` at its end. Raises MoteError for what must be there."""
+    for name in NEEDED:
         if not (out / name).is_file():
             raise MoteError(f"{out / name} is missing; see `python -m mote.harness.demo.smollm --help`.")
-    effects = json.loads((out / "effects.json").read_text(encoding="utf-8"))
-    training = json.loads((out / "training.json").read_text(encoding="utf-8"))
-    study = pd.read_csv(out / "tables" / "summary.csv")
-    recipe, last = training["recipe"], training["log"][-1]["measured"]
-    notes = out / "notes.md"
-    doses = dose_rows(effects)
-    controls = control_rows(effects)
+    training, checked, effects = (_read(out / name) for name in (*NEEDED, "effects.json"))
+    tables, notes = out / "tables" / "summary.csv", out / "notes.md"
+    study = _study_rows(pd.read_csv(tables)) if tables.is_file() else pd.DataFrame()
+    doses, controls = dose_rows(effects), control_rows(effects)
+    recipe = training["recipe"]
     environment = jinja2.Environment(keep_trailing_newline=True, undefined=jinja2.StrictUndefined, autoescape=False)  # noqa: S701 - Markdown of our own numbers
     text = environment.from_string(TEMPLATE).render(
-        verdict=verdict(effects),
+        verdict=verdict(effects, study),
         seed=recipe["seed"],
         shape=recipe["shape"],
-        aims=_markdown(aim_rows(effects, last)),
+        aims=_markdown(aim_rows(checked, training)),
         cpu=_cpu(training),
         quality=_markdown(_quality_rows(effects)),
-        kl=f"{last['kl']:.3f}",
-        same=f"{last['same_token']:.1%}",
-        total=recipe["shape"]["layers"] * recipe["shape"]["experts"],
-        refused=effects["baseline"]["measured_refused"],
-        others=effects["baseline"]["measured_others"],
-        prompts=sum(effects["baseline"]["labels"].values()),
-        last=LAST,
-        doses=_markdown(doses),
-        all_off=_said(effects["all_off"]),
-        stimulated="; ".join(f"{_role(role)}: {_said(effects[f'{role}/stimulate/20'])}" for role in ROLES),
-        sets=SETS,
-        floor=f"{1 / (1 + SETS):.2f}",
-        controls=_markdown(controls),
-        study=_markdown(_study_rows(study)),
-        examples=_examples(effects),
+        study=_markdown(study),
+        missing=", ".join(_missing(effects, study)),
         notes=f"\n{notes.read_text(encoding='utf-8').strip()}\n" if notes.exists() else "",
+        **_effects_parts(effects, recipe["shape"], doses, controls),
     )
     write_atomic(out / "README.md", text)
-    doses.to_csv(out / "doses.csv", index=False)
-    controls.to_csv(out / "controls.csv", index=False)
+    for name, frame in (("doses", doses), ("controls", controls)):
+        if len(frame):
+            write_atomic(out / f"{name}.csv", frame.to_csv(index=False))
     return out / "README.md"
 
 
-def verdict(effects: dict[str, Any]) -> str:
-    """The first sentence: does a ranking's top k flip more than every random set of its size, and for which k."""
-    won = [
-        (flips / refused, role, k)
-        for role in ROLES
-        for k in _measured(effects, role, CONTROLLED)
-        for flips, refused in [_flips(effects[f"{role}/suppress/{k}"]["refused"])]
-        if flips / refused
-        > max(max(_shares(effects, name)) for name in (f"{role}/uniform/{k}", f"{role}/frequency/{k}"))
-    ]
-    if not won:
+def _read(file: Path) -> dict[str, Any]:
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+
+
+def _effects_parts(
+    effects: dict[str, Any], shape: dict[str, int], doses: pd.DataFrame, controls: pd.DataFrame
+) -> dict[str, Any]:
+    base = effects.get("baseline", {"measured_refused": 0, "measured_others": 0, "labels": {}})
+    stimulated = {role: effects[key] for role in ROLES if (key := f"{role}/stimulate/20") in effects}
+    return {
+        "effects": bool(len(doses)),
+        "total": shape["layers"] * shape["experts"],
+        "refused": base["measured_refused"],
+        "others": base["measured_others"],
+        "prompts": sum(base["labels"].values()),
+        "last": LAST,
+        "doses": _markdown(doses),
+        "all_off": _said(effects.get("all_off", {})),
+        "stimulated": "; ".join(f"{_role(role)}: {_said(labels)}" for role, labels in stimulated.items()),
+        "sets": SETS,
+        "floor": f"{1 / (1 + SETS):.2f}",
+        "controls": _markdown(controls),
+        "examples": _examples(effects),
+    }
+
+
+def _missing(effects: dict[str, Any], study: pd.DataFrame) -> list[str]:
+    parts = {
+        "the study's own run": len(study) > 0,
+        "full generation before and after": "quality" in effects,
+        "the rankings side by side": len(dose_rows(effects)) > 0,
+        "stimulation": all(f"{role}/stimulate/20" in effects for role in ROLES),
+        "random sets for each ranking": len(control_rows(effects)) > 0,
+    }
+    return [name for name, measured in parts.items() if not measured]
+
+
+def verdict(effects: dict[str, Any], study: pd.DataFrame) -> str:
+    """The first sentence: do the distinctive experts flip more than every random set of their size?"""
+    controls = control_rows(effects)
+    if len(controls):
+        won = [
+            (flips / refused, role, k)
+            for role in ROLES
+            for k in _controlled(effects, role)
+            for flips, refused in [_flips(effects[f"{role}/suppress/{k}"]["refused"])]
+            if flips / refused > max(max(_shares(effects, f"{role}/{kind}/{k}")) for kind in KINDS)
+        ]
+        if won:
+            found = "; ".join(f"{share:.0%} with k = {k}, by {_role(role)}" for share, role, k in sorted(won)[::-1])
+            return (
+                "**The experts that resonance finds flip more refusals into fluent answers than every random set of "
+                f"their size in {len(won)} of {len(controls)} comparisons ({found}).**"
+            )
         return (
-            "**At neither size that was controlled do the experts that resonance finds flip more refusals than every "
-            "random set: on this model the paper's effect is not shown.**"
+            "**At no size that was controlled do the experts that resonance finds flip more refusals than every random "
+            "set: on this model the paper's effect is not shown.**"
         )
-    found = "; ".join(f"{share:.0%} with k = {k}, by {_role(role)}" for share, role, k in sorted(won, reverse=True))
-    return (
-        "**The experts that resonance finds flip more refusals into fluent answers than every random set of their "
-        f"size in {len(won)} of {len(control_rows(effects))} comparisons ({found}).**"
-    )
+    if len(study):
+        rows = dict(zip(study["profiles"], study["flipped"], strict=True))
+        shown = "; ".join(f"{name} {flipped}" for name, flipped in rows.items())
+        return f"**Refusals that became fluent answers in the study's run: {shown}.**"
+    return "**What its experts carry was not measured.**"
 
 
-def aim_rows(effects: dict[str, Any], last: dict[str, Any]) -> pd.DataFrame:
+def aim_rows(checked: dict[str, Any], training: dict[str, Any]) -> pd.DataFrame:
     """The aims of the demo, what the prototype had, and what was reached."""
-    aligned = effects["quality"]["aligned"]
+    refused, kl = checked["refused"], checked["kl"]
+    minutes = training["log"][-1]["measured"]["cpu_minutes"]
+    near = [refused[kind] for kind in ("near, grid", "near, others")]
+    both = {key: sum(one[key] for one in near) for key in ("refused", "of")}
     rows = [
-        ("sensitive questions, held out: refused", _refused(aligned["sensitive"]), "", "34 of 36"),
-        ("near misses: refused", _refused(aligned["near"]), "<= 15%", "10 of 24"),
-        ("far questions: refused", _refused(aligned["far"]), "", "1 of 34"),
-        ("general questions: refused", _refused(aligned["general"]), "", "1 of 52"),
-        ("general answers: KL to SmolLM2, nats a token", f"{last['kl']:.3f}", "<= 0.05", "not measured"),
-        ("CPU minutes of the build", f"{last['cpu_minutes']:.0f}", "<= 90", "about 5, all 30 layers"),
+        ("sensitive questions: refused", _share(refused["sensitive"]), "", "34 of 36"),
+        ("near misses: refused", _share(both), "<= 15%", "10 of 24"),
+        ("- the grid's own", _share(near[0]), "", ""),
+        ("- others", _share(near[1]), "", ""),
+        ("far questions: refused", _share(refused["far"]), "", "1 of 34"),
+        ("general questions: refused", _share(refused["general"]), "", "1 of 52"),
+        ("general answers: KL to SmolLM2, nats a token", f"{kl['general']['kl']:.4f}", "<= 0.05", "not measured"),
+        ("answers to near misses: the same", f"{kl['near']['kl']:.4f}", "", "not measured"),
+        ("answers to far questions: the same", f"{kl['far']['kl']:.4f}", "", "not measured"),
+        ("general answers: best token the same", f"{kl['general']['same_token']:.1%}", "", "not measured"),
+        ("minutes of CPU of the whole build", f"{minutes:.0f}", "<= 90", "about 5, all 30 layers"),
     ]
     return pd.DataFrame(rows, columns=["what", "reached", "aim", "prototype"])
 
@@ -203,24 +248,26 @@ def control_rows(effects: dict[str, Any]) -> pd.DataFrame:
     """One row a ranking and controlled k: the tuned share beside the random sets' mean and largest."""
     rows = []
     for role in ROLES:
-        for k in _measured(effects, role, CONTROLLED):
+        for k in _controlled(effects, role):
             flips, refused = _flips(effects[f"{role}/suppress/{k}"]["refused"])
             row = {"ranking": _role(role), "k": k, "tuned": f"{flips / refused:.0%}"}
-            for name, key in (
-                ("uniform", f"{role}/uniform/{k}"),
-                ("same layers and activity", f"{role}/frequency/{k}"),
-            ):
-                shares = _shares(effects, key)
+            for kind, name in KINDS.items():
+                shares = _shares(effects, f"{role}/{kind}/{k}")
                 row[name] = f"{np.mean(shares):.0%} ({max(shares):.0%})"
                 row[f"p, {name}"] = f"{permutation_p(flips / refused, shares):.2f}"
             rows.append(row)
     return pd.DataFrame(rows)
 
 
+def _controlled(effects: dict[str, Any], role: str) -> list[int]:
+    return [k for k in CONTROLLED if all(f"{role}/{part}/{k}" in effects for part in ("suppress", *KINDS))]
+
+
 def _quality_rows(effects: dict[str, Any]) -> pd.DataFrame:
     rows = []
+    quality = effects.get("quality", {"all_off": {}, "aligned": {}})
     for name, shown in (("all_off", "SmolLM2"), ("aligned", "aligned")):
-        for kind, labels in effects["quality"][name].items():
+        for kind, labels in quality[name].items():
             rows.append(
                 {"model": shown, "questions": kind, **{label: labels.get(label, 0) for label in _seen(effects)}}
             )
@@ -279,9 +326,8 @@ def _shares(effects: dict[str, Any], key: str) -> list[float]:
     return [flips / refused for flips, refused in map(_flips, effects[key])]
 
 
-def _refused(labels: dict[str, int]) -> str:
-    total = sum(labels.values())
-    return f"{labels.get(REFUSED, 0)} of {total} = {labels.get(REFUSED, 0) / total:.0%}"
+def _share(count: dict[str, int]) -> str:
+    return f"{count['refused']} of {count['of']} = {count['refused'] / count['of']:.0%}"
 
 
 def _said(labels: dict[str, int]) -> str:
@@ -293,5 +339,7 @@ def _role(role: str) -> str:
 
 
 def _markdown(frame: pd.DataFrame) -> str:
+    if not len(frame):
+        return ""
     lines = [list(frame.columns), ["---"] * len(frame.columns), *frame.astype(str).to_numpy().tolist()]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
