@@ -21,8 +21,8 @@ from tests.patches.asking import Ask, ask, judge, random_profile, random_prompt
 from tests.patches.reference import Reference
 
 WAYS: dict[str, dict[str, Any]] = {
-    "whole": {"block_size": 32},
-    "chunked": {"block_size": 32, "max_num_batched_tokens": 32, "max_num_seqs": 8},
+    "whole": {"block_size": 32, "num_gpu_blocks_override": 64},
+    "chunked": {"block_size": 32, "num_gpu_blocks_override": 64, "max_num_batched_tokens": 32, "max_num_seqs": 8},
     "preempted": {"block_size": 32, "num_gpu_blocks_override": 9, "max_num_seqs": 6, "enable_prefix_caching": False},
 }
 NO_TRITON = pytest.mark.skipif("TRITON_INTERPRET" not in os.environ, reason="needs Triton: run `make kernel`")
