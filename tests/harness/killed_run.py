@@ -18,7 +18,7 @@ from typing import Any
 POINTS: dict[str, tuple[str, str, str, int, bool]] = {
     "baseline": ("mote.harness.store", "RunStore", "add_generations", 2, True),
     "labels": ("mote.harness.store", "RunStore", "add_labels", 1, True),
-    "surprise": ("mote.harness.judging_surprise", "", "_columns", 30, False),
+    "surprise": ("mote.harness.judging_surprise", "", "_measured", 2, False),
     "plan": ("mote.harness.study", "", "make_plan", 1, True),
     "profiles": ("mote.harness.store", "RunStore", "add_generations", 3, True),
     "more-labels": ("mote.harness.store", "RunStore", "add_labels", 6, False),

@@ -88,7 +88,8 @@ def test_a_run_killed_in_every_step_ends_with_the_rows_of_one_that_was_not(whole
     # Each kill fell where it was meant to: in the midst of its step.
     assert 0 < counts[0]["generations"] < 42
     assert counts[1]["labels"] == 8
-    assert (counts[2]["labels"], 0 < counts[2]["surprises"] < 42) == (42, True)
+    # Measured, and not labelled by it yet; test_judging_surprise stops in the midst of measuring.
+    assert (counts[2]["labels"], 0 < counts[2]["surprises"] <= 42) == (42, True)
     # Two judges: the rules, and the rules with surprise.
     assert (counts[3]["labels"], counts[3]["profiles"], counts[3]["splits"]) == (84, 1, 0)
     assert 42 < counts[4]["generations"] < counts[5]["generations"]
