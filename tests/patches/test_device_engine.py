@@ -58,9 +58,16 @@ def llms(
 
     patch.setattr(runners, "make_state", state)
     served_model_name = f"device-{request.param}"  # the session's other engines have the CPU's state
-    # The next step is launched before the last one's output is read; V1 does that on GPUs only.
-    later = {"async_scheduling": request.param == "v2"}
-    yield lambda way: engines(checkpoints("glm4"), served_model_name=served_model_name, **later, **WAYS[way])
+    ahead = request.param == "v2"  # the next step is launched before the last one's output is read; V1 can't on a CPU
+
+    def start(way: str) -> Any:
+        options: dict[str, Any] = {"served_model_name": served_model_name, "async_scheduling": ahead}
+        llm = engines(checkpoints("glm4"), **options, **WAYS[way])
+        assert (llm.llm_engine.vllm_config.max_concurrent_batches > 1) == ahead
+        assert llm.llm_engine.vllm_config.use_v2_model_runner == ahead
+        return llm
+
+    yield start
     patch.undo()
     assert set(launches) == {0, 1, 2}, "the GPU's state was in these engines"
 
