@@ -26,7 +26,7 @@ from rich.console import Console
 
 from mote.harness import manifest as manifests
 from mote.harness.causal import Measurement, ScanPlan, choose_alternatives, plan_scan, remaining
-from mote.harness.engine import Engine, Scored, Scoring, VllmEngine, check_options
+from mote.harness.engine import Engine, Scored, Scoring, check_options
 from mote.harness.enginelog import EngineLog
 from mote.harness.errors import MoteError
 from mote.harness.model import ModelSource, resolve_model
@@ -34,7 +34,7 @@ from mote.harness.progress import step
 from mote.harness.ranking import CAUSAL, Halves, pick_rankings, read_halves, seen_rankings
 from mote.harness.recipe import Recipe
 from mote.harness.scan_store import Scans, ScoreRow, StoredScan
-from mote.harness.servers import ServerEngine
+from mote.harness.servers import engine_starter
 from mote.harness.store import RunStore
 from mote.patches import EMPTY_PROFILE, Edit, ModelLayout, Profile, ProfileError
 
@@ -107,20 +107,7 @@ def open_run(folder: Path) -> OpenRun:
 
 def engine_of(run: OpenRun, console: Console) -> Callable[[], Engine]:
     """Return what starts the run's engine when it is first called; raises MoteError for options vLLM refuses."""
-    log = run.folder / "vllm.log"
-
-    @cache
-    def start() -> Engine:
-        model = run.recipe.model
-        if model.servers is not None:
-            return ServerEngine(
-                model.servers, run.model.path, run.model.layout, run.recipe.sampling, model.markers.start
-            )
-        with console.status("Starting vLLM"):
-            arguments = check_options(run.recipe, run.model.path)
-            return VllmEngine(arguments, run.recipe.sampling, model.markers.start, log)
-
-    return start
+    return engine_starter(run.recipe, run.model, run.folder / "vllm.log", console)
 
 
 def check_engine(run: OpenRun) -> None:

@@ -13,17 +13,21 @@ import json
 import math
 import os
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mote.harness.engine import TokenEngine
+from mote.harness.engine import Engine, TokenEngine, VllmEngine, check_options
 from mote.harness.errors import MoteError
-from mote.harness.recipe import SamplingPart, ServersPart
+from mote.harness.model import ModelSource
+from mote.harness.recipe import Recipe, SamplingPart, ServersPart
 from mote.harness.stepping import Call, Reply, checked_observation
 from mote.patches import EMPTY_PROFILE, ModelLayout, request_args
 
 if TYPE_CHECKING:
     import openai
+    from rich.console import Console
 
 _LONGEST_WAIT = 60.0
 _BUSY = frozenset({408, 409, 425, 429})
@@ -184,6 +188,24 @@ class ServerEngine(TokenEngine):
             finally:
                 server.running -= 1
         raise AssertionError("the last attempt returns or raises")
+
+
+def engine_starter(recipe: Recipe, model: ModelSource, log: Path, console: Console) -> Callable[[], Engine]:
+    """Return what gives the recipe's engine: made when it is first asked for, and once.
+
+    ``log`` is the file that has vLLM's own words. What is returned raises MoteError where no engine can be had.
+    """
+
+    @cache
+    def start() -> Engine:
+        markers, servers = recipe.model.markers.start, recipe.model.servers
+        if servers is not None:
+            with console.status("Asking the servers"):
+                return ServerEngine(servers, model.path, model.layout, recipe.sampling, markers)
+        with console.status("Starting vLLM"):
+            return VllmEngine(check_options(recipe, model.path), recipe.sampling, markers, log)
+
+    return start
 
 
 async def _cancel(tasks: set[asyncio.Task[Reply]]) -> None:

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.console import Console
 
 from mote.harness import manifest as manifests
-from mote.harness.engine import Answer, Engine, Request, VllmEngine, check_options, request_seed
+from mote.harness.engine import Answer, Engine, Request, check_options, request_seed
 from mote.harness.enginelog import EngineLog
 from mote.harness.errors import MoteError
 from mote.harness.files import digest_of
@@ -26,7 +26,7 @@ from mote.harness.model import ModelSource, resolve_model
 from mote.harness.plan import BASELINE, baseline_row, check_study, make_plan, profile_of
 from mote.harness.progress import step
 from mote.harness.recipe import Recipe
-from mote.harness.servers import ServerEngine
+from mote.harness.servers import engine_starter
 from mote.harness.store import GenerationRow, LabelRow, MapRow, ProfileRow, PromptRow, RunStore, Unlabelled
 from mote.harness.token_rows import TokenRows, add_token_rows, choose_prompts, read_token_rows
 from mote.judges import Label, Markers, split_reasoning
@@ -70,26 +70,15 @@ def run(study: Study, folder: Path, console: Console) -> None:
     refuses. KeyboardInterrupt passes through; what was stored stays.
     """
     earlier = _earlier(study, folder)
-    options = cache(partial(check_options, study.recipe, study.model.path))
-    here = study.recipe.model.engine == "vllm"
     with EngineLog(console) as log:
-        if earlier is None and here:
+        if earlier is None and study.recipe.model.servers is None:
             # Before anything is written; a run that exists was made with the same options.
-            options()
+            check_options(study.recipe, study.model.path)
         folder.mkdir(parents=True, exist_ok=True)
         log.keep(folder / "vllm.log")
 
         # Made when the first answer is needed: a run of which only labels are missing loads no model.
-        @cache
-        def engine() -> Engine:
-            recipe, model = study.recipe, study.model
-            if recipe.model.servers is not None:
-                return ServerEngine(
-                    recipe.model.servers, model.path, model.layout, recipe.sampling, recipe.model.markers.start
-                )
-            with console.status("Starting vLLM"):
-                return VllmEngine(options(), recipe.sampling, recipe.model.markers.start, folder / "vllm.log")
-
+        engine = engine_starter(study.recipe, study.model, folder / "vllm.log", console)
         with RunStore(folder) as store, _session(folder, earlier or study.manifest) as manifest:
             if not store.prompts():
                 store.add_prompts(study.prompts)
