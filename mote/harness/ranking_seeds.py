@@ -33,7 +33,8 @@ misread rather than a refusal undone. "matched" are {{ sets }} random sets of ea
 and nearly the same activation frequency: mean share, and largest in brackets. p is the permutation p-value among them,
 at least {{ least }} with so many sets; Holm's is over the {{ rankings }} rankings of a seed and k, so that none can
 reach 0.05 there unless there are more sets. "p against resonance" compares with the resonance's flips on the same
-questions, both ways, questions about one place taken together. `frequency` ranks the busiest experts, whatever the
+questions, both ways, questions about one place taken together: refused are few places, so that it is never small.
+`frequency` ranks the busiest experts, whatever the
 class.
 
 `rankings.csv` has the same rows with exact intervals, the experts, and what else was measured.
@@ -96,13 +97,15 @@ def verdict(table: pd.DataFrame, level: float = 0.05) -> str:
     best = (share[CAUSAL] - share[REFERENCE]).idxmax()
     seed, k = best if isinstance(best, tuple) else (0, 0)
     rho = table.loc[~table["ranking"].isin([CAUSAL, FREQUENCY]), "spearman"].max()
+    causal = table[table["ranking"] == CAUSAL]
     sure = int((more & (p <= level)).sum()), int((less & (p <= level)).sum())
     return (
         f"**In {int(more.sum())} of {cases} cases (seed and k, over {seeds} seeds) the top k of the causal scan flip"
         f" more refusals than the resonance's, in {int(less.sum())} fewer; at p <= {level:g}, uncorrected, in {sure[0]}"
         f" and {sure[1]}. They flip more than every matched random set in {int(above.sum())} of {cases}. The widest gap"
         f" is {share[CAUSAL][best]:.0%} against {share[REFERENCE][best]:.0%} (seed {seed}, k = {k}). No ranking by when"
-        f" experts are seen agrees with the scan by more than rho = {rho:.2f}.**"
+        f" experts are seen agrees with the scan by more than rho = {rho:.2f}. Of the scan's flips"
+        f" {causal['flips_named'].sum():.0f} of {causal['flips'].sum()} are still about the place that was asked.**"
     )
 
 

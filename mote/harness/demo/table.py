@@ -51,6 +51,7 @@ is `mote.harness.demo.quality.choose`; it was written down before any effect was
 "All off" switches every routed expert off at once: what is then refused, the shared experts and the attention refuse.
 Single-expert effect: fall of the log-probability of "I am sorry" when an expert alone is off, mean over the measuring
 half's refused questions; rho is its Spearman correlation with resonance over the experts that were seen at all.
+[Every ranking side by side](rankings.md), the causal scan's among them, with what its top experts flip.
 Language: top 10 experts of English reasoning off, prompts that go over to Chinese; random sets are matched ones.
 {{ tried }}
 """
