@@ -28,11 +28,23 @@ WAYS: dict[str, dict[str, Any]] = {
 NO_TRITON = pytest.mark.skipif("TRITON_INTERPRET" not in os.environ, reason="needs Triton: run `make kernel`")
 
 
+def _ahead(original: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Schedule asynchronously, which vLLM turns off on a CPU: a step starts before the last one's output is read."""
+
+    def update(config: Any) -> None:
+        original(config)
+        config.scheduler_config.async_scheduling = True
+
+    return update
+
+
 @pytest.fixture(scope="module", params=["v1", pytest.param("v2", marks=NO_TRITON)])
 def llms(
     request: pytest.FixtureRequest, engines: Engines, checkpoints: Callable[..., Path]
 ) -> Iterator[Callable[..., Any]]:
     """Engines whose worker has the GPU's state."""
+    from vllm.platforms import current_platform
+
     from mote.patches import guards, runners
     from mote.patches.device import DeviceState
     from tests.patches import kernel_twin
@@ -46,6 +58,7 @@ def llms(
         launch = kernel
         patch.setenv("VLLM_USE_V2_MODEL_RUNNER", "1")
         patch.setattr(guards, "_on_gpu", lambda _config: True)
+        patch.setattr(current_platform, "check_and_update_config", _ahead(current_platform.check_and_update_config))
 
     def state(layout: ModelLayout, requests: int, tokens: int, _device: Any) -> DeviceState:
         return DeviceState(layout, requests, tokens, torch.device("cpu"), counted)
@@ -58,13 +71,12 @@ def llms(
 
     patch.setattr(runners, "make_state", state)
     served_model_name = f"device-{request.param}"  # the session's other engines have the CPU's state
-    ahead = request.param == "v2"  # the next step is launched before the last one's output is read; V1 can't on a CPU
 
     def start(way: str) -> Any:
-        options: dict[str, Any] = {"served_model_name": served_model_name, "async_scheduling": ahead}
-        llm = engines(checkpoints("glm4"), **options, **WAYS[way])
-        assert (llm.llm_engine.vllm_config.max_concurrent_batches > 1) == ahead
-        assert llm.llm_engine.vllm_config.use_v2_model_runner == ahead
+        llm = engines(checkpoints("glm4"), served_model_name=served_model_name, **WAYS[way])
+        config = llm.llm_engine.vllm_config
+        assert config.use_v2_model_runner == (request.param == "v2")
+        assert config.max_concurrent_batches == (2 if request.param == "v2" else 1)
         return llm
 
     yield start
