@@ -65,6 +65,13 @@ def test_the_first_sentence_follows_from_the_figures(tuned: int, random: int, sa
     assert said in verdict(effects(tuned, random), pd.DataFrame())
 
 
+def test_a_kind_of_random_set_that_was_not_measured_is_no_zero() -> None:
+    measured = {name: part for name, part in effects(10, 2).items() if "uniform" not in name}
+    rows = control_rows(measured)
+    assert set(rows["uniform"]) == {"not measured"}
+    assert set(rows["same layers and activity"]) == {"10% (10%)"}
+
+
 def test_broken_text_is_no_flip_and_p_counts_the_tuned_set() -> None:
     rows = dose_rows(effects(10, 2))
     assert set(rows["flipped"]) == {"10/20 = 50%"}
@@ -87,7 +94,8 @@ def test_the_page_says_what_was_measured(tmp_path: Path) -> None:
 
 
 def test_a_part_that_was_not_measured_is_said_to_be(tmp_path: Path) -> None:
-    measured = {name: part for name, part in effects(10, 2).items() if "uniform" not in name and name != "quality"}
+    left_out = ("uniform", "frequency", "quality")
+    measured = {name: part for name, part in effects(10, 2).items() if not any(word in name for word in left_out)}
     write(tmp_path, measured)
     text = write_readme(tmp_path).read_text()
     assert "Not measured: full generation before and after, random sets for each ranking." in text

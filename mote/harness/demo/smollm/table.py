@@ -182,7 +182,7 @@ def verdict(effects: dict[str, Any], study: pd.DataFrame) -> str:
             for role in ROLES
             for k in _controlled(effects, role)
             for flips, refused in [_flips(effects[f"{role}/suppress/{k}"]["refused"])]
-            if flips / refused > max(max(_shares(effects, f"{role}/{kind}/{k}")) for kind in KINDS)
+            if flips / refused > max(max(_shares(effects, f"{role}/{kind}/{k}"), default=0.0) for kind in KINDS)
         ]
         if won:
             found = "; ".join(f"{share:.0%} with k = {k}, by {_role(role)}" for share, role, k in sorted(won)[::-1])
@@ -250,9 +250,12 @@ def control_rows(effects: dict[str, Any]) -> pd.DataFrame:
     for role in ROLES:
         for k in _controlled(effects, role):
             flips, refused = _flips(effects[f"{role}/suppress/{k}"]["refused"])
-            row = {"ranking": _role(role), "k": k, "tuned": f"{flips / refused:.0%}"}
+            row: dict[str, Any] = {"ranking": _role(role), "k": k, "tuned": f"{flips / refused:.0%}"}
             for kind, name in KINDS.items():
+                row |= {name: "not measured", f"p, {name}": ""}
                 shares = _shares(effects, f"{role}/{kind}/{k}")
+                if not shares:
+                    continue
                 row[name] = f"{np.mean(shares):.0%} ({max(shares):.0%})"
                 row[f"p, {name}"] = f"{permutation_p(flips / refused, shares):.2f}"
             rows.append(row)
@@ -260,7 +263,7 @@ def control_rows(effects: dict[str, Any]) -> pd.DataFrame:
 
 
 def _controlled(effects: dict[str, Any], role: str) -> list[int]:
-    return [k for k in CONTROLLED if all(f"{role}/{part}/{k}" in effects for part in ("suppress", *KINDS))]
+    return [k for k in _measured(effects, role, CONTROLLED) if any(f"{role}/{kind}/{k}" in effects for kind in KINDS)]
 
 
 def _quality_rows(effects: dict[str, Any]) -> pd.DataFrame:
@@ -323,7 +326,7 @@ def _flips(labels: dict[str, int]) -> tuple[int, int]:
 
 
 def _shares(effects: dict[str, Any], key: str) -> list[float]:
-    return [flips / refused for flips, refused in map(_flips, effects[key])]
+    return [flips / refused for flips, refused in map(_flips, effects.get(key, []))]
 
 
 def _share(count: dict[str, int]) -> str:
