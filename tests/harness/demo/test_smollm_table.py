@@ -105,6 +105,19 @@ def test_a_part_that_was_not_measured_is_said_to_be(tmp_path: Path) -> None:
     assert "What its experts carry was not measured" in write_readme(tmp_path).read_text()
 
 
+def test_the_copied_manifest_says_nothing_of_where_the_model_lay(tmp_path: Path) -> None:
+    run, out = tmp_path / "run", tmp_path / "out"
+    (run / "tables").mkdir(parents=True)
+    (run / "tables" / "summary.csv").write_text("group\n")
+    path = "/home/someone/models/smollm"
+    manifest = {"recipe": {"model": {"path": path}}, "model": {"name": path, "path": path}}
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    copy_run(run, out)
+    assert "someone" not in (out / "manifest.json").read_text()
+    assert json.loads((out / "manifest.json").read_text())["model"]["path"] == "smollm"
+    assert (out / "tables" / "summary.csv").is_file()
+
+
 def test_what_is_missing_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(MoteError, match=r"training\.json is missing"):
         write_readme(tmp_path)

@@ -25,8 +25,8 @@ from mote.harness.inference import permutation_p
 from mote.judges import REFUSED
 
 KINDS = {"uniform": "uniform", "frequency": "same layers and activity"}
-TABLES = ("summary", "dose", "null", "experts", "labels", "coverage")
-COPIED = ("manifest.json",)
+TABLES = tuple(f"{name}.csv" for name in ("summary", "dose", "null", "experts", "labels", "coverage"))
+FIGURES = ("dose.svg", "fig05-resonance.svg")
 
 TEMPLATE = """\
 # SmolLM2 as a mixture of experts: what its alignment did, and what its experts carry
@@ -63,10 +63,12 @@ Held-out questions, greedily, labelled by the rules. "SmolLM2" is the same check
 {% endif %}{% if study %}
 ## The study's own run
 `mote run smollm` (sampled at temperature 0.6, ranked by all prompt tokens; the recipe says what was cut to fit a
-quarter of an hour): [manifest](manifest.json), [tables](tables/). Experts are chosen on one half of the questions, and
-these figures are of the other.
+quarter of an hour): [manifest](manifest.json), [tables](tables/), [resonance](figures/fig05-resonance.svg). Experts are
+chosen on one half of the questions, and these figures are of the other.
 
 {{ study }}
+
+![Flips by the number of experts suppressed](figures/dose.svg)
 {% endif %}{% if effects %}
 ## Suppressing the top k of {{ total }} routed experts, by two rankings
 Greedy, on the {{ refused }} refused questions of the half of the grid that chose no expert ({{ prompts }} questions in
@@ -94,16 +96,20 @@ NEEDED = ("training.json", "checked.json")
 
 
 def copy_run(run: Path, out: Path) -> None:
-    """Copy the report, the manifest and the small tables of the study's run. Raises MoteError for another folder."""
+    """Copy the manifest, the small tables and two figures of the study's run. Raises MoteError for another folder.
+
+    The manifest names the model by its folder alone: where it lay is of one machine.
+    """
     if not (run / "tables" / "summary.csv").is_file():
         raise MoteError(f"{run} holds no tables of a run; `mote run smollm --out {run}` makes them.")
-    (out / "tables").mkdir(parents=True, exist_ok=True)
-    for name in COPIED:
-        shutil.copyfile(run / name, out / name)
-    for name in TABLES:
-        file = run / "tables" / f"{name}.csv"
-        if file.is_file():
-            shutil.copyfile(file, out / "tables" / file.name)
+    for folder, names in (("tables", TABLES), ("figures", FIGURES)):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+        for name in names:
+            if (run / folder / name).is_file():
+                shutil.copyfile(run / folder / name, out / folder / name)
+    text = (run / "manifest.json").read_text(encoding="utf-8")
+    path = str(Path(json.loads(text)["recipe"]["model"]["path"]).parent)
+    write_atomic(out / "manifest.json", text.replace(f"{path}/", ""))
 
 
 def write_readme(out: Path) -> Path:
