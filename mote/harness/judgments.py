@@ -8,13 +8,11 @@ for twice. One row an ended judgment, written once. A text is judged once: gener
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Mapping
-from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 from mote.harness.files import digest_of
+from mote.harness.sqlite import Tables
 from mote.judges.llm.asks import UNREACHED, Judgment
 
 _TABLE = """
@@ -68,24 +66,10 @@ class Judge(NamedTuple):
     prompt_sha256: str
 
 
-class Judgments:
+class Judgments(Tables):
     """The table ``judgments`` of a run, through a connection of its own; the run's lock must be held elsewhere."""
 
-    def __init__(self, store: Path) -> None:
-        self._db = sqlite3.connect(store, isolation_level=None)
-        self._db.execute("pragma synchronous = normal")
-        self._db.execute("pragma foreign_keys = on")
-        self._db.executescript(f"begin immediate;{_TABLE}commit;")
-
-    def __enter__(self) -> Self:
-        """Return the table itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the connection."""
-        self._db.close()
+    schema = _TABLE
 
     def ended(self, judge: str) -> dict[tuple[str, int], Ended]:
         """Return (text digest, part) -> judgment, for all that a judge replied to."""

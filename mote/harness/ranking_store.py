@@ -12,15 +12,14 @@ import json
 from collections.abc import Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from mote.harness.files import canonical_json
 from mote.harness.run_tables import text_id
 from mote.harness.scan_store import check_texts
-from mote.harness.sqlite import Transaction, connect
+from mote.harness.sqlite import Tables, Transaction
 from mote.patches import Profile
 
 _TABLES = """
@@ -75,24 +74,13 @@ class AnswerRow(NamedTuple):
     weight_after: float
 
 
-class RankingAnswers:
+class RankingAnswers(Tables):
     """Profiles and answers of a comparison of rankings; for writing, the run's lock must be held elsewhere."""
 
-    def __init__(self, store: Path, *, read_only: bool = False) -> None:
-        self._db = connect(store, read_only=read_only)
-        if not read_only:
-            check_texts(self._db, store)
-            self._db.executescript(f"begin immediate;{_TABLES}commit;")
+    schema = _TABLES
 
-    def __enter__(self) -> Self:
-        """Return the tables themselves."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the connection."""
-        self._db.close()
+    def _check(self, store: Path) -> None:
+        check_texts(self._db, store)
 
     def add_profiles(self, profiles: Iterable[Profile]) -> None:
         """Store the profiles that are not there yet."""

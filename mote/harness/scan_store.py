@@ -13,8 +13,7 @@ import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -22,7 +21,7 @@ from mote.harness.causal import Measurement
 from mote.harness.errors import MoteError
 from mote.harness.files import canonical_json, digest_of
 from mote.harness.run_tables import text_id
-from mote.harness.sqlite import Transaction, connect
+from mote.harness.sqlite import Tables, Transaction
 
 _TABLES = """
 create table if not exists scans (
@@ -85,24 +84,13 @@ class StoredScan(NamedTuple):
         return f"{self.settings['action']}{factor}, {len(self.settings['prompts'])} prompts, {self.openings} openings"
 
 
-class Scans:
+class Scans(Tables):
     """The tables ``scans`` and ``scan_scores`` of a run; for writing, the run's lock must be held elsewhere."""
 
-    def __init__(self, store: Path, *, read_only: bool = False) -> None:
-        self._db = connect(store, read_only=read_only)
-        if not read_only:
-            check_texts(self._db, store)
-            self._db.executescript(f"begin immediate;{_TABLES}commit;")
+    schema = _TABLES
 
-    def __enter__(self) -> Self:
-        """Return the tables themselves."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the connection."""
-        self._db.close()
+    def _check(self, store: Path) -> None:
+        check_texts(self._db, store)
 
     def begin(self, settings: Mapping[str, Any], session: Mapping[str, Any]) -> int:
         """Return the number of the scan with these settings, which is stored if it is new."""

@@ -7,7 +7,7 @@ import os
 import sqlite3
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, ClassVar, Self
 
 from mote.harness.errors import MoteError
 
@@ -57,3 +57,31 @@ class Transaction:
     ) -> None:
         """Commit or roll back."""
         self._db.execute("commit" if kind is None else "rollback")
+
+
+class Tables:
+    """Further tables of a run's store, through a connection of their own; the run's lock must be held elsewhere.
+
+    ``schema`` makes what is missing of them when they are opened for writing.
+    """
+
+    schema: ClassVar[str]
+
+    def __init__(self, store: Path, *, read_only: bool = False) -> None:
+        self._db = connect(store, read_only=read_only)
+        if not read_only:
+            self._check(store)
+            self._db.executescript(f"begin immediate;{self.schema}commit;")
+
+    def _check(self, store: Path) -> None:
+        """Raise MoteError where the store can't take these tables; by default it always can."""
+
+    def __enter__(self) -> Self:
+        """Return the tables themselves."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connection."""
+        self._db.close()
