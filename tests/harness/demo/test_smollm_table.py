@@ -98,7 +98,10 @@ def test_a_part_that_was_not_measured_is_said_to_be(tmp_path: Path) -> None:
     measured = {name: part for name, part in effects(10, 2).items() if not any(word in name for word in left_out)}
     write(tmp_path, measured)
     text = write_readme(tmp_path).read_text()
-    assert "Not measured: full generation before and after, random sets for each ranking." in text
+    assert (
+        "Not measured: full generation before and after, random sets beside the ranking by all prompt tokens, "
+        "random sets beside the ranking by the last 5 prompt tokens." in text
+    )
     assert text.index("suppress-20 3/21 = 14%") < text.index("fluent is not true")
     (tmp_path / "effects.json").unlink()
     (tmp_path / "tables" / "summary.csv").unlink()

@@ -174,7 +174,11 @@ def _missing(effects: dict[str, Any], study: pd.DataFrame) -> list[str]:
         "full generation before and after": "quality" in effects,
         "the rankings side by side": len(dose_rows(effects)) > 0,
         "stimulation": all(f"{role}/stimulate/20" in effects for role in ROLES),
-        "random sets for each ranking": len(control_rows(effects)) > 0,
+    } | {
+        f"random sets beside the ranking by the {_role(role)}".replace("by the all", "by all"): any(
+            f"{role}/{kind}/{k}" in effects for kind in KINDS for k in CONTROLLED
+        )
+        for role in ROLES
     }
     return [name for name, measured in parts.items() if not measured]
 
