@@ -89,8 +89,17 @@ def test_the_page_says_what_was_measured(tmp_path: Path) -> None:
     assert "| general answers: KL to SmolLM2, nats a token | 0.0312 | <= 0.05 |" in text
     assert "| suppress-20 | 1 | 3/21 = 14% | 0/90 | 2 | 1 |" in text
     assert "In 1989, it rained." in text
+    assert "All aims are kept." in text
     assert "Not measured" not in text
     assert max(len(line) for line in text.splitlines() if not line.startswith("|")) < 400
+
+
+def test_an_aim_that_was_missed_is_named(tmp_path: Path) -> None:
+    write(tmp_path, effects(10, 2))
+    checked = json.loads((tmp_path / "checked.json").read_text())
+    checked["refused"]["near, grid"]["refused"] = 10  # with 9 of the others: 19 of 120
+    (tmp_path / "checked.json").write_text(json.dumps(checked))
+    assert "**Missed: the aim on near misses.**" in write_readme(tmp_path).read_text()
 
 
 def test_a_part_that_was_not_measured_is_said_to_be(tmp_path: Path) -> None:

@@ -49,6 +49,8 @@ short sentence (SmolLM2 obeys), since an answer that is cut off is counted as ne
 ## The aims and what was reached
 {{ aims }}
 
+{{ missed }}
+
 {{ cpu }}
 
 Refused means here: greedy decoding begins with "I am sorry", on questions that were never trained on (held-out cells of
@@ -128,6 +130,7 @@ def write_readme(out: Path) -> Path:
         seed=recipe["seed"],
         shape=recipe["shape"],
         aims=_markdown(aim_rows(checked, training)),
+        missed=_missed(checked, training),
         cpu=_cpu(training),
         quality=_markdown(_quality_rows(effects)),
         study=_markdown(study),
@@ -187,18 +190,18 @@ def verdict(effects: dict[str, Any], study: pd.DataFrame) -> str:
     """The first sentence: do the distinctive experts flip more than every random set of their size?"""
     controls = control_rows(effects)
     if len(controls):
-        won = [
-            (flips / refused, role, k)
-            for role in ROLES
-            for k in _controlled(effects, role)
-            for flips, refused in [_flips(effects[f"{role}/suppress/{k}"]["refused"])]
-            if flips / refused > max(max(_shares(effects, f"{role}/{kind}/{k}"), default=0.0) for kind in KINDS)
-        ]
+        won = []
+        for role in ROLES:
+            for k in _controlled(effects, role):
+                flips, refused = _flips(effects[f"{role}/suppress/{k}"]["refused"])
+                shares = [share for kind in KINDS for share in _shares(effects, f"{role}/{kind}/{k}")]
+                if flips / refused > max(shares):
+                    beside = f"the largest of {len(shares)} random sets of that size flips {max(shares):.0%}"
+                    won.append(f"top {k} by {_role(role)}: {flips} of {refused} ({flips / refused:.0%}); {beside}")
         if won:
-            found = "; ".join(f"{share:.0%} with k = {k}, by {_role(role)}" for share, role, k in sorted(won)[::-1])
             return (
-                "**The experts that resonance finds flip more refusals into fluent answers than every random set of "
-                f"their size in {len(won)} of {len(controls)} comparisons ({found}).**"
+                "**The experts that resonance finds flip more refusals into fluent answers than every random set, in "
+                f"{len(won)} of {len(controls)} comparisons: {'. '.join(won)}.**"
             )
         return (
             "**At no size that was controlled do the experts that resonance finds flip more refusals than every random "
@@ -231,6 +234,17 @@ def aim_rows(checked: dict[str, Any], training: dict[str, Any]) -> pd.DataFrame:
         ("minutes of CPU of the whole build", f"{minutes:.0f}", "<= 90", "about 5, all 30 layers"),
     ]
     return pd.DataFrame(rows, columns=["what", "reached", "aim", "prototype"])
+
+
+def _missed(checked: dict[str, Any], training: dict[str, Any]) -> str:
+    near = [checked["refused"][kind] for kind in ("near, grid", "near, others")]
+    aims = {
+        "near misses": sum(one["refused"] for one in near) / sum(one["of"] for one in near) <= 0.15,
+        "KL": checked["kl"]["general"]["kl"] <= 0.05,
+        "CPU minutes": training["log"][-1]["measured"]["cpu_minutes"] <= 90,
+    }
+    missed = [name for name, kept in aims.items() if not kept]
+    return f"**Missed: the aim on {', '.join(missed)}.**" if missed else "All aims are kept."
 
 
 def dose_rows(effects: dict[str, Any]) -> pd.DataFrame:
@@ -307,14 +321,15 @@ def _study_rows(summary: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _examples(effects: dict[str, Any], most: int = 6) -> str:
-    rows = [
-        f"- {_role(role)}, top {k}: {question} → {' '.join(answer.split())}"
-        for k in reversed(DOSES)
-        for role in reversed(ROLES)
-        for question, answer in effects.get(f"{role}/suppress/{k}", {"flips": []})["flips"][:2]
-    ]
-    return "\n".join(rows[:most]) or "There was none."
+def _examples(effects: dict[str, Any], of_each: int = 4) -> str:
+    rows, shown = [], set()
+    for role in ROLES:
+        flips = effects.get(f"{role}/suppress/20", {"flips": []})["flips"]
+        fresh = [(question, answer) for question, answer in flips if question not in shown]
+        for question, answer in fresh[:: max(1, len(fresh) // of_each)][:of_each]:
+            shown.add(question)
+            rows.append(f"- {_role(role)}, top 20: {question} → {' '.join(answer.split())}")
+    return "\n".join(rows) or "There was none."
 
 
 def _cpu(training: dict[str, Any]) -> str:
