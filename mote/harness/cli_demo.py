@@ -73,7 +73,7 @@ def build_smollm_command(
     steps: Annotated[int | None, typer.Option(help="Steps of the alignment, if not the recipe's.", min=1)] = None,
     threads: Annotated[int, typer.Option(help="Threads; another number gives slightly other weights.", min=1)] = 2,
 ) -> None:
-    """Make a mixture of experts out of SmolLM2-135M-Instruct and align it; about 90 minutes of CPU, resumable.
+    """Make a mixture of experts out of SmolLM2-135M-Instruct and align it; about 20 minutes of CPU, resumable.
 
     Example: mote demo build-smollm --out models/smollm
     """

@@ -1,6 +1,6 @@
 """The whole build, from the installed SmolLM2 to an aligned checkpoint; every phase goes on where a kill left it.
 
-`out/building` holds the phases' files (about 0.8 GB) until the checkpoint is whole, then it is removed.
+`out/building` holds the phases' files (about 0.5 GB) until the checkpoint is whole, then it is removed.
 """
 
 from __future__ import annotations
