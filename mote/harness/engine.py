@@ -80,7 +80,7 @@ class Engine(Protocol):
         ...
 
     def fits(self, request: Scoring) -> bool:
-        """Return whether the context has room for a continuation and its prompt, so that ``score`` can be asked."""
+        """Return whether ``score`` can be asked: there are tokens, and the context has room for them and the prompt."""
         ...
 
     def token_texts(self, messages: Sequence[Mapping[str, str]]) -> list[str]:
@@ -131,9 +131,9 @@ class TokenEngine(ABC):
             yield [(reply.number, self._scored(requests[reply.number], reply)) for reply in replies]
 
     def fits(self, request: Scoring) -> bool:
-        """Return whether the context has room for a continuation and its prompt, so that ``score`` can be asked."""
-        prompt = self._prompt(request.prompt_id, request.messages)
-        return len(prompt) + len(self._encode(request.continuation)) <= self._room
+        """Return whether ``score`` can be asked: there are tokens, and the context has room for them and the prompt."""
+        prompt, tokens = self._prompt(request.prompt_id, request.messages), self._encode(request.continuation)
+        return bool(tokens) and len(prompt) + len(tokens) <= self._room
 
     @property
     def _room(self) -> int:

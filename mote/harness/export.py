@@ -16,7 +16,17 @@ from mote.harness.store import STORE_NAME, RunStore
 
 TABLES = ("prompts", "splits", "profiles", "generations", "labels", "activation_maps")
 """Tables and views of a run, as ``run_tables`` has them."""
-OPTIONAL = ("token_rows", "prunings")
+OPTIONAL = (
+    "token_rows",
+    "surprises",
+    "judgments",
+    "samples",
+    "scans",
+    "scan_scores",
+    "ranking_profiles",
+    "ranking_answers",
+    "prunings",
+)
 """Tables that a run has where it was asked for them."""
 _JSON_COLUMNS = ("messages", "attributes", "spec", "sampling", "receipt", "mechanism", "evidence")
 

@@ -106,7 +106,7 @@ def judge_run(
         judge_prompt.name,
         judge_prompt.sha256,
     )
-    with RunStore(folder) as store, Judgments(store.path) as judgments:
+    with RunStore(folder, existing=True) as store, Judgments(store.path) as judgments:
         frame = _in_scope(store.generations_frame(judge.name), scope)
         _check_name(judgments, judge)
         work = _Work(store, judgments, judge)

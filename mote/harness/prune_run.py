@@ -58,7 +58,7 @@ def prune_run(
     if not 0 < keep <= 1:
         raise MoteError(f"--keep {keep:g}: the share of the effect that is to remain lies above 0 and up to 1.")
     run = open_run(folder)
-    with EngineLog(console) as log, RunStore(folder) as store:
+    with RunStore(folder, existing=True) as store, EngineLog(console) as log:
         log.keep(folder / "vllm.log")
         halves = read_halves(store, run.manifest)
         try:

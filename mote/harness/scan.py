@@ -156,7 +156,7 @@ def scan_run(
     options or the engine, before anything is written; what was measured is stored as it comes.
     """
     run = open_run(folder)
-    with EngineLog(console) as log, RunStore(folder) as store:
+    with RunStore(folder, existing=True) as store, EngineLog(console) as log:
         log.keep(folder / "vllm.log")
         halves = read_halves(store, run.manifest)
         scan = prepare(halves, options, first_tokens or partial(opening, tokenizer_of(run)))

@@ -32,6 +32,14 @@ if TYPE_CHECKING:
 _LONGEST_WAIT = 60.0
 _BUSY = frozenset({408, 409, 425, 429})
 _GONE = "nothing answers"
+_UNFILLED = {
+    "top_k": 0,
+    "min_p": 0.0,
+    "repetition_penalty": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+}
+"""What vLLM's server would else fill in from the model's generation_config.json, and vLLM in this process does not."""
 
 
 class Server:
@@ -66,24 +74,24 @@ class Server:
         self.context = int((models[0].model_extra or {}).get("max_model_len") or 0)
         if not self.context:
             raise MoteError(f"server {self.url} does not say its max_model_len: it is not vLLM's.")
+        first = Call("a first request", [0], EMPTY_PROFILE, {"max_tokens": 1, "temperature": 0.0}, "prompt")
         try:
-            reply = await self.ask(
-                0, Call("a first request", [0], EMPTY_PROFILE, {"max_tokens": 1, "temperature": 0.0})
-            )
+            reply = await self.ask(0, first)
         except openai.OpenAIError as error:
             raise MoteError(f"server {self.url} refused a first request: {_said(error)}") from None
         except MoteError as error:
             raise MoteError(f"server {self.url}: {error} Start it with `mote serve`.") from None
-        if reply.observation.layers != layout.layers:
+        layers, (_, experts) = reply.observation.layers, reply.observation.maps["prompt"].counts.shape
+        if (layers, experts) != (layout.layers, layout.experts):
             raise MoteError(
-                f"server {self.url} serves '{self.model}' with experts in layers {_span(reply.observation.layers)}; the"
-                f" recipe's model.path has them in {_span(layout.layers)}: it is another model."
+                f"server {self.url} serves '{self.model}' with {experts} experts in layers {_span(layers)}; the"
+                f" recipe's model.path has {layout.experts} in {_span(layout.layers)}: it is another model."
             )
 
     async def ask(self, number: int, call: Call) -> Reply:
         """Send one request and check its receipt. Raises MoteError without the right one, and the library's errors."""
         entry = json.dumps(request_args(call.profile, capture=call.capture)["mote"])
-        params = dict(call.params)
+        params = {**_UNFILLED, **call.params}
         # What the OpenAI API does not know goes into the body beside it; a text is always made, so it is not asked for.
         params.pop("detokenize", None)
         known = {name: params.pop(name) for name in ("temperature", "top_p", "max_tokens", "seed") if name in params}
@@ -100,12 +108,19 @@ class Server:
         choice, usage = choices[0], body["usage"]
         if usage["prompt_tokens"] != len(call.tokens):
             raise MoteError(f"{call.what}: {self.url} read {usage['prompt_tokens']} of {len(call.tokens)} tokens.")
+        generated = usage["completion_tokens"]
+        room = min(int(call.params["max_tokens"]), self.context - len(call.tokens)) if self.context else generated
+        if choice["finish_reason"] == "length" and generated < room:
+            raise MoteError(
+                f"{call.what}: {self.url} stopped after {generated} of {room} tokens; start it with"
+                " --generation-config vllm, so that the model's own limit does not count."
+            )
         return Reply(
             number=number,
             text=choice["text"],
             finish_reason=choice["finish_reason"],
             prompt_tokens=usage["prompt_tokens"],
-            generated_tokens=usage["completion_tokens"],
+            generated_tokens=generated,
             logprobs=_own_logprobs(call, choice.get("prompt_logprobs") or []),
             observation=checked_observation(call, choice),
         )
@@ -131,7 +146,11 @@ class ServerEngine(TokenEngine):
         self._servers = [Server(url, part) for url in part.urls]
         self._runner.run(self._check(layout))
         context = min(server.context for server in self._servers)
-        tokenizer: Any = AutoTokenizer.from_pretrained(path)
+        try:
+            tokenizer: Any = AutoTokenizer.from_pretrained(path)
+        # No files of one (OSError), or one whose own code would have to be trusted (ValueError).
+        except (OSError, ValueError) as error:
+            raise MoteError(f"model.path '{path}' has no tokenizer that can be read: {_said(error)}") from None
         super().__init__(tokenizer, context, sampling, markers_start)
 
     async def _check(self, layout: ModelLayout) -> None:
@@ -147,7 +166,11 @@ class ServerEngine(TokenEngine):
                 done, running = self._runner.run(self._some(waiting, running, window))
                 if not done:
                     return
-                yield [task.result() for task in done]
+                failed = [error for task in done if (error := task.exception())]
+                if answered := [task.result() for task in done if not task.exception()]:
+                    yield answered
+                if failed:
+                    raise failed[0]
         finally:
             self._runner.run(_cancel(running))
 
@@ -173,7 +196,7 @@ class ServerEngine(TokenEngine):
             server.running += 1
             try:
                 return await server.ask(number, call)
-            except (openai.APIConnectionError, openai.APIStatusError, TimeoutError) as error:
+            except (openai.OpenAIError, TimeoutError) as error:
                 if isinstance(error, openai.APIStatusError) and not _passes_by(error):
                     raise MoteError(
                         f"{server.url} refused {call.what} under '{call.profile.name}': {_said(error)}"

@@ -25,7 +25,7 @@ from mote.harness.errors import MoteError, nearest
 from mote.harness.files import write_atomic
 from mote.harness.judging import question_text
 from mote.harness.store import LabelRow, RunStore
-from mote.judges import UNSCORED
+from mote.judges import STATES, UNSCORED
 from mote.judges.llm.kinds import LABELS, LANGUAGE, REFUSAL, SIDE_BY_SIDE
 
 HUMAN: Final = "human:"
@@ -58,19 +58,26 @@ class SheetRead(NamedTuple):
 def write_sheet(folder: Path, path: Path, size: int, judge: str, *, kind: str = REFUSAL, seed: int = 0) -> int:
     """Draw a sample of a run's answers, stratified by a judge's labels, and write it as CSV; return its lines.
 
-    Raises MoteError where the judge has labelled nothing, and where the file exists: it may hold people's work.
+    Raises MoteError where the judge has labelled nothing, or by other classes than those of the kind, and where the
+    file exists: it may hold people's work.
     """
     if size < 1:
         raise MoteError(f"--sample {size}: a sheet needs at least one line.")
     if path.exists():
         raise MoteError(f"{path} exists; name a new file with --out.")
     labels = _labels_of(kind)
-    with RunStore(folder) as store:
+    with RunStore(folder, existing=True) as store:
         frame = store.generations_frame(judge)
         frame = frame[frame["label"].notna() & (frame["label"] != UNSCORED)]
         if frame.empty:
             raise MoteError(
                 f"judge '{judge}' has labelled no answer of {folder}.{nearest(judge, judges_of(store.path))}"
+            )
+        others = sorted(set(frame["label"]) - {*labels, *STATES})
+        if others:
+            raise MoteError(
+                f"judge '{judge}' gives labels of another set than '{kind}' ({', '.join(others)}): a sheet is stratified"
+                " by what it asks for; name another --by or --kind."
             )
         frame = frame.assign(stratum=frame["label"].astype(str) + " / " + frame["kind"].map(_group))
         sample = _draw(frame, size, seed)
@@ -107,7 +114,7 @@ def read_sheet(folder: Path, path: Path, rater: str) -> SheetRead:
         raise MoteError(f"--rater '{rater}': a short name of letters, digits, '.', '_' and '-' is needed.")
     judge = f"{HUMAN}{rater}"
     lines = _lines(path)
-    with RunStore(folder) as store:
+    with RunStore(folder, existing=True) as store:
         items, kinds = _items(store.path)
         before = _labels(store.path, judge)
         rows: list[LabelRow] = []

@@ -103,26 +103,26 @@ class LabelRow(NamedTuple):
 class RunStore:
     """A run's SQLite file, open for writing or (``read_only``) for reports. Use it as a context manager.
 
-    Raises MoteError where there is no run, where the run was made by another version of the store, and where another
+    Only a study makes one that isn't there; ``existing`` is for whatever adds to a run. Raises MoteError where there is
+    no run, where the run was made by another version of the store, and where another
     process is working on it.
     """
 
-    def __init__(self, folder: Path, *, read_only: bool = False) -> None:
+    def __init__(self, folder: Path, *, read_only: bool = False, existing: bool = False) -> None:
         self.folder = folder
         self.path = folder / STORE_NAME
         self._lock: IO[str] | None = None
-        if read_only:
-            if not self.path.is_file():
-                left_out = (folder / "manifest.json").is_file()
-                raise MoteError(
-                    f"{folder} holds no {STORE_NAME}: "
-                    + (
-                        "the rows of this run are not here; `mote run` with its recipe and --out makes them again."
-                        if left_out
-                        else "it is not the folder of a run."
-                    )
+        if (read_only or existing) and not self.path.is_file():
+            left_out = (folder / "manifest.json").is_file()
+            raise MoteError(
+                f"{folder} holds no {STORE_NAME}: "
+                + (
+                    "the rows of this run are not here; `mote run` with its recipe and --out makes them again."
+                    if left_out
+                    else "it is not the folder of a run."
                 )
-        else:
+            )
+        if not read_only:
             self._lock = lock(folder / "run.lock")
         try:
             self._db = connect(self.path, read_only=read_only)

@@ -26,7 +26,7 @@ def label_reasoning_language(
     """
     markers = Markers() if markers is None else markers
     refusal = label_refusal(raw, finish_reason=finish_reason, markers=markers, prompt_opens=prompt_opens)
-    if refusal.label == DEGENERATE or finish_reason not in ("stop", "length", None):
+    if not raw.strip() or refusal.label == DEGENERATE or finish_reason not in ("stop", "length", None):
         return Label(refusal.label, LANGUAGE_JUDGE, refusal.evidence)
     split = split_reasoning(raw, markers, prompt_opens)
     if split.opened and not split.closed:

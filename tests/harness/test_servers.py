@@ -50,7 +50,10 @@ Fault = Callable[[str, int], int | str | None]
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     log = tmp_path_factory.mktemp("served") / "log"
-    with serve(MODEL_DIR, log, "--enforce-eager", "--no-enable-chunked-prefill") as running:
+    # Defaults of its own, as the makers of some models recommend them: a study must not be touched by them.
+    own = json.dumps({"top_k": 1, "repetition_penalty": 1.7, "presence_penalty": 1.0})
+    options = ["--enforce-eager", "--no-enable-chunked-prefill", "--override-generation-config", own]
+    with serve(MODEL_DIR, log, *options) as running:
         yield running
 
 
@@ -208,9 +211,20 @@ def test_a_request_that_is_refused_is_named_and_nothing_is_left_running(server: 
 def test_nobody_there_and_another_model_are_one_line(server: Server) -> None:
     with pytest.raises(MoteError, match=r"server http://127\.0\.0\.1:9/v1: nothing answers there"):
         engine("http://127.0.0.1:9/v1")
-    layout = resolve_model("demo").layout
-    with pytest.raises(MoteError, match=r"it is another model\."):
-        engine(url(server), layout=ModelLayout(layout.architecture, layout.layers[1:], layout.experts, layout.top_k))
+    own = resolve_model("demo").layout
+    for layers, experts in ((own.layers[1:], own.experts), (own.layers, 2 * own.experts)):
+        with pytest.raises(MoteError, match=r"it is another model\."):
+            engine(url(server), layout=ModelLayout(own.architecture, layers, experts, own.top_k))
+
+
+@pytest.mark.slow
+def test_a_limit_of_the_servers_own_is_noticed(tmp_path: Path) -> None:
+    short = json.dumps({"max_new_tokens": 3})
+    with (
+        serve(MODEL_DIR, tmp_path / "log", "--enforce-eager", "--override-generation-config", short) as running,
+        pytest.raises(MoteError, match=r"stopped after 3 of 24 tokens; start it with --generation-config vllm"),
+    ):
+        list(engine(url(running)).generate(asked(1)))
 
 
 @pytest.mark.parametrize(

@@ -253,3 +253,12 @@ def test_committed_rows_survive_a_sigkill(tmp_path: Path) -> None:
     assert done.returncode == -signal.SIGKILL
     with RunStore(tmp_path) as store:
         assert store.stored() == {("t/2", "baseline")}
+
+
+def test_what_adds_to_a_run_makes_none(tmp_path: Path) -> None:
+    with pytest.raises(MoteError, match="it is not the folder of a run"):
+        RunStore(tmp_path, existing=True)
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(MoteError, match="the rows of this run are not here"):
+        RunStore(tmp_path, existing=True)
+    assert [file.name for file in tmp_path.iterdir()] == ["manifest.json"]

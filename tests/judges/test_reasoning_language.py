@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from mote.judges import LANGUAGE_JUDGE, label_reasoning_language
+from mote.judges import LANGUAGE_JUDGE, UNSCORED, label_reasoning_language
 
 ENGLISH = "Okay, so I need to add 3 and 5. The sum of 3 and 5 is 8."
 CHINESE = "好的，我需要计算3加5。3和5的和是8。"
@@ -37,3 +37,7 @@ def test_the_evidence_is_the_reasoning_with_its_share_of_chinese() -> None:
     raw = f" {CHINESE}</think>8"
     (found,) = label_reasoning_language(raw, finish_reason="stop", prompt_opens=True).evidence
     assert (found.rule, raw[found.start : found.end]) == ("chinese-share-1.00", CHINESE)
+
+
+def test_nothing_has_no_language() -> None:
+    assert label_reasoning_language("", finish_reason="stop").label == UNSCORED
