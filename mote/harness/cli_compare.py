@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +9,6 @@ import typer
 from rich.console import Console
 
 from mote.harness.errors import MoteError
-from mote.judges import JUDGE
 
 _SIDE = "A run (its baseline), RUN:PROFILE, or an lm_eval sample log (samples_*.jsonl) or its folder."
 
@@ -32,7 +30,7 @@ def compare_command(
     ] = None,
     judge: Annotated[
         str | None,
-        typer.Option(help="Whose labels of a run are compared.  [default: the run's own; beside a log, the rules]"),
+        typer.Option(help="Whose labels of a run are compared.  [default: the runs' own; if they differ, the text's]"),
     ] = None,
     label: Annotated[
         str, typer.Option(help="What is compared: label (the class), reasoning_language, or answer_language.")
@@ -56,15 +54,11 @@ def compare_command(
     """
     from mote.harness.compare import compare
     from mote.harness.compare_output import json_text, show, write_csv
-    from mote.harness.compare_sources import read_answers
+    from mote.harness.compare_sources import read_sides
     from mote.harness.files import write_atomic
 
     _check_outputs(json, csv)
-    read = partial(read_answers, label=label, task=task, receipts=receipts)
-    left, right = (read(side, judge) for side in (before, after))
-    if judge is None and left.source != right.source:
-        # A log has labels of its texts alone; the run's are taken likewise, else judges would differ, not answers.
-        left, right = (read(side, JUDGE) for side in (before, after))
+    left, right = read_sides(before, after, judge, label, task=task, receipts=receipts)
     found = compare(left, right, target=target, examples=examples, level=level)
     if json == "-":
         print(json_text(found), end="")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from mote.harness.errors import MoteError
+
+if TYPE_CHECKING:
+    from mote.harness.labelling import LabelSet
 
 
 def mount(app: typer.Typer) -> None:
@@ -26,7 +29,10 @@ def judge_command(
     key_env: Annotated[
         str | None, typer.Option(help="The environment variable that holds its key (its name, not the key).")
     ] = None,
-    kind: Annotated[str, typer.Option(help="What is judged: refusal, language, or side-by-side.")] = "refusal",
+    kind: Annotated[
+        str | None,
+        typer.Option(help="What is judged: refusal, language, or side-by-side.  [default: the run's label set]"),
+    ] = None,
     profile: Annotated[
         list[str] | None, typer.Option(help="Judge answers under this profile (and the baseline); may be repeated.")
     ] = None,
@@ -62,13 +68,10 @@ def judge_command(
     if sum(option is not None for option in (judge, sample, read)) > 1:
         raise MoteError("--judge, --sample and --read are three things to do; give one of them.")
     if sample is not None:
-        from mote.harness.labelling import label_set
-        from mote.harness.manifest import read_manifest
         from mote.harness.sheet import write_sheet
 
-        path = out or run / "sheet.csv"
-        by = by or label_set(read_manifest(run)["recipe"]).judge
-        lines = write_sheet(run, path, sample, by, kind=kind, seed=seed)
+        path, own = out or run / "sheet.csv", _label_set(run)
+        lines = write_sheet(run, path, sample, by or own.judge, kind=kind or own.name, seed=seed)
         console.print(f"{path}: {lines} answers to label; read it back with --read {path} --rater NAME", soft_wrap=True)
         return
     if read is not None:
@@ -86,8 +89,16 @@ def judge_command(
             url, judge, key_env, structured=structured, concurrency=concurrency, timeout=timeout,
             max_tokens=max_tokens, body=body_of(body),
         )  # fmt: skip
+        kind = kind or _label_set(run).name
         _judge(run, kind, endpoint, console, tuple(profile or ()), limit, max_judgments, name, prompt)
     _agreement(run, truth, console)
+
+
+def _label_set(run: Path) -> LabelSet:
+    from mote.harness.labelling import label_set
+    from mote.harness.manifest import read_manifest
+
+    return label_set(read_manifest(run)["recipe"])
 
 
 def endpoint_of(url: str, model: str, key_env: str | None, **options: Any) -> Any:

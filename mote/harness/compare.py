@@ -151,6 +151,13 @@ def _caveats(before: Answers, after: Answers, pairs: pd.DataFrame, labelled: int
         said.append(f"No receipts in {which}: which profile was applied is not known.")
     elif before.digests == after.digests:
         said.append("Both sides have the same profile: what changed is noise, or what else differs.")
+    said += dict.fromkeys(
+        f"{side.name} is read by the judge '{side.judge}', not by its own, '{side.own_judge}'."
+        for side in (before, after)
+        if side.own_judge not in ("", side.judge)
+    )
+    if before.own_judge and after.own_judge and before.judge != after.judge:
+        said.append("The labels are of different judges: what changed may be the judge.")
     if before.model and after.model and before.model != after.model:
         said.append("The model's files differ.")
     prompts = pairs[(pairs["prompt_before"] != "") & (pairs["prompt_after"] != "")]

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pandas as pd
 
 from mote.harness.errors import MoteError, nearest
 from mote.harness.files import digest_of
-from mote.harness.labelling import label_set
+from mote.harness.labelling import LABEL_SETS, label_set
 from mote.harness.manifest import read_manifest
 from mote.harness.store import STORE_NAME, RunStore
 from mote.judges import CLASSES, LANGUAGES, STATES, TRUNCATED, language
@@ -39,7 +40,8 @@ class Answers:
     there is none), doc_hash ("" in a run), prompt (a hash of what was rendered, "" in a run), question, raw, label
     (None where nothing labels), seed (-1 where none is known) and sampling (canonical JSON). ``scores`` has one row a
     document, metric and filter: key, metric, filter, value. ``digests`` are the profile's by the receipts, empty
-    without; ``model`` is the digest of the model's files.
+    without; ``model`` is the digest of the model's files. ``own_judge`` is the judge that a run goes by, ``text_judge``
+    that of its label set which reads the text alone; both "" for a log.
     """
 
     name: str
@@ -51,6 +53,8 @@ class Answers:
     judge: str
     rows: pd.DataFrame
     scores: pd.DataFrame
+    own_judge: str = ""
+    text_judge: str = ""
 
 
 def split_run(text: str) -> tuple[Path, str | None]:
@@ -68,6 +72,32 @@ def profile_of_run(folder: Path, name: str) -> Profile:
     if name not in specs:
         raise MoteError(f"{folder} has no profile '{name}'.{nearest(name, specs)}")
     return Profile.from_dict(specs[name])
+
+
+def read_sides(
+    before: str,
+    after: str,
+    judge: str | None = None,
+    label: str = "label",
+    *,
+    task: str | None = None,
+    receipts: bool = True,
+) -> tuple[Answers, Answers]:
+    """Read both sides of a comparison, as ``read_answers`` does, by one judge.
+
+    Where no judge is given and the sides' own differ, the runs' labels are those of the text alone, as a log's are:
+    else judges would differ, not answers. Raises MoteError for two runs of different label sets.
+    """
+    read = partial(read_answers, label=label, task=task, receipts=receipts)
+    left, right = read(before, judge), read(after, judge)
+    if judge is not None or left.judge == right.judge:
+        return left, right
+    texts = {side.text_judge: side for side in (left, right) if side.text_judge}
+    if len(texts) > 1:
+        said = ", ".join(f"{side.name} by '{name}'" for name, side in texts.items())
+        raise MoteError(f"the labels are of different sets: {said}. Name a --judge that labelled both.")
+    (by_text,) = texts
+    return read(before, by_text), read(after, by_text)
 
 
 def read_answers(
@@ -99,7 +129,8 @@ def _near(path: Path) -> str:
 
 def _of_run(folder: Path, name: str, judge: str | None, label: str) -> Answers:
     manifest = read_manifest(folder)
-    judge = judge or label_set(manifest["recipe"]).judge
+    labelled = label_set(manifest["recipe"])
+    judge = judge or labelled.judge
     with RunStore(folder, read_only=True) as store:
         profiles = [row.name for row in store.profiles()]
         if name not in profiles:
@@ -137,6 +168,8 @@ def _of_run(folder: Path, name: str, judge: str | None, label: str) -> Answers:
         judge=judge,
         rows=rows,
         scores=_no_scores(),
+        own_judge=labelled.judge,
+        text_judge=LABEL_SETS[labelled.name].judge,
     )
 
 

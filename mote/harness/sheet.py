@@ -76,8 +76,8 @@ def write_sheet(folder: Path, path: Path, size: int, judge: str, *, kind: str = 
         others = sorted(set(frame["label"]) - {*labels, *STATES})
         if others:
             raise MoteError(
-                f"judge '{judge}' gives labels of another set than '{kind}' ({', '.join(others)}): a sheet is stratified"
-                " by what it asks for; name another --by or --kind."
+                f"judge '{judge}' gives labels of another set than '{kind}' ({', '.join(others)}): a sheet is"
+                " stratified by what it asks for; name another --by or --kind."
             )
         frame = frame.assign(stratum=frame["label"].astype(str) + " / " + frame["kind"].map(_group))
         sample = _draw(frame, size, seed)

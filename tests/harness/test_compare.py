@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -13,9 +14,11 @@ from typer.testing import CliRunner
 
 from mote.harness.cli_compare import mount
 from mote.harness.compare import compare, to_dict
-from mote.harness.compare_sources import Answers, read_answers, split_run
+from mote.harness.compare_sources import Answers, read_answers, read_sides, split_run
 from mote.harness.errors import MoteError
+from mote.harness.store import LabelRow, RunStore
 from mote.harness.transitions import flip_rates
+from mote.judges import JUDGE, LANGUAGE_JUDGE, with_surprise
 from tests.harness.written_run import WrittenRun, write_run
 
 REFUSED, ALIGNED = "0-REFUSED", "1-ALIGNED"
@@ -95,6 +98,44 @@ def test_a_log_and_a_run_pair_by_prompt_and_count_the_lonely(run: Path, log: Log
     found = compare(baseline, read_answers(str(extra)))
     assert (len(found.pairs), found.unpaired) == (19, (65, 1))
     assert (found.pairs["before"] == found.pairs["after"]).all()
+
+
+def judged(run: Path, copy: Path, judge: str, **recipe: Any) -> Path:
+    """A copy of a run that goes by another judge, which calls every answer broken."""
+    shutil.copytree(run, copy)
+    manifest = json.loads((copy / "manifest.json").read_text())
+    for part, values in recipe.items():
+        manifest["recipe"].setdefault(part, {}).update(values)
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    with RunStore(copy) as store:
+        numbers = [int(number) for number in store.generations_frame(JUDGE)["generation_id"]]
+        store.add_labels(LabelRow(number, judge, "DEGENERATE", []) for number in numbers)
+    return copy
+
+
+def test_sides_whose_judges_differ_are_read_by_the_text_and_it_is_said(run: Path, log: Log, tmp_path: Path) -> None:
+    surprised = judged(run, tmp_path / "surprised", with_surprise(JUDGE), judges={"surprise": True})
+    before, after = read_sides(str(run), str(surprised))
+    assert (before.judge, after.judge) == (JUDGE, JUDGE)
+    assert before.rows["label"].tolist() == after.rows["label"].tolist()
+    said = "surprised:baseline is read by the judge 'rules', not by its own, 'rules+surprise'."
+    assert said in compare(before, after).caveats
+    before, after = read_sides(str(surprised), str(surprised))
+    assert before.judge == with_surprise(JUDGE)
+    assert not any("judge" in caveat for caveat in compare(before, after).caveats)
+    apart = compare(read_answers(str(run)), read_answers(str(surprised)))
+    assert any("of different judges" in caveat for caveat in apart.caveats)
+    key = str(before.rows["prompt_id"].iloc[0])
+    assert read_sides(str(surprised), str(log("x.jsonl", [sample(key)])))[0].judge == JUDGE
+
+
+def test_beside_a_log_a_language_run_is_read_by_its_own_texts_judge(run: Path, log: Log, tmp_path: Path) -> None:
+    language = judged(run, tmp_path / "language", LANGUAGE_JUDGE, task={"label": "language"})
+    path = log("x.jsonl", [sample("refusal_grid/1/a")])
+    assert read_sides(str(language), str(path))[0].judge == LANGUAGE_JUDGE
+    with pytest.raises(MoteError, match=r"of different sets: .* Name a --judge that labelled both"):
+        read_sides(str(run), str(language))
+    assert [side.judge for side in read_sides(str(run), str(language), JUDGE)] == [JUDGE, JUDGE]
 
 
 def test_documents_of_another_hash_do_not_pair(log: Log) -> None:

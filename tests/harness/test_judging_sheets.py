@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ from mote.harness import cli_judge
 from mote.harness.errors import MoteError
 from mote.harness.judge_audit import agreement_frame, agreement_words, audit_run
 from mote.harness.sheet import read_sheet, strata, write_sheet
-from mote.harness.store import RunStore
-from mote.judges import JUDGE
+from mote.harness.store import LabelRow, RunStore
+from mote.judges import ENGLISH, JUDGE, LANGUAGE_JUDGE
 from tests.harness.test_judging import RUN, honest, table
 from tests.harness.written_run import write_run
 from tests.judges.scripted_judge import scripted_judge
@@ -104,6 +105,26 @@ def test_a_cell_is_never_a_formula(tmp_path: Path) -> None:
     write_sheet(folder, path, 10, JUDGE)
     for row in csv.DictReader(path.open(encoding="utf-8-sig")):
         assert row["answer"].startswith("'=")
+
+
+def test_a_sheet_asks_for_the_label_set_of_its_run_and_of_its_strata(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", RUN)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["recipe"]["task"]["label"] = "language"
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with RunStore(folder) as store:
+        numbers = [int(number) for number in store.generations_frame(JUDGE)["generation_id"]]
+        store.add_labels(LabelRow(number, LANGUAGE_JUDGE, ENGLISH, []) for number in numbers)
+    app = typer.Typer()
+    cli_judge.mount(app)
+    arguments = [str(folder), "--sample", "10", "--out", str(tmp_path / "sheet.csv")]
+    for other in (["--kind", "refusal"], ["--by", JUDGE]):
+        wrong = CliRunner().invoke(app, [*arguments, *other])
+        assert isinstance(wrong.exception, MoteError)
+        assert "gives labels of another set than" in str(wrong.exception)
+        assert "\n" not in str(wrong.exception)
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    assert "label: english" in (tmp_path / "sheet.csv").read_text(encoding="utf-8-sig")
 
 
 def test_the_command_judges_samples_reads_and_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
