@@ -151,7 +151,7 @@ class Recipe(_Part):
             return content
         task = {"label": set_of_task(str(content["task"].get("name"))), **content["task"]}
         study = content.get("study", {})
-        if isinstance(study, dict) and task["label"] in LABEL_SETS:
+        if isinstance(study, dict) and isinstance(task["label"], str) and task["label"] in LABEL_SETS:
             study = {"target": LABEL_SETS[task["label"]].target, **study}
         return {**content, "task": task, "study": study}
 

@@ -46,6 +46,7 @@ def test_a_resolved_recipe_reads_back_as_itself() -> None:
         (["study.target=english"], "no class of the label set 'refusal'"),
         (["task.name=reasoning_language", "study.target=0-REFUSED"], "no class of the label set 'language'"),
         (["task.label=languages"], "'refusal' or 'language', not 'languages'"),
+        (["task.label=[language]"], "'refusal' or 'language', not ['language']"),
         (["study.factors=[0.5,1]"], "study.factors.1: a factor of 1 is the untouched model"),
         (["study.factors=[0]"], "'study.factors.0': Input should be greater than 0"),
         (["sampling.temperature=0"], "sampling.temperature 0"),
