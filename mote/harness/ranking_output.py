@@ -20,6 +20,7 @@ EXPERTS_TABLE: Final = "expert_rankings.csv"
 TABLES: Final = (SCAN_TABLE, RANKINGS_TABLE, EXPERTS_TABLE)
 """What lies in a run's ``tables/`` beside the tables of its report; a report leaves them there."""
 
+_INDEPENDENT: Final = "taken as independent; where they are of few places or subjects, they are not"
 _COLUMNS: Final = [
     *("ranking", "k", "experts_compared", "spearman", "spearman_low", "spearman_high", "shared", "chance"),
     *("prompts", "flips", "share", "low", "high", "flips_named", "broken", "broken_share"),
@@ -50,8 +51,8 @@ def show_scan(effects: pd.DataFrame, console: Console, top: int = 10) -> None:
     certain = int(((complete["p_holm"] <= 0.05) & (complete["effect"] > 0)).sum())
     console.print(
         "Effect: fall of the own opening's log-odds against the alternatives."
-        f" Of {len(complete)} experts {certain} carry the class beyond chance (Holm, p <= 0.05);"
-        f" {idle} were chosen by no token.",
+        f" Of {len(complete)} experts {certain} have one above 0 (Holm, p <= 0.05); {idle} were chosen by no token."
+        f" Prompts are {_INDEPENDENT}.",
         soft_wrap=True,
     )
 
@@ -62,10 +63,13 @@ def show_rankings(found: Rankings, console: Console) -> None:
         console.print(_agreement(found.table))
         console.print(
             f"Spearman's rho over {int(found.table['experts_compared'].max())} experts that were seen, with its"
-            f" bootstrap interval. The scan ({found.scan}) agrees with itself at {found.reliability:.2f}.\n"
+            f" bootstrap interval. The scan ({found.scan}) agrees with itself at {found.reliability:.2f}."
+            f" In both, prompts are {_INDEPENDENT}.\n"
         )
     else:
-        console.print("No causal scan is in this run: mote scan RUN makes one, and the correlations with it.\n")
+        console.print(
+            "No causal scan to compare with is in this run: mote scan RUN makes one, and the correlations with it.\n"
+        )
     unit = found.unit if found.table["flips_named"].notna().any() else ""
     for k, rows in found.table.groupby("k", sort=True):
         table = Table(box=None, padding=(0, 1, 0, 0), title=f"Top {k} switched off", title_justify="left")

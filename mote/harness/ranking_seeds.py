@@ -7,7 +7,7 @@ runs, each made by `mote run`, `mote scan` and `mote rankings`, and writes what 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,11 +20,14 @@ from mote.harness.ranking import CAUSAL, FREQUENCY
 from mote.harness.ranking_output import RANKINGS_TABLE
 from mote.harness.ranking_stats import REFERENCE
 
+OUT: Final = "results/demo-models"
 TEMPLATE: Final = """\
 # Rankings of experts, side by side
 
 {{ verdict }}
-
+{% if left_out %}
+{{ left_out }}
+{% endif %}
 Each ranking is made on one half of the grid, by a detector of when experts are seen or by the causal scan of what each
 does alone ({{ scan }}); its top k are suppressed, and measured on the other half's refused questions, by generation
 with the run's own sampling. A flip is a refusal that becomes a fluent answer; broken text is never one. "same place"
@@ -42,7 +45,11 @@ class.
 ## How far each ranking agrees with the causal scan
 
 Spearman's rho over the experts that were seen, with its bootstrap interval over prompts. The last column is how far
-the scan agrees with itself (split halves of its prompts, Spearman-Brown).
+the scan agrees with itself (split halves of its prompts, Spearman-Brown). In both, prompts are taken as independent;
+refused are few places, so that the intervals may be too narrow, and what the scan says of other places is not known.
+
+The rho of the [README](README.md) beside this page is another: there a single expert's effect is the fall of the
+log-probability of "I am sorry" on the measuring half's refused questions, and not the scan's.
 
 {{ agreement }}
 
@@ -74,13 +81,14 @@ def build(runs: Mapping[int, Path], out: Path) -> Path:
     environment = jinja2.Environment(autoescape=False, keep_trailing_newline=True)  # noqa: S701 - Markdown, our numbers
     text = environment.from_string(TEMPLATE).render(
         verdict=verdict(table),
+        left_out=left_out(out, set(runs)),
         scan=str(table["scan"].iloc[0]),
         sets=int(table["sets"].min()),
         least=f"{table['least_p'].max():.3f}",
         rankings=table["ranking"].nunique(),
         agreement=_markdown(_agreement(table)),
         flips=_markdown(_flips(table)),
-        commands=_COMMANDS,
+        commands=_COMMANDS + " ".join(f"{seed}=RUN" for seed in sorted(runs)) + f" --out {OUT}",
     )
     write_atomic(out / "rankings.md", text)
     return out / "rankings.md"
@@ -109,6 +117,21 @@ def verdict(table: pd.DataFrame, level: float = 0.05) -> str:
     )
 
 
+def left_out(out: Path, seeds: Collection[int]) -> str:
+    """One sentence on each seed of the demo models' own study (`doses.csv` of the folder) that is not compared here."""
+    path = out / "doses.csv"
+    if not path.is_file():
+        return ""
+    doses = pd.read_csv(path)
+    top = doses[doses["k"] == doses["k"].max()].set_index("seed").sort_index()
+    return " ".join(
+        f"**Seed {seed} was not measured**: its top {row['k']:.0f} by resonance flip {row['flip_share']:.0%} in the"
+        f" [README](README.md){', the fewest of all seeds' if row['flip_share'] == top['flip_share'].min() else ''}."
+        for seed, row in top.iterrows()
+        if seed not in seeds
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m mote.harness.ranking_seeds", description=__doc__)
@@ -131,7 +154,7 @@ mote run demo --set model.path=MODEL --out RUN --set 'study.doses=[]' --set 'stu
     --set study.controls.uniform=0 --set study.controls.layers=0 --set study.controls.frequency=0
 mote scan RUN
 mote rankings RUN
-python -m mote.harness.ranking_seeds 1=RUN 2=RUN 3=RUN --out results/demo-models"""
+python -m mote.harness.ranking_seeds """
 
 
 def _agreement(table: pd.DataFrame) -> pd.DataFrame:

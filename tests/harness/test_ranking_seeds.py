@@ -13,7 +13,7 @@ from rich.console import Console
 from mote.harness.errors import MoteError
 from mote.harness.ranking_output import show_rankings, show_scan
 from mote.harness.ranking_run import Rankings
-from mote.harness.ranking_seeds import build, main, verdict
+from mote.harness.ranking_seeds import build, left_out, main, verdict
 
 
 def rows(flips: dict[str, int], k: int = 10, p_against: float = 0.01) -> pd.DataFrame:
@@ -59,13 +59,13 @@ def test_a_comparison_without_scan_controls_or_places_says_so_and_leaves_them_ou
         p_holm=float("nan"),
     )  # fmt: skip
     text = shown(Rankings(table, pd.DataFrame(), float("nan"), "", ""))
-    assert "No causal scan is in this run" in text
+    assert "No causal scan to compare with is in this run" in text
     assert "matched:" not in text
     assert "same" not in text
     assert not re.search(r"\bnan\b", text)
 
 
-def test_a_scan_shows_its_strongest_experts_and_how_many_are_beyond_chance() -> None:
+def test_a_scan_shows_its_strongest_experts_and_how_many_are_above_0() -> None:
     effects = pd.DataFrame(
         {
             "layer": [0, 1, 2, 3], "expert": [5, 6, 7, 8], "complete": [True, True, True, False],
@@ -77,7 +77,8 @@ def test_a_scan_shows_its_strongest_experts_and_how_many_are_beyond_chance() -> 
     show_scan(effects, console)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "(3, 8)" not in text
-    assert "Of 3 experts 1 carry the class beyond chance (Holm, p <= 0.05); 1 were chosen by no token." in text
+    assert "Of 3 experts 1 have one above 0 (Holm, p <= 0.05); 1 were chosen by no token." in text
+    assert "Prompts are taken as independent" in text
     show_scan(effects[3:], console)
     assert "No expert is measured on all prompts yet." in console.file.getvalue()  # type: ignore[attr-defined]
 
@@ -101,9 +102,16 @@ def test_the_table_over_seeds_has_every_row_of_every_seed(tmp_path: Path) -> Non
     table = pd.read_csv(tmp_path / "rankings.csv")
     assert table["seed"].tolist() == [1, 1, 1, 2, 2, 2]
     text = (tmp_path / "rankings.md").read_text()
+    assert "ranking_seeds 1=RUN 2=RUN --out" in text
+    assert "not measured" not in text
     assert "| 2 | 10 | causal |  | 44/60 = 73% | 43 | 2% (10%) | 0.048 | 0.30 | 0.010 | 3 |" in text
     assert "| 1 | 377 | 0.07 (0.01 to 0.12) | 0.07 (0.01 to 0.12) | 0.78 |" in text
     assert not re.search(r"\bnan\b", text)
     assert str(tmp_path) not in text
+    doses = pd.DataFrame({"seed": [1, 1, 2, 2, 3, 3], "k": [1, 20] * 3, "flip_share": [0, 0.3, 0, 0.2, 0.5, 0.04]})
+    doses.to_csv(tmp_path / "doses.csv", index=False)
+    assert left_out(tmp_path, {1, 2, 3}) == ""
+    assert left_out(tmp_path, {1}).split("**")[1::2] == ["Seed 2 was not measured", "Seed 3 was not measured"]
+    assert left_out(tmp_path, {1, 2}).endswith("flip 4% in the [README](README.md), the fewest of all seeds.")
     with pytest.raises(MoteError, match="make it with mote rankings"):
         build({3: tmp_path / "run3"}, tmp_path)
