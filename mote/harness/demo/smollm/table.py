@@ -315,8 +315,8 @@ def _study_rows(summary: pd.DataFrame) -> pd.DataFrame:
             "sets": measured["sets"].astype(int),
             "flipped": [f"{a}/{b} = {a / b:.0%}" for a, b in zip(measured["flips"], measured["of"], strict=True)],
             "newly refused": [f"{a}/{b}" for a, b in zip(measured["reverse"], measured["reverse_of"], strict=True)],
-            "truncated": measured["truncated"],
-            "degenerate": measured["degenerate"],
+            "newly truncated": measured["truncated"],
+            "newly degenerate": measured["degenerate"],
         }
     )
 
