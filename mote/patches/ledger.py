@@ -8,7 +8,7 @@ after the scheduler has already sent the output, gets a packet with every output
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from mote.patches.capture import Capture, count, split
 from mote.patches.layout import ModelLayout
 from mote.patches.messages import Hits, MapPart, RowPart, StepReport, Ticket
-from mote.patches.observation import ActivationMap, EditEffect, Observation, Receipt, pack
+from mote.patches.observation import COUNTS_LOST, ActivationMap, EditEffect, Observation, Receipt, pack
 from mote.patches.profile import Edit, Profile
 
 
@@ -62,7 +62,7 @@ class Ledger:
             if account is None and req_id in running:
                 account = self._accounts[req_id] = _Account(digest)
             if account is not None:
-                if account.digest != digest:
+                if account.digest not in (digest, COUNTS_LOST):
                     account.digest = "mixed"  # never happens; if it did, no client would accept the receipt
                 account.edited += edited
             owners.append(account)
@@ -76,6 +76,16 @@ class Ledger:
             account = owners[rows.owner]
             if account is not None:
                 account.rows.setdefault(rows.role, []).append(rows)
+
+    def lose(self, running: Iterable[Any]) -> None:
+        """Void the receipts of those running requests whose tokens in flight the scheduler is about to throw away.
+
+        The worker has counted the steps that made them, and will not count them again when other tokens take their
+        places. No client accepts the digest that these receipts say.
+        """
+        for request in running:
+            if request.num_in_flight_tokens and Ticket.from_params(request.sampling_params) is not None:
+                self._accounts.setdefault(request.request_id, _Account(COUNTS_LOST)).digest = COUNTS_LOST
 
     def take_output(self, request: Any, _output: Any) -> NDArray[np.uint8] | None:
         """Return the packet for the output that is about to be sent; None if there is nothing to say yet."""

@@ -34,6 +34,10 @@ _DTYPES: dict[str, np.dtype[Any]] = {
 }
 
 
+COUNTS_LOST = "counts lost by a reset of running requests"
+"""A receipt's digest where what was computed is not what was counted; it is no profile's."""
+
+
 class ObservationError(ValueError):
     """An answer carries no observation, or one that cannot be read. One line that says which and what to do."""
 
@@ -44,6 +48,7 @@ class Receipt:
 
     Attributes:
         digest: of the profile the worker held while it computed this answer; compare it with ``Profile.digest``.
+            ``COUNTS_LOST`` if vLLM threw tokens of it away that had been counted; ask again.
         tokens_edited: tokens of the request that were routed under a profile with edits (0 for the empty profile).
             Prompt tokens served from the prefix cache are not routed again; they were computed under the same digest.
         patch_version: of the router patch in the worker.

@@ -4,7 +4,8 @@ vLLM loads it in every process: front ends, engine core, workers. The hooks, eac
 
 - front end, ``InputProcessor``: requests are checked and made canonical, and get their cache salt; unproven
   configurations are refused when the engine starts. A server's streams get their receipts (``mote.patches.streams``).
-- engine core, ``Scheduler``: takes the workers' reports and hands packets out with the answers.
+- engine core, ``Scheduler``: takes the workers' reports and hands packets out with the answers; a reset of the prefix
+  cache that throws away tokens of running requests voids their receipts.
 - worker, its model runner (``mote.patches.runners``): routers are attached when the model is loaded; the batch is
   mapped where its order is final; the step is closed when tokens are sampled; dummy runs see no profile.
 - ``VllmConfig.compute_hash``: graphs compiled with and without the patch, or with two versions of it, never mix.
@@ -151,7 +152,15 @@ def _hook_engine_core() -> None:
             self.aux_output_connector.absorb(report, self.requests)
         return original(self, scheduled, output)
 
+    def reset_prefix_cache(
+        original: Callable[..., bool], self: Any, reset_running_requests: bool = False, *args: Any, **kwargs: Any
+    ) -> bool:
+        if reset_running_requests and isinstance(self.aux_output_connector, Ledger):
+            self.aux_output_connector.lose(self.running)
+        return original(self, reset_running_requests, *args, **kwargs)
+
     wrap(Scheduler, "__init__", init)
+    wrap(Scheduler, "reset_prefix_cache", reset_prefix_cache)
     wrap(Scheduler, "update_from_output", update_from_output)
 
 
