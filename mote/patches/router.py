@@ -102,3 +102,9 @@ def _check(runner: MoERunner, index: int, layout: ModelLayout) -> None:
             f"the router of layer {index} takes {router.top_k} of {router.global_num_experts} experts, the config says "
             f"{layout.top_k} of {layout.experts}: leave redundant and fused shared experts out, {OFF}"
         )
+    shared = getattr(router, "num_fused_shared_experts", 0)
+    if shared:
+        raise UnprovenConfigurationError(
+            f"the router of layer {index} adds {shared} fused shared experts to the {layout.top_k} it chooses: leave "
+            f"their fusion out, {OFF}"
+        )

@@ -62,7 +62,8 @@ def _hook_v2(load: Callable[..., None]) -> None:
     _hook_common(GPUModelRunner, AsyncOutput)
 
 
-def _hook_common(runner: type, async_output: type) -> None:
+def _hook_common(runner: Any, async_output: type) -> None:
+    runner.mote_state = None  # for a subclass whose own load_model does not call the hooked one
     wrap(runner, "sample_tokens", sample_tokens)
     wrap(runner, "_dummy_run", paused)
     wrap(runner, "capture_model", paused)

@@ -217,3 +217,19 @@ def test_an_unproven_engine_does_not_start(checkpoints: Callable[..., Path], mon
     monkeypatch.setattr(plugin, "check_version", lambda _: check_version("0.99"))
     with pytest.raises(UnprovenConfigurationError, match=r"0\.99"):
         LLM(str(checkpoints("glm4")), enforce_eager=True, dtype="float32", max_model_len=64)
+
+
+def test_a_router_that_adds_shared_experts_is_refused() -> None:
+    from vllm.model_executor.layers.fused_moe.router.fused_topk_bias_router import FusedTopKBiasRouter
+
+    from mote.patches.router import _check
+
+    router = FusedTopKBiasRouter.__new__(FusedTopKBiasRouter)
+    router.top_k, router.global_num_experts, router.num_fused_shared_experts = 3, 12, 0
+    method = SimpleNamespace(is_monolithic=False)
+    runner: Any = SimpleNamespace(router=router, routed_experts=SimpleNamespace(quant_method=method))
+    layout = ModelLayout("Glm4MoeForCausalLM", (1, 3), 12, 3)
+    _check(runner, 1, layout)
+    router.num_fused_shared_experts = 1
+    with pytest.raises(UnprovenConfigurationError, match="adds 1 fused shared experts to the 3 it chooses"):
+        _check(runner, 1, layout)

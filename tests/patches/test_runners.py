@@ -24,6 +24,7 @@ from vllm.v1.worker.gpu_model_runner import GPUModelRunner as RunnerV1
 from mote.patches import Edit, ModelLayout, Profile, runners
 from mote.patches.device import DeviceState
 from mote.patches.messages import KEY, StepReport, Ticket
+from mote.patches.plugin import register
 from tests.patches import kernel_twin
 
 LAYOUT = ModelLayout("Glm4MoeForCausalLM", (1, 3), 12, 3)
@@ -133,6 +134,17 @@ def test_v2_takes_the_same_name_anew_when_it_was_aborted() -> None:
     assert report.edited.tolist() == [2]
     assert runner.step({"a"}, [], [("b", 0, 3)]) is None
     assert not runner.mote_state.requests
+
+
+def test_a_runner_that_loads_in_its_own_way_runs_without_the_patch() -> None:
+    class Own(RunnerV1):
+        def __init__(self) -> None:
+            self.device = torch.device("cpu")
+
+    register()
+    done = SimpleNamespace()
+    assert runners.sample_tokens(lambda *_: done, Own(), None) is done
+    assert not vars(done)
 
 
 def test_an_output_without_delay_has_its_report_at_once() -> None:
