@@ -25,6 +25,7 @@ from mote.harness.report.embedding import colourings, embed, thin
 from mote.harness.report.maps import draw_map, draw_resonance, spread_out
 from mote.harness.report.material import Bench
 from mote.harness.report.matrices import Panel, draw_matrices, percent, shown
+from mote.harness.report.ranking_figure import NAMES, draw_rankings
 from mote.harness.report.rows import pack_rows
 from mote.harness.report.strips import draw_null
 from mote.harness.report.style import CLASS_COLOURS, NARROW, RESONANCE, SEQUENTIAL, WIDE, Layout, drawing
@@ -264,3 +265,13 @@ def test_attributes_with_a_handful_of_values_give_panels() -> None:
     shades = panels[2].colours
     assert lightness(shades["1980s"]) > lightness(shades["1990s"])
     assert list(shades)[-1] == "relative"
+
+
+def test_only_the_causal_scan_is_said_to_be_itself_where_there_is_no_correlation() -> None:
+    order = ["resonance", "router_weight_resonance", "resonance_last_token", "frequency", "causal"]
+    table = pd.DataFrame({"ranking": order, "k": 5, "share": 0.1, "low": 0.0, "high": 0.3})
+    table = table.assign(matched_mean=0.0, matched_max=0.1, spearman=0.1, spearman_low=0.0, spearman_high=0.2)
+    table.loc[table["ranking"].isin(["frequency", "causal"]), ["spearman", "spearman_low", "spearman_high"]] = math.nan
+    first = draw_rankings(table, order, WIDE).axes[0]
+    assert [(text.get_text(), text.xy[1]) for text in first.texts] == [("none", 3), ("itself", 4)]  # type: ignore[attr-defined]
+    assert [label.get_text() for label in first.get_yticklabels()] == [NAMES[name] for name in order]

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from mote.harness.ranking import CAUSAL
 from mote.harness.report.material import Made, Material
 from mote.harness.report.style import ACCENT, INK, RULE, SIGNAL, SOFT, Layout
 
@@ -20,6 +21,8 @@ NAMES: Final = {
     "log_odds": "log-odds",
     "smd": "standardised difference",
     "auc": "AUC",
+    "router_weight_resonance": "resonance, router weights",
+    "resonance_last_token": "resonance, last token",
     "frequency": "most frequent",
     "causal": "causal scan",
 }
@@ -67,9 +70,11 @@ def draw_rankings(table: pd.DataFrame, order: list[str], layout: Layout) -> Figu
 
 
 def _agreement(ax: Axes, rows: pd.DataFrame) -> None:
-    for y, row in enumerate(rows.to_dict("records")):
+    for y, (name, row) in enumerate(zip(rows.index, rows.to_dict("records"), strict=True)):
         if pd.isna(row["spearman"]):
-            ax.annotate("itself", (0, y), (4, 0), textcoords="offset points", va="center", color=SOFT, fontsize=9)
+            # A ranking that gives all experts one score has no correlation.
+            said = "itself" if name == CAUSAL else "none"
+            ax.annotate(said, (0, y), (4, 0), textcoords="offset points", va="center", color=SOFT, fontsize=9)
             continue
         ax.plot([row["spearman_low"], row["spearman_high"]], [y, y], color=ACCENT, linewidth=2, solid_capstyle="butt")
         ax.plot(row["spearman"], y, "o", color=ACCENT, markersize=6)
