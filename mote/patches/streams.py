@@ -4,8 +4,9 @@ vLLM's whole responses carry ``routed_experts``; its streams leave the field out
 it, under the same name and in the same encoding, so that a client reads both alike. Streams of requests without
 ``mote`` are passed through untouched.
 
-The Responses API has no field for a receipt, and a beam search drops the request's ``vllm_xargs``: asked for there,
-``mote`` is refused with 400, or an answer would come that nothing vouches for.
+The Responses API, the Messages API and the batch route of chat have no field for a receipt, and a beam search drops
+the request's ``vllm_xargs``: asked for there, ``mote`` is refused with 400, or an answer would come that nothing
+vouches for.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from mote.patches.messages import KEY
 
 _PREFIX = "data: "
 _HOOKED = "mote_streams"
+RESPONSES = "the Responses API has no place for the receipt of 'mote'; use /v1/chat/completions or /v1/completions"
+MESSAGES = "the Messages API has no place for the receipt of 'mote'; use /v1/chat/completions"
+BATCH = "a batch of chats has no place for the receipts of 'mote'; send each to /v1/chat/completions, at the same time"
 
 
 async def with_receipts(
@@ -68,23 +72,28 @@ def _complete(line: str, packets: dict[int, str]) -> str:
     return f"{_PREFIX}{json.dumps(chunk, ensure_ascii=False)}\n\n" if ended else line
 
 
-def unfit(request: Any, has_receipts: bool) -> str | None:
-    """Return why a request that asks for ``mote`` cannot be answered with a receipt; None if it can, or doesn't ask."""
+def unfit(request: Any, no_place: str | None) -> str | None:
+    """Return why a request that asks for ``mote`` cannot be answered with a receipt; None if it can, or doesn't ask.
+
+    Args:
+        request: the HTTP request.
+        no_place: why nothing that is asked of this route can be; None if the route carries receipts.
+    """
     if KEY not in (getattr(request, "vllm_xargs", None) or {}):
         return None
-    if not has_receipts:
-        return "the Responses API has no place for the receipt of 'mote'; use /v1/chat/completions or /v1/completions"
+    if no_place is not None:
+        return no_place
     if getattr(request, "use_beam_search", False):
         return "a beam search does not carry 'mote'; set use_beam_search to false"
     return None
 
 
-def _refuse(owner: type, name: str, has_receipts: bool) -> None:
+def _refuse(owner: type, name: str, no_place: str | None = None) -> None:
     original = getattr(owner, name)
 
     @wraps(original)
     async def guarded(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
-        reason = unfit(request, has_receipts)
+        reason = unfit(request, no_place)
         if reason is not None:
             return self.create_error_response(reason, param=KEY)
         return await original(self, request, *args, **kwargs)
@@ -94,6 +103,8 @@ def _refuse(owner: type, name: str, has_receipts: bool) -> None:
 
 def hook() -> None:
     """Hook the OpenAI server's stream generators and entries; harmless when called again."""
+    from vllm.entrypoints.anthropic.serving import AnthropicServingMessages
+    from vllm.entrypoints.openai.chat_completion.batch_serving import OpenAIServingChatBatch
     from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
     from vllm.entrypoints.openai.completion.serving import OpenAIServingCompletion
     from vllm.entrypoints.openai.responses.serving import OpenAIServingResponses
@@ -126,7 +137,9 @@ def hook() -> None:
 
     setattr(OpenAIServingChat, chat.__name__, chat_stream)
     setattr(OpenAIServingCompletion, completion.__name__, completion_stream)
-    _refuse(OpenAIServingChat, "create_chat_completion", True)
-    _refuse(OpenAIServingCompletion, "create_completion", True)
-    _refuse(OpenAIServingResponses, "create_responses", False)
+    _refuse(OpenAIServingChat, "create_chat_completion")
+    _refuse(OpenAIServingCompletion, "create_completion")
+    _refuse(OpenAIServingResponses, "create_responses", RESPONSES)
+    _refuse(AnthropicServingMessages, "create_messages", MESSAGES)
+    _refuse(OpenAIServingChatBatch, "create_batch_chat_completion", BATCH)
     setattr(OpenAIServingChat, _HOOKED, True)

@@ -150,6 +150,9 @@ def test_ways_of_asking_without_a_receipt_are_a_clear_400(server: Server) -> Non
     asked: list[tuple[str, dict[str, Any], str]] = [
         ("/v1/responses", {"input": "w1 w2"}, "/v1/chat/completions"),
         ("/v1/responses", {"input": "w1 w2", "stream": True}, "/v1/chat/completions"),
+        ("/v1/messages", {"messages": chat, "max_tokens": 2}, "use /v1/chat/completions"),
+        ("/v1/messages", {"messages": chat, "max_tokens": 2, "stream": True}, "use /v1/chat/completions"),
+        ("/v1/chat/completions/batch", {"messages": [chat, chat], "max_tokens": 2}, "each to /v1/chat/completions"),
         ("/v1/completions", {"prompt": "w1 w2", "use_beam_search": True, "n": 2, "max_tokens": 2}, "use_beam_search"),
         ("/v1/chat/completions", {"messages": chat, "use_beam_search": True, "max_tokens": 2}, "use_beam_search"),
     ]
@@ -157,5 +160,10 @@ def test_ways_of_asking_without_a_receipt_are_a_clear_400(server: Server) -> Non
         reply = server.post(path, body_of | tuned)
         assert reply.status == 400, reply
         assert says in reply.body["error"]["message"]
-    untouched = server.post("/v1/responses", {"input": "w1 w2", "max_output_tokens": 2})
-    assert untouched.status == 200, "without 'mote' they are vLLM's own"
+    untouched: list[tuple[str, dict[str, Any]]] = [
+        ("/v1/responses", {"input": "w1 w2", "max_output_tokens": 2}),
+        ("/v1/messages", {"messages": chat, "max_tokens": 2}),
+        ("/v1/chat/completions/batch", {"messages": [chat, chat], "max_tokens": 2}),
+    ]
+    for path, body_of in untouched:
+        assert server.post(path, body_of).status == 200, "without 'mote' they are vLLM's own"
