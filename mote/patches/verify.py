@@ -168,7 +168,11 @@ class _Examiner:
         """
         own, mates = self.prompts[:8], self.prompts[8:]
         beside: list[list[Profile | None]] = [[None] * 8, [None] * 8, [self.tuned] * 8]
-        plain, again, mixed = (self.ask([*own, *mates], [None] * 8 + each)[:8] for each in beside)
+        answers = []
+        for each in beside:
+            self.llm.reset_prefix_cache()  # or the second and third would run in other steps than the first
+            answers.append(self.ask([*own, *mates], [None] * 8 + each)[:8])
+        plain, again, mixed = answers
         repeated, same = (sum(a.tokens == b.tokens for a, b in zip(plain, b, strict=True)) for b in (again, mixed))
         figures = f"{same} of 8 untuned requests unchanged beside tuned ones, {repeated} of 8 beside untuned ones"
         return Check("batchmates", same >= repeated > 0, figures)
