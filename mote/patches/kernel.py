@@ -2,12 +2,13 @@
 
 It holds the rule of ``mote.patches.edit`` a third time, for tensors that a CUDA graph may replay: everything that
 changes between steps is read from buffers that never move (``mote.patches.device.DeviceBuffers``), nothing is decided
-on the host, nothing is allocated. One program handles one token, so an untouched one costs a load or three:
+on the host, nothing is allocated. One program handles one token, so an untouched one costs one load to four:
 
 - rows from the batch's size on (the padding of a CUDA graph, and every row of a batch without profiles) leave after
   the first load, with their weights and ids unread: vLLM may have put -1 there;
-- tokens of slot 0 leave after the second, unless the step captures;
-- tokens whose profile does not touch this layer leave after the third.
+- tokens of slot 0 leave after the third, unless the step captures;
+- tokens whose profile does not touch this layer leave after the fourth, unless the step captures; then they leave once
+  the router's choice is kept.
 
 The router's own choice is kept before the edit. Sums are taken in float64 like the pure function's; the k values are
 added in another order, which can differ from it by one rounding of the result to float32, no more: every weight is a
@@ -69,6 +70,10 @@ def route_kernel(  # type: ignore[no-untyped-def]
     slot = tl.load(control + 4 + 2 * token).to(tl.int64)
     if (slot == 0) & (capture == 0):
         return
+    place = slot * layers + layer
+    touched = tl.load(touches + place)
+    if (touched == 0) & (capture == 0):
+        return
     lane = tl.arange(0, width)
     valid = lane < k
     weight_at = weights + token * weights_row + lane * weights_column
@@ -80,8 +85,7 @@ def route_kernel(  # type: ignore[no-untyped-def]
         tl.store(kept_ids + kept, chosen.to(tl.int16), mask=valid)
         if capture > 1:
             tl.store(kept_weights + kept, light, mask=valid)
-    place = slot * layers + layer
-    if tl.load(touches + place) == 0:
+    if touched == 0:
         return
     known = tl.load(number + place * experts + chosen, mask=valid & (chosen >= 0) & (chosen < experts), other=0)
     known = known.to(tl.int32)
@@ -149,8 +153,16 @@ def launch(buffers: DeviceBuffers, layer: int, weights: torch.Tensor, ids: torch
         layer: row of the layout.
         weights: [rows, k], the router's weights, of any floating type and strides.
         ids: integers [rows, k].
+
+    Raises:
+        RuntimeError: the routing has another k than the tables; the kernel would read and keep other tokens' places.
     """
     rows, k = weights.shape
+    if k != buffers.wanted.shape[2] or ids.shape != weights.shape:
+        raise RuntimeError(
+            f"the router of expert layer {layer} chose {tuple(ids.shape)} experts with weights {tuple(weights.shape)}, "
+            f"the model's layout says {buffers.wanted.shape[2]} a token"
+        )
     if rows == 0:
         return
     route_kernel[(rows,)](

@@ -1,7 +1,7 @@
 """The GPU's kernel in Triton's interpreter, against its twin and the slow rule; and compiled, as far as no GPU allows.
 
-``make test`` has no Triton (vLLM for CPUs does without, and it is 700 MB); ``make kernel`` makes an environment that
-has it and runs this file, and so does CI.
+``make test`` has no Triton (vLLM for CPUs does without, and it is 700 MB); ``make kernel`` puts it apart and runs
+this file. CI skips it, with that reason.
 """
 
 from __future__ import annotations
@@ -83,6 +83,13 @@ def test_the_kernel_is_its_twin(data: st.DataObject) -> None:
             assert torch.equal(weights[tokens:], given_weights[tokens:])
     host, _, kernel = (None if pending is None else pending.resolve() for pending in [state.end() for state in states])
     same_report(host, kernel)
+
+
+def test_a_routing_of_another_k_than_the_tables_is_an_error() -> None:
+    layout = ModelLayout("Glm4MoeForCausalLM", (0, 1), 8, 2)
+    state = DeviceState(layout, 2, 8, CPU, launch)
+    with pytest.raises(RuntimeError, match="the model's layout says 2 a token"):
+        state.route(0, torch.ones(4, 3), torch.zeros(4, 3, dtype=torch.int32))
 
 
 def test_the_users_check_passes_with_the_kernel() -> None:
