@@ -214,7 +214,7 @@ def pick_rankings(
     for name in names or []:
         if name not in found:
             if name == CAUSAL:
-                raise MoteError("This run has no causal scan of any expert yet: make one with mote scan RUN.")
+                raise MoteError("This run has no causal scan of enough experts yet: make one with mote scan RUN.")
             raise MoteError(f"There is no ranking '{name}'.{nearest(name, found)}")
     return {name: found[name] for name in (names or found)}
 

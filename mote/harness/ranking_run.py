@@ -26,6 +26,7 @@ from mote.harness.errors import MoteError
 from mote.harness.labelling import LABEL_SETS
 from mote.harness.progress import step
 from mote.harness.ranking import (
+    CAUSAL,
     Halves,
     causal_ranking,
     causal_scan,
@@ -37,10 +38,11 @@ from mote.harness.ranking import (
 )
 from mote.harness.ranking_maps import CAPTURE, CAPTURED, add_maps, captured
 from mote.harness.ranking_stats import (
+    LEAST,
     Agreement,
     TopSet,
     agreement,
-    check_sizes,
+    compared,
     falls_of,
     flips_table,
     overlap,
@@ -95,6 +97,14 @@ class Rankings(NamedTuple):
     unit: str
 
 
+class _Scan(NamedTuple):
+    """A causal scan that rankings can be compared with: its name, its ranking, and each prompt's falls."""
+
+    title: str
+    ranking: NDArray[np.float64]
+    falls: NDArray[np.float64]
+
+
 class _Plan(NamedTuple):
     sets: list[TopSet]
     prompts: list[str]
@@ -114,12 +124,13 @@ def rank_run(
     comes.
     """
     run = open_run(folder)
-    with EngineLog(console) as log, RunStore(folder) as store:
+    with RunStore(folder, existing=True) as store, EngineLog(console) as log:
         log.keep(folder / "vllm.log")
         start = engine(run, console)
         halves = read_halves(store, run.manifest)
         with Scans(store.path) as scans, RankingAnswers(store.path) as answers:
-            causal = causal_ranking(halves, scans, options.scan)
+            scan = _scan(halves, scans, options.scan, console)
+            causal = {} if scan is None else {CAUSAL: scan.ranking}
             _check(halves, causal, options)
             if halves.weights is None and (options.names is None or set(options.names) & set(CAPTURED)):
                 _capture(halves, store, run, start, console)
@@ -130,14 +141,33 @@ def rank_run(
             judge = answer_judge(store.path, run, halves, start, console)
             answered = _generate(plan, halves, answers, run, start, console, judge)
             with console.status("Statistics"):
-                return _compare(plan, halves, scans, options, answered)
+                return _compare(plan, halves, scan, options, answered)
+
+
+def _scan(halves: Halves, scans: Scans, number: int | None, console: Console) -> _Scan | None:
+    """Return the scan of that number (None: the largest), or None, which is said, where it has too few experts yet."""
+    scan = causal_scan(scans.scans(), number)
+    if scan is None:
+        return None
+    falls = falls_of(scan_margins(scans.scores(scan.scan_id), scan.openings), halves.layers, halves.experts)
+    ready = int(compared(halves, falls).sum()) if len(falls) else 0
+    if ready < LEAST:
+        console.print(
+            f"Scan {scan.scan_id} ({scan.title}) is left out: {ready} of its experts were seen and are measured on all"
+            f" prompts, and a comparison needs {LEAST}. mote scan goes on with it.",
+            soft_wrap=True,
+        )
+        return None
+    return _Scan(scan.title, causal_ranking(halves, scans, number)[CAUSAL], falls)
 
 
 def _check(halves: Halves, causal: Mapping[str, NDArray[np.float64]], options: RankingOptions) -> None:
     """Refuse what can be told wrong before an engine is started."""
     known = {**seen_rankings(halves), **causal}
-    pick_rankings({**known, **dict.fromkeys(CAPTURED, halves.frequency)}, options.names)
-    check_sizes(options.ks, halves.frequency.size)
+    picked = pick_rankings({**known, **dict.fromkeys(CAPTURED, halves.frequency)}, options.names)
+    # Who is at the top of a ranking that is not captured yet is not known, nor are all the matched sets needed.
+    there = {name: known[name] for name in picked if name in known}
+    plan_sets(there, options.ks, 0, halves.frequency, halves.layers, options.seed)
     _measured(halves, options)
 
 
@@ -299,20 +329,17 @@ def answer_judge(
     return judge
 
 
-def _compare(plan: _Plan, halves: Halves, scans: Scans, options: RankingOptions, answered: Answered) -> Rankings:
+def _compare(plan: _Plan, halves: Halves, scan: _Scan | None, options: RankingOptions, answered: Answered) -> Rankings:
     table = flips_table(
         plan.sets, answered.labels, halves.units, halves.frequency, halves.layers, halves.target, answered.named
     )
-    scan = causal_scan(scans.scans(), options.scan)
     agreements: dict[str, Agreement] = {}
     own = float("nan")
     shared = pd.DataFrame(columns=["ranking", "k", "shared", "chance"])
     if scan is not None:
-        falls = falls_of(scan_margins(scans.scores(scan.scan_id), scan.openings), halves.layers, halves.experts)
-        agreements = agreement(halves, falls, seed=options.seed)
-        own = reliability(halves, falls, seed=options.seed)
-        everything = {**plan.found, **causal_ranking(halves, scans, options.scan)}
-        shared = overlap(everything, options.ks)
+        agreements = agreement(halves, scan.falls, seed=options.seed)
+        own = reliability(halves, scan.falls, seed=options.seed)
+        shared = overlap({**plan.found, CAUSAL: scan.ranking}, options.ks)
     nothing = Agreement(0, float("nan"), float("nan"), float("nan"))
     each = [agreements.get(str(name), nothing) for name in table["ranking"]]
     table["experts_compared"] = [one.experts for one in each]

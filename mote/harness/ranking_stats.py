@@ -26,6 +26,8 @@ from mote.harness.inference import against_controls, cluster_sign_test, expanded
 from mote.harness.ranking import CAUSAL, Halves, seen_rankings, top_experts
 
 DRAWS: Final = 200
+LEAST: Final = 3
+"""The fewest experts that a correlation is taken over."""
 REFERENCE: Final = "resonance"
 """The ranking that every other one's flips are compared with, prompt by prompt."""
 
@@ -104,9 +106,11 @@ def agreement(
     rankings are made again; percentile intervals, widened for few prompts. Resampling adds noise to both rankings, so
     the intervals reach further towards 0 than away from it. Raises `DataError` for fewer than three such experts.
     """
-    used = _compared(halves, falls)
-    if used.sum() < 3:
-        raise DataError(f"Only {int(used.sum())} experts were seen and scanned on all prompts; a correlation needs 3.")
+    used = compared(halves, falls)
+    if used.sum() < LEAST:
+        raise DataError(
+            f"Only {int(used.sum())} experts were seen and scanned on all prompts; a correlation needs {LEAST}."
+        )
     found = {name: _spearman(each, falls, used) for name, each in seen_rankings(halves).items()}
     rng = np.random.default_rng(seed)
     ours = np.array([label == halves.target for label in halves.classes])
@@ -131,8 +135,8 @@ def reliability(halves: Halves, falls: NDArray[np.float64], *, draws: int = DRAW
     compares, stepped up to the whole scan by the Spearman-Brown formula. nan for fewer than four prompts or three such
     experts.
     """
-    used = _compared(halves, falls)
-    if falls.shape[0] < 4 or used.sum() < 3:
+    used = compared(halves, falls)
+    if falls.shape[0] < 4 or used.sum() < LEAST:
         return float("nan")
     rng = np.random.default_rng(seed)
     half = falls.shape[0] // 2
@@ -248,7 +252,8 @@ def _flipped(label: str, target: str) -> bool:
     return label != target and label not in STATES
 
 
-def _compared(halves: Halves, falls: NDArray[np.float64]) -> NDArray[np.bool_]:
+def compared(halves: Halves, falls: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return which experts [layers, experts] a prompt of the choosing half chose and were scanned on all prompts."""
     return np.asarray((halves.maps.sum(axis=0) > 0) & np.isfinite(falls).all(axis=0))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -21,18 +22,21 @@ import yaml
 from rich.console import Console
 from typer.testing import CliRunner
 
+from mote.harness.causal import Measurement
+from mote.harness.checks import DataError
 from mote.harness.cli import app
 from mote.harness.demo import MODEL_DIR
 from mote.harness.engine import Engine
 from mote.harness.errors import MoteError
+from mote.harness.manifest import read_manifest
 from mote.harness.model import resolve_model
-from mote.harness.ranking import causal_effects, rankings_frame, run_rankings
+from mote.harness.ranking import causal_effects, rankings_frame, read_halves, run_rankings
 from mote.harness.ranking_maps import CAPTURED, read_maps
 from mote.harness.ranking_run import RankingOptions, rank_run
 from mote.harness.ranking_surprise import surprises
 from mote.harness.recipe import RECIPES, Recipe
 from mote.harness.scan import OpenRun, ScanOptions, open_run, opening, scan_run, spread
-from mote.harness.scan_store import Scans
+from mote.harness.scan_store import Scans, ScoreRow
 from mote.harness.store import STORE_NAME, RunStore
 from mote.judges import JUDGE, REFUSED
 from mote.judges.surprise import IMPOSSIBLE
@@ -287,7 +291,7 @@ def test_prompts_are_spread_over_places_and_more_of_them_are_further_ones() -> N
         (["rankings", "--rankings", "resonance,acu"], "There is no ranking 'acu'. Did you mean 'auc'?"),
         (
             ["rankings", "--rankings", "causal"],
-            "This run has no causal scan of any expert yet",
+            "This run has no causal scan of enough experts yet",
         ),
         (["rankings", "--scan", "3"], "There is no scan 3 in this run. Scans: none."),
     ],
@@ -302,6 +306,40 @@ def test_a_mistake_is_one_line_and_measures_nothing(run: Path, arguments: list[s
         tables = {name for (name,) in db.execute("select name from sqlite_master")}
         for table in {"scan_score_rows", "ranking_answer_rows", "scans"} & tables:
             assert db.execute(f"select count(*) from {table}").fetchone() == (0,)  # noqa: S608
+
+
+def scanned(run: Path, experts: int) -> None:
+    """Write a scan of a few experts on two prompts, each of which carries the class more than the one before."""
+    with RunStore(run) as store:
+        halves = read_halves(store, read_manifest(run))
+    prompts = halves.chosen[:2]
+    settings = {"action": "suppress", "prompts": dict.fromkeys(prompts, "I"), "alternatives": ["Yes"]}
+    edited = [None, *((halves.layers[0], expert) for expert in range(experts))]
+    with Scans(run / STORE_NAME) as scans:
+        scans.add(
+            scans.begin(settings, {}),
+            (
+                ScoreRow(Measurement(prompt, expert, opening), [("I", -at if opening == 0 else -9.0)], 1, "d", 1)
+                for at, expert in enumerate(edited, start=1)
+                for prompt in prompts
+                for opening in (0, 1)
+            ),
+        )
+
+
+def test_a_scan_of_too_few_experts_is_told_before_an_engine_starts(run: Path) -> None:
+    no_engine = lambda *_: lambda: pytest.fail("an engine was started")  # noqa: E731
+    scanned(run, 6)
+    with pytest.raises(DataError, match="causal: Only 6 experts have a positive score, fewer than the 20 asked for"):
+        rank_run(run, RankingOptions(ks=(5, 20)), QUIET, engine=no_engine)
+    with closing(sqlite3.connect(run / STORE_NAME)) as db:
+        db.execute("delete from scan_score_rows where expert > 1")
+        db.commit()
+    console = Console(file=io.StringIO(), width=200)
+    with pytest.raises(MoteError, match="no causal scan of enough experts"):
+        rank_run(run, RankingOptions(ks=(1,), names=("causal",)), console, engine=no_engine)
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "Scan 1 (suppress, 2 prompts, 2 openings) is left out: 2 of its experts were seen" in said
 
 
 def test_runs_that_cannot_be_scanned_are_refused(run: Path, tmp_path: Path) -> None:
