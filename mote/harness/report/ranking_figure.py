@@ -82,8 +82,8 @@ def _agreement(ax: Axes, rows: pd.DataFrame) -> None:
     low, high = (float(np.nanmin(rows["spearman_low"])), float(np.nanmax(rows["spearman_high"])))
     ax.set_xlim(min(-0.05, low * 1.1), max(0.3, high * 1.1))
     ax.xaxis.set_major_locator(MaxNLocator(4))
-    ax.set_title("Agreement with the scan")
-    ax.set_xlabel("Spearman's rho")
+    ax.set_title("Agreement")
+    ax.set_xlabel("Spearman's rho with the scan")
 
 
 def _flips(ax: Axes, rows: pd.DataFrame, top: float) -> None:
