@@ -14,6 +14,8 @@ Two processes must not work on one run: the store takes a lock on ``run.lock`` f
 from __future__ import annotations
 
 import json
+import lzma
+import shutil
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -31,6 +33,8 @@ from mote.harness.run_tables import READABLE, SCHEMA, SCHEMA_VERSION, fold, text
 from mote.harness.sqlite import Transaction, connect, lock
 
 STORE_NAME = "run.sqlite"
+PACKED_NAME = f"{STORE_NAME}.xz"
+"""The rows of a result that is kept for others to read: `xz run.sqlite`."""
 
 
 class PromptRow(NamedTuple):
@@ -100,6 +104,21 @@ class LabelRow(NamedTuple):
     evidence: Sequence[Mapping[str, Any]]
 
 
+def _unpack(folder: Path) -> bool:
+    """Unpack the rows of a result that is kept packed; return whether there are any. Raises MoteError if it can't."""
+    packed = folder / PACKED_NAME
+    if not packed.is_file():
+        return False
+    part = folder / f"{STORE_NAME}.part"
+    try:
+        with lzma.open(packed) as source, part.open("wb") as target:
+            shutil.copyfileobj(source, target)
+        part.replace(folder / STORE_NAME)
+    except (OSError, lzma.LZMAError, EOFError) as error:
+        raise MoteError(f"{packed} could not be unpacked beside itself: {error}") from None
+    return True
+
+
 class RunStore:
     """A run's SQLite file, open for writing or (``read_only``) for reports. Use it as a context manager.
 
@@ -112,7 +131,7 @@ class RunStore:
         self.folder = folder
         self.path = folder / STORE_NAME
         self._lock: IO[str] | None = None
-        if (read_only or existing) and not self.path.is_file():
+        if (read_only or existing) and not self.path.is_file() and not _unpack(folder):
             left_out = (folder / "manifest.json").is_file()
             raise MoteError(
                 f"{folder} holds no {STORE_NAME}: "

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import lzma
 import os
 import signal
 import sqlite3
@@ -262,3 +263,18 @@ def test_what_adds_to_a_run_makes_none(tmp_path: Path) -> None:
     with pytest.raises(MoteError, match="the rows of this run are not here"):
         RunStore(tmp_path, existing=True)
     assert [file.name for file in tmp_path.iterdir()] == ["manifest.json"]
+
+
+def test_rows_that_are_kept_packed_are_unpacked_when_they_are_read(tmp_path: Path) -> None:
+    with RunStore(tmp_path) as store:
+        store.add_prompts([PromptRow("p", "t", [{"role": "user", "content": "x"}], {})])
+    packed = tmp_path / "run.sqlite.xz"
+    packed.write_bytes(lzma.compress((tmp_path / "run.sqlite").read_bytes()))
+    (tmp_path / "run.sqlite").unlink()
+    with RunStore(tmp_path, read_only=True) as store:
+        assert [row.prompt_id for row in store.prompts()] == ["p"]
+    (tmp_path / "run.sqlite").unlink()
+    packed.write_bytes(packed.read_bytes()[:-20])
+    with pytest.raises(MoteError, match="could not be unpacked"):
+        RunStore(tmp_path, read_only=True)
+    assert not (tmp_path / "run.sqlite").exists()
