@@ -21,7 +21,7 @@ POINTS: dict[str, tuple[str, str, str, int, bool]] = {
     "surprise": ("mote.harness.judging_surprise", "", "_measured", 2, False),
     "plan": ("mote.harness.study", "", "make_plan", 1, True),
     "profiles": ("mote.harness.store", "RunStore", "add_generations", 3, True),
-    "more-labels": ("mote.harness.store", "RunStore", "add_labels", 6, False),
+    "more-labels": ("mote.harness.store", "RunStore", "add_labels", 14, False),
     "scan": ("mote.harness.scan_store", "Scans", "add", 2, True),
     "report": ("mote.harness.files", "", "write_atomic", 3, False),
 }

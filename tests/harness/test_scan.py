@@ -75,15 +75,24 @@ def run(written: Path, tmp_path: Path) -> Path:
 Starts = Callable[[OpenRun, Console], Callable[[], Engine]]
 
 
+@pytest.fixture(scope="module")
+def llm() -> Any:
+    """The demo model's engine. Not the session's: an engine that another module ends takes its process groups along."""
+    import torch
+    from vllm import LLM
+
+    with torch.compiler.set_stance("force_eager"):
+        return LLM(str(MODEL_DIR), enforce_eager=True, dtype="float32", max_model_len=256, max_num_seqs=16)
+
+
 @pytest.fixture
-def session(engines: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Starts]:
-    """Starts the session's engine on the demo model in the place of a new one."""
+def session(llm: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Starts]:
+    """Starts the running engine in the place of a new one."""
     import torch
 
     from mote.harness.scan import engine_of
 
     with torch.compiler.set_stance("force_eager"):
-        llm = engines(MODEL_DIR)
         monkeypatch.setattr("mote.harness.engine.start_llm", lambda *_: llm)
         yield engine_of
 
