@@ -23,7 +23,7 @@ from mote.harness.analysis import CLUSTERS
 from mote.harness.errors import MoteError, nearest
 from mote.harness.files import write_atomic
 from mote.harness.judging import BASELINE
-from mote.harness.sheet import HUMAN, judges_of, strata
+from mote.harness.sheet import HUMAN, strata
 from mote.harness.store import RunStore
 from mote.judges import CLASSES, REFUSED, UNSCORED
 from mote.judges.agreement import Alpha, Kappa, confusion, kappas, krippendorff_alpha
@@ -53,15 +53,14 @@ def audit_run(folder: Path, *, truth: str | None = None, target: str = REFUSED, 
     if target not in CLASSES:
         raise MoteError(f"'{target}' is no class.{nearest(target, CLASSES)}")
     with RunStore(folder, read_only=True) as store:
-        names = judges_of(store.path)
+        names = store.judges()
         if truth is not None and truth not in names:
             raise MoteError(f"the run has no labels of a judge '{truth}'.{nearest(truth, names)}")
-        frames = [store.generations_frame(name).set_index("generation_id") for name in names]
+        frame, labels = _labelled(store)
         drawn = strata(store.path).set_index("generation_id")
-    if not frames:
+    if not names:
         raise MoteError(f"{folder} holds no labels yet.")
-    labels = pd.DataFrame({name: frame["label"] for name, frame in zip(names, frames, strict=True)})
-    about = frames[0][["prompt_id", "profile", "kind", "part"]].assign(**_groups(frames[0]["attributes"]))
+    about = frame[["prompt_id", "profile", "kind", "part"]].assign(**_groups(frame["attributes"]))
     pairs, alphas, confusions = [], {}, {}
     for kind, members in _by_kind(labels).items():
         if len(members) < 2:
@@ -86,11 +85,9 @@ def agreement_frame(store: RunStore, *, level: float = 0.95) -> pd.DataFrame:
 
     Columns: kind, first, second, items, left_out, agreed, kappa, low, high; no rows where one judge alone labelled.
     """
-    names = judges_of(store.path)
-    frames = {name: store.generations_frame(name).set_index("generation_id") for name in names}
-    labels = pd.DataFrame({name: frame["label"] for name, frame in frames.items()})
+    frame, labels = _labelled(store)
     found = [
-        kappas(labels[members], list(frames[names[0]]["prompt_id"]), level=level).assign(kind=kind)
+        kappas(labels[members], list(frame["prompt_id"]), level=level).assign(kind=kind)
         for kind, members in _by_kind(labels).items()
         if len(members) > 1
     ]
@@ -190,6 +187,13 @@ def _share(value: float) -> str:
 
 def _span(low: float, high: float) -> str:
     return "-" if math.isnan(low) else f"{_share(low)} to {_share(high)}"
+
+
+def _labelled(store: RunStore) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return a run's generations, and beside them what each of its judges labelled them; both by generation id."""
+    frame = store.generations_frame("").drop(columns="label").set_index("generation_id")
+    labels = {name: store.labels_of(name) for name in store.judges()}
+    return frame, pd.DataFrame(labels, index=frame.index)
 
 
 def _groups(attributes: pd.Series[str]) -> dict[str, Any]:

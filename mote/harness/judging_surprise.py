@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 
 from rich.console import Console
 
-from mote.harness.engine import Engine, Scored, Scoring
+from mote.harness.engine import Engine, Scoring
 from mote.harness.plan import BASELINE
 from mote.harness.progress import step
 from mote.harness.sqlite import Transaction, connect
@@ -95,36 +95,48 @@ def label_run_by_surprise(
 def _measure(store: RunStore, wanted: list[_Classed], engine: Engine, console: Console) -> None:
     messages = {row.prompt_id: row.messages for row in store.prompts()}
     requests = [Scoring(one.prompt_id, messages[one.prompt_id], EMPTY_PROFILE, one.raw) for one in wanted]
-    fitting = [place for place, request in enumerate(requests) if engine.fits(request)]
     with closing(connect(store.path, read_only=False)) as db:
         db.execute(_TABLE)
-
-        def add(rows: Iterable[tuple[_Classed, Measured | None]]) -> None:
-            values = [
-                (*one.key, one.generation_id, *((0, None, "[]") if found is None else _columns(found)))
-                for one, found in rows
-            ]
+        for some in measure_texts(requests, engine, console):
             with Transaction(db):
                 db.executemany(
                     "insert into surprises (prompt_id, text_sha256, generation_id, tokens, surprise, lowest)"
                     " values (?, ?, ?, ?, ?, ?)",
-                    values,
+                    [(*wanted[at].key, wanted[at].generation_id, *to_columns(found)) for at, found in some],
                 )
 
-        add((one, None) for place, one in enumerate(wanted) if place not in set(fitting))
-        with step(console, "Surprise of answers", len(fitting)) as advance:
-            for some in engine.score([requests[place] for place in fitting]):
-                add((wanted[fitting[index]], _of(scored)) for index, scored in some)
-                advance(len(some))
+
+def measure_texts(
+    requests: Sequence[Scoring], engine: Engine, console: Console
+) -> Iterator[list[tuple[int, Measured | None]]]:
+    """Yield (index of the request, surprise of its text) as they are done; first, and None, those that do not fit.
+
+    Raises MoteError for whatever the engine refuses.
+    """
+    fitting = [at for at, request in enumerate(requests) if engine.fits(request)]
+    yield [(at, None) for at in sorted(set(range(len(requests))) - set(fitting))]
+    with step(console, "Surprise of answers", len(fitting)) as advance:
+        for some in engine.score([requests[at] for at in fitting]):
+            yield [
+                (fitting[index], measure(scored.request.continuation, scored.tokens, scored.logprobs))
+                for index, scored in some
+            ]
+            advance(len(some))
 
 
-def _of(scored: Scored) -> Measured:
-    return measure(scored.request.continuation, scored.tokens, scored.logprobs)
-
-
-def _columns(found: Measured) -> tuple[int, float, str]:
+def to_columns(found: Measured | None) -> tuple[int, float | None, str]:
+    """Return a measurement as a store has it: tokens, surprise, and the least likely tokens as JSON."""
+    if found is None:
+        return 0, None, "[]"
     lowest = [[round(one.logprob, 4), one.start, one.end] for one in found.lowest]
     return found.tokens, found.surprise, json.dumps(lowest)
+
+
+def from_columns(tokens: int, surprise: float | None, lowest: str) -> Measured | None:
+    """Read what :func:`to_columns` wrote."""
+    if surprise is None:
+        return None
+    return Measured(tokens, surprise, tuple(Improbable(*entry) for entry in json.loads(lowest)))
 
 
 def _missing(store: Path, judge: str) -> Iterator[_Classed]:
@@ -146,12 +158,7 @@ def _measured(store: Path) -> dict[Key, Measured | None]:
         if not db.execute("select 1 from sqlite_master where name = 'surprises'").fetchone():
             return {}
         rows = db.execute("select prompt_id, text_sha256, tokens, surprise, lowest from surprises").fetchall()
-    return {
-        (prompt_id, digest): None
-        if surprise is None
-        else Measured(tokens, surprise, tuple(Improbable(*entry) for entry in json.loads(lowest)))
-        for prompt_id, digest, tokens, surprise, lowest in rows
-    }
+    return {(prompt_id, digest): from_columns(*columns) for prompt_id, digest, *columns in rows}
 
 
 def untouched_surprises(store: Path, judge: str) -> Iterator[float]:

@@ -16,14 +16,14 @@ from rich.console import Console
 
 from mote.harness.checks import STATES, DataError
 from mote.harness.controls import Expert
-from mote.harness.engine import Engine, Request, request_seed
+from mote.harness.engine import Engine
 from mote.harness.enginelog import EngineLog
 from mote.harness.errors import MoteError
 from mote.harness.progress import step
 from mote.harness.prune_store import COLUMNS, add_pruning
 from mote.harness.pruning import Candidate, Pruning, advance, candidates, rounds_cost, start
 from mote.harness.ranking import Halves, read_halves
-from mote.harness.ranking_run import answer_judge, answer_row
+from mote.harness.ranking_run import answer_judge, answer_missing
 from mote.harness.ranking_store import RankingAnswers
 from mote.harness.resonance import distinctive_experts, resonance
 from mote.harness.scan import OpenRun, check_engine, engine_of, open_run
@@ -39,7 +39,7 @@ class _Bench(NamedTuple):
     answers: RankingAnswers
     engine: Callable[[], Engine]
     console: Console
-    store: Path
+    judge: Callable[[pd.DataFrame], list[str]]
 
 
 def prune_run(
@@ -74,7 +74,9 @@ def prune_run(
             soft_wrap=True,
         )
         with RankingAnswers(store.path) as answers:
-            bench = _Bench(run, halves, answers, engine(run, console), console, store.path)
+            starter = engine(run, console)
+            judge = answer_judge(store.path, run, halves, starter, console)
+            bench = _Bench(run, halves, answers, starter, console, judge)
             rounds = _prune(bench, experts, keep)
         settings = {"experts": [list(expert) for expert in experts], "keep": keep, "target": halves.target}
         add_pruning(store.path, {**settings, "judge": halves.label_set.judge}, rounds)
@@ -127,22 +129,16 @@ def _flips(bench: _Bench, sets: Sequence[Candidate], prompts: Sequence[str]) -> 
     done = bench.answers.done()
     missing = [(p, key) for p in profiles.values() for key in prompts if (p.digest, key) not in done]
     if missing:
-        bench.answers.add_profiles(profiles.values())
-        seed = bench.run.recipe.sampling.seed
-        asked = bench.halves.prompts
-        requests = [Request(key, asked[key].messages, p, request_seed(seed, key)) for p, key in missing]
         with step(bench.console, f"{len(sets)} profiles of {len(sets[-1])} experts", len(missing)) as advance_bar:
-            for some in bench.engine().generate(requests):
-                bench.answers.add(answer_row(one, bench.run, bench.engine().prompt_opens) for _, one in some)
-                advance_bar(len(some))
+            for count in answer_missing(missing, bench.halves, bench.answers, bench.run, bench.engine()):
+                advance_bar(count)
     return _counted(bench, {profile.digest: one for one, profile in profiles.items()}, set(prompts))
 
 
 def _counted(bench: _Bench, sets: dict[str, Candidate], prompts: set[str]) -> dict[Candidate, int]:
     frame = bench.answers.answers()
     frame = frame[frame["profile_digest"].isin(set(sets)) & frame["prompt_id"].isin(prompts)]
-    judge = answer_judge(bench.store, bench.run, bench.halves, bench.engine, bench.console)
-    frame = frame.assign(label=judge(frame))
+    frame = frame.assign(label=bench.judge(frame))
     flipped = frame[~frame["label"].isin([bench.halves.target, *STATES])]
     counts = flipped.groupby("profile_digest").size()
     return {one: int(counts.get(digest, 0)) for digest, one in sets.items()}

@@ -35,9 +35,6 @@ create table if not exists ranking_maps (
 """
 
 
-_FROM = "from ranking_maps m join prompts p on p.position = m.prompt"
-
-
 class MoreMaps(NamedTuple):
     """Router weights float32 and choices of the last token int32, both [prompts, layers, experts]."""
 

@@ -7,7 +7,7 @@ the run's report says of a profile with the same experts. Labels are those of th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -219,16 +219,9 @@ def _generate(
     )
     if missing:
         check_engine(run)
-        answers.add_profiles(profiles.values())
-        seed = run.recipe.sampling.seed
-        requests = [
-            Request(key, halves.prompts[key].messages, profile, request_seed(seed, key)) for profile, key in missing
-        ]
-        answered = engine().generate(requests)
         with step(console, "Answers", total, total - len(missing)) as advance:
-            for some in answered:
-                answers.add(answer_row(answer, run, engine().prompt_opens) for _, answer in some)
-                advance(len(some))
+            for count in answer_missing(missing, halves, answers, run, engine()):
+                advance(count)
     markers = Markers(run.recipe.model.markers.start, run.recipe.model.markers.end)
     return _answered(answers, digests, plan, halves, judge, markers)
 
@@ -245,8 +238,24 @@ def _profiles(sets: Sequence[TopSet], layout: ModelLayout) -> dict[tuple[Expert,
     }
 
 
-def answer_row(answer: Answer, run: OpenRun, prompt_opens: bool) -> AnswerRow:
-    """Return an answer of the engine as it is stored."""
+def answer_missing(
+    missing: Sequence[tuple[Profile, str]], halves: Halves, answers: RankingAnswers, run: OpenRun, engine: Engine
+) -> Iterator[int]:
+    """Generate and store the answers to prompts under profiles; yield how many as they are stored.
+
+    They are drawn as the run draws its own. Raises MoteError for whatever the engine refuses.
+    """
+    answers.add_profiles({profile.digest: profile for profile, _ in missing}.values())
+    seed = run.recipe.sampling.seed
+    requests = [
+        Request(key, halves.prompts[key].messages, profile, request_seed(seed, key)) for profile, key in missing
+    ]
+    for some in engine.generate(requests):
+        answers.add(_answer_row(answer, run, engine.prompt_opens) for _, answer in some)
+        yield len(some)
+
+
+def _answer_row(answer: Answer, run: OpenRun, prompt_opens: bool) -> AnswerRow:
     request, observation = answer.request, answer.observation
     return AnswerRow(
         request.profile.digest,
@@ -310,19 +319,22 @@ def answer_judge(
     def by_text(raw: str, opens: bool, reason: str | None) -> Label:
         return halves.label_set.label(raw, finish_reason=reason, markers=markers, prompt_opens=opens)
 
+    # The baseline, which sets it, is complete.
+    @cache
+    def below() -> float:
+        return run_threshold(store, LABEL_SETS[halves.label_set.name].judge)
+
     def judge(frame: pd.DataFrame) -> list[str]:
         columns = (frame[name] for name in ("raw", "prompt_opens", "finish_reason"))
         texts = [by_text(raw, bool(opens), reason) for raw, opens, reason in zip(*columns, strict=True)]
         # The run's own record decides: one that is older than the second judge has the default in its recipe by now.
-        text_judge = LABEL_SETS[halves.label_set.name].judge
-        if halves.label_set.judge == text_judge:
+        if halves.label_set.judge == LABEL_SETS[halves.label_set.name].judge:
             return [label.label for label in texts]
         keys = list(zip(frame["prompt_id"], frame["raw"], strict=True))
         classed = [key for key, label in zip(keys, texts, strict=True) if label.label not in STATES]
         found = surprises(store, classed, halves.prompts, engine, console)
-        below = run_threshold(store, text_judge)
         return [
-            label_by_surprise(label, key[1], found.get(key), below).label
+            label_by_surprise(label, key[1], found.get(key), below()).label
             for key, label in zip(keys, texts, strict=True)
         ]
 

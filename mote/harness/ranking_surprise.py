@@ -7,7 +7,6 @@ a prompt is scored once under the empty profile; the threshold is the run's own.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -16,13 +15,12 @@ from typing import Any, Final
 from rich.console import Console
 
 from mote.harness.engine import Engine, Scoring
-from mote.harness.judging_surprise import untouched_surprises
-from mote.harness.progress import step
+from mote.harness.judging_surprise import from_columns, measure_texts, to_columns, untouched_surprises
 from mote.harness.run_tables import text_id
 from mote.harness.sqlite import Transaction, connect
 from mote.harness.store import PromptRow
-from mote.judges import Improbable, Measured
-from mote.judges.surprise import measure, threshold
+from mote.judges import Measured
+from mote.judges.surprise import threshold
 from mote.patches import EMPTY_PROFILE
 
 Key = tuple[str, str]
@@ -56,16 +54,8 @@ def surprises(
         missing = sorted(set(wanted) - _known(db).keys())
         if missing:
             asked = [Scoring(key, prompts[key].messages, EMPTY_PROFILE, raw) for key, raw in missing]
-            fitting = [at for at, request in enumerate(asked) if engine().fits(request)]
-            _add(db, [(missing[at], None) for at in sorted(set(range(len(asked))) - set(fitting))])
-            with step(console, "Surprise of answers", len(fitting)) as advance:
-                for some in engine().score([asked[at] for at in fitting]):
-                    rows = [
-                        (missing[fitting[index]], measure(scored.request.continuation, scored.tokens, scored.logprobs))
-                        for index, scored in some
-                    ]
-                    _add(db, rows)
-                    advance(len(some))
+            for some in measure_texts(asked, engine(), console):
+                _add(db, [(missing[at], found) for at, found in some])
         return _known(db)
 
 
@@ -77,17 +67,10 @@ def run_threshold(path: Path, judge: str) -> float:
 def _add(db: Any, rows: Iterable[tuple[Key, Measured | None]]) -> None:
     with closing(db.cursor()) as cursor, Transaction(db):
         for (key, raw), found in rows:
-            lowest = [] if found is None else [[round(one.logprob, 4), one.start, one.end] for one in found.lowest]
             cursor.execute(
                 "insert into ranking_surprises (prompt, raw, tokens, surprise, lowest)"
                 " values ((select position from prompts where prompt_id = ?), ?, ?, ?, ?)",
-                (
-                    key,
-                    text_id(cursor, raw),
-                    0 if found is None else found.tokens,
-                    None if found is None else found.surprise,
-                    json.dumps(lowest),
-                ),
+                (key, text_id(cursor, raw), *to_columns(found)),
             )
 
 
@@ -96,9 +79,4 @@ def _known(db: Any) -> dict[Key, Measured | None]:
         "select p.prompt_id, t.text, s.tokens, s.surprise, s.lowest from ranking_surprises s"
         " join prompts p on p.position = s.prompt join texts t on t.text_id = s.raw"
     )
-    return {
-        (key, raw): None
-        if surprise is None
-        else Measured(tokens, surprise, tuple(Improbable(*entry) for entry in json.loads(lowest)))
-        for key, raw, tokens, surprise, lowest in rows
-    }
+    return {(key, raw): from_columns(*columns) for key, raw, *columns in rows}

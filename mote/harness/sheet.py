@@ -70,9 +70,7 @@ def write_sheet(folder: Path, path: Path, size: int, judge: str, *, kind: str = 
         frame = store.generations_frame(judge)
         frame = frame[frame["label"].notna() & (frame["label"] != UNSCORED)]
         if frame.empty:
-            raise MoteError(
-                f"judge '{judge}' has labelled no answer of {folder}.{nearest(judge, judges_of(store.path))}"
-            )
+            raise MoteError(f"judge '{judge}' has labelled no answer of {folder}.{nearest(judge, store.judges())}")
         others = sorted(set(frame["label"]) - {*labels, *STATES})
         if others:
             raise MoteError(
@@ -154,12 +152,6 @@ def strata(store: Path) -> pd.DataFrame:
             return pd.DataFrame(columns=columns)
         found = pd.read_sql("select generation_id, stratum, stratum_size, sample from samples order by sample", db)
     return found.drop_duplicates("generation_id")[columns]
-
-
-def judges_of(store: Path) -> list[str]:
-    """Return the names of all judges that labelled something in a run's store."""
-    with closing(sqlite3.connect(store)) as db:
-        return [name for (name,) in db.execute("select distinct judge from labels order by judge")]
 
 
 def _labels_of(kind: str) -> tuple[str, ...]:

@@ -47,13 +47,13 @@ class PlantedEngine:
             yield [(index, Answer(request, raw, 9, 20, "stop", Observation(receipt)))]
 
     def score(self, requests: Sequence[Scoring]) -> Iterator[list[tuple[int, Scored]]]:
-        raise NotImplementedError
+        raise AssertionError("a run that goes by its text's labels has nothing to score")
 
     def fits(self, request: Scoring) -> bool:
-        raise NotImplementedError
+        raise AssertionError("a run that goes by its text's labels has nothing to score")
 
     def token_texts(self, messages: Sequence[Mapping[str, str]]) -> list[str]:
-        raise NotImplementedError
+        raise AssertionError("pruning shows no tokens")
 
 
 @pytest.fixture

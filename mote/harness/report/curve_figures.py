@@ -66,8 +66,7 @@ def thirds(material: Material) -> Made:
     if not len(rows):
         return None, "Set `study.thirds: true` in the recipe.", None
     alt = "Flips with the experts of one third of the layers only: " + _listed(rows, "part")
-    extra = ["part", "effect", "share"]
-    return lambda layout: draw_thirds(rows, noise(material)[0], layout), alt, _table(rows, extra)
+    return lambda layout: draw_thirds(rows, noise(material)[0], layout), alt, _table(rows)
 
 
 def pruning(material: Material) -> Made:
@@ -107,5 +106,5 @@ def _listed(rows: pd.DataFrame, by: str) -> str:
     return ", ".join(f"{at}: {share:.1%}" for at, share in zip(rows[by], rows["flips"], strict=True))
 
 
-def _table(rows: pd.DataFrame, extra: list[str] | None = None) -> pd.DataFrame:
+def _table(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.drop(columns=[name for name in ("plan", "action", "experts") if name in rows]).reset_index(drop=True)
