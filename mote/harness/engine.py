@@ -93,6 +93,12 @@ def request_seed(seed: int, prompt_id: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{prompt_id}".encode()).digest()[:4], "big") >> 1
 
 
+def check_engine(recipe: Recipe, path: str) -> None:
+    """Raise MoteError for engine options that vLLM in this process refuses; a server's are checked where it runs."""
+    if recipe.model.servers is None:
+        check_options(recipe, path)
+
+
 def check_options(recipe: Recipe, path: str) -> EngineArgs:
     """Return vLLM's engine arguments for a recipe; nothing is loaded yet. Raises MoteError as ``engine_arguments``."""
     return engine_arguments(path, recipe.model.options, recipe.sampling.seed)
@@ -193,12 +199,12 @@ class TokenEngine(ABC):
 
     def _scored(self, request: Scoring, reply: Reply) -> Scored:
         start = len(self._prompt(request.prompt_id, request.messages))
-        ids, found = self._continuation(request), len(reply.logprobs)
-        if found != start + len(ids):
+        ids, found = reply.call.tokens, len(reply.logprobs)
+        if found != len(ids):
             raise MoteError(
-                f"prompt '{request.prompt_id}': log-probabilities of {found} of {start + len(ids)} tokens came back."
+                f"prompt '{request.prompt_id}': log-probabilities of {found} of {len(ids)} tokens came back."
             )
-        tokens = [str(self._tokenizer.decode([token])) for token in ids]
+        tokens = [str(self._tokenizer.decode([token])) for token in ids[start:]]
         return Scored(request, tokens, reply.logprobs[start:], reply.observation)
 
 
@@ -219,5 +225,5 @@ class VllmEngine(TokenEngine):
 
 def _answer(request: Request, reply: Reply) -> Answer:
     return Answer(
-        request, reply.text, reply.prompt_tokens, reply.generated_tokens, reply.finish_reason, reply.observation
+        request, reply.text, len(reply.call.tokens), reply.generated_tokens, reply.finish_reason, reply.observation
     )

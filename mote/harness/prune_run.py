@@ -16,7 +16,7 @@ from rich.console import Console
 
 from mote.harness.checks import STATES, DataError
 from mote.harness.controls import Expert
-from mote.harness.engine import Engine
+from mote.harness.engine import Engine, check_engine
 from mote.harness.enginelog import EngineLog
 from mote.harness.errors import MoteError
 from mote.harness.progress import step
@@ -26,7 +26,7 @@ from mote.harness.ranking import Halves, read_halves
 from mote.harness.ranking_run import answer_judge, answer_missing
 from mote.harness.ranking_store import RankingAnswers
 from mote.harness.resonance import distinctive_experts, resonance
-from mote.harness.scan import OpenRun, check_engine, engine_of, open_run
+from mote.harness.scan import OpenRun, engine_of, open_run
 from mote.harness.store import RunStore
 from mote.patches import Edit, Profile
 
@@ -66,7 +66,7 @@ def prune_run(
         except DataError as error:
             raise MoteError(f"--k {k}: {error}") from None
         experts = tuple(sorted((score.layer, score.expert) for score in ranked))
-        check_engine(run)
+        check_engine(run.recipe, run.model.path)
         console.print(
             f"Pruning: at most 1 + {rounds_cost(k):,} profiles x {len(halves.chosen):,} prompts, and 2 x"
             f" {len(halves.measured):,} to measure what is left;"

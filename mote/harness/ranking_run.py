@@ -20,7 +20,7 @@ from rich.console import Console
 
 from mote.harness.causal import scan_margins
 from mote.harness.controls import Expert
-from mote.harness.engine import Answer, Engine, Request, request_seed
+from mote.harness.engine import Answer, Engine, Request, check_engine, request_seed
 from mote.harness.enginelog import EngineLog
 from mote.harness.errors import MoteError
 from mote.harness.labelling import LABEL_SETS
@@ -51,7 +51,7 @@ from mote.harness.ranking_stats import (
 )
 from mote.harness.ranking_store import AnswerRow, RankingAnswers
 from mote.harness.ranking_surprise import run_threshold, surprises
-from mote.harness.scan import OpenRun, check_engine, engine_of, open_run, spread
+from mote.harness.scan import OpenRun, engine_of, open_run, spread
 from mote.harness.scan_store import Scans
 from mote.harness.store import RunStore
 from mote.judges import STATES, Label, Markers, label_by_surprise, split_reasoning
@@ -175,7 +175,7 @@ def _capture(halves: Halves, store: RunStore, run: OpenRun, engine: Callable[[],
     """Capture the maps that a run does not have by itself, of the prompts of the choosing half."""
     there = captured(store.path)
     missing = [key for key in halves.ids if key not in there]
-    check_engine(run)
+    check_engine(run.recipe, run.model.path)
     console.print(f"Rankings: {len(missing):,} prompts for router weights and last tokens", soft_wrap=True)
     seed = run.recipe.sampling.seed
     requests = [
@@ -218,7 +218,7 @@ def _generate(
         soft_wrap=True,
     )
     if missing:
-        check_engine(run)
+        check_engine(run.recipe, run.model.path)
         with step(console, "Answers", total, total - len(missing)) as advance:
             for count in answer_missing(missing, halves, answers, run, engine()):
                 advance(count)

@@ -26,7 +26,7 @@ from rich.console import Console
 
 from mote.harness import manifest as manifests
 from mote.harness.causal import Measurement, ScanPlan, choose_alternatives, plan_scan, remaining
-from mote.harness.engine import Engine, Scored, Scoring, check_options
+from mote.harness.engine import Engine, Scored, Scoring, check_engine
 from mote.harness.enginelog import EngineLog
 from mote.harness.errors import MoteError
 from mote.harness.model import ModelSource, resolve_model
@@ -110,12 +110,6 @@ def engine_of(run: OpenRun, console: Console) -> Callable[[], Engine]:
     return engine_starter(run.recipe, run.model, run.folder / "vllm.log", console)
 
 
-def check_engine(run: OpenRun) -> None:
-    """Raise MoteError for engine options that vLLM in this process refuses, before anything is stored."""
-    if run.recipe.model.servers is None:
-        check_options(run.recipe, run.model.path)
-
-
 def prepare(halves: Halves, options: ScanOptions, first_tokens: Tokeniser) -> Scan:
     """Choose prompts, openings and experts of a scan. Raises MoteError (DataError) where the run has too few."""
     prompts = spread(halves.chosen, halves.units, options.prompts, options.seed)
@@ -160,7 +154,7 @@ def scan_run(
         log.keep(folder / "vllm.log")
         halves = read_halves(store, run.manifest)
         scan = prepare(halves, options, first_tokens or partial(opening, tokenizer_of(run)))
-        check_engine(run)
+        check_engine(run.recipe, run.model.path)
         with Scans(store.path) as scans:
             scan_id = scans.begin(scan.settings, manifests.new_session())
             missing = remaining(scan.plan, scans.done(scan_id))

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 _LONGEST_WAIT = 60.0
 _BUSY = frozenset({408, 409, 425, 429})
-_GONE = "nothing answers"
 _UNFILLED = {
     "top_k": 0,
     "min_p": 0.0,
@@ -67,7 +66,7 @@ class Server:
             async with asyncio.timeout(30):
                 models = (await self.client.models.list()).data
         except (TimeoutError, openai.OpenAIError) as error:
-            raise MoteError(f"server {self.url}: {_GONE} there ({_said(error)}).") from None
+            raise MoteError(f"server {self.url}: nothing answers there ({_said(error)}).") from None
         if len(models) != 1:
             raise MoteError(f"server {self.url} lists {len(models)} models; a study needs a server of one model.")
         self.model = models[0].id
@@ -117,9 +116,9 @@ class Server:
             )
         return Reply(
             number=number,
+            call=call,
             text=choice["text"],
             finish_reason=choice["finish_reason"],
-            prompt_tokens=usage["prompt_tokens"],
             generated_tokens=generated,
             logprobs=_own_logprobs(call, choice.get("prompt_logprobs") or []),
             observation=checked_observation(call, choice),

@@ -35,9 +35,9 @@ class Reply(NamedTuple):
 
     Attributes:
         number: the call's, counted from 0.
+        call: what was asked.
         text: as generated.
         finish_reason: vLLM's.
-        prompt_tokens: how many tokens were sent.
         generated_tokens: how many came back.
         logprobs: [prompt tokens], natural logs, nan for the first; empty where none were asked for.
         observation: what the patch observed, its receipt checked.
@@ -45,9 +45,9 @@ class Reply(NamedTuple):
     """
 
     number: int
+    call: Call
     text: str
     finish_reason: str | None
-    prompt_tokens: int
     generated_tokens: int
     logprobs: list[float]
     observation: Observation
@@ -102,9 +102,9 @@ def _reply(call: Call, output: Any) -> Reply:
     completion, rows = output.outputs[0], output.prompt_logprobs or ()
     return Reply(
         number=int(output.request_id),
+        call=call,
         text=completion.text,
         finish_reason=completion.finish_reason,
-        prompt_tokens=len(output.prompt_token_ids),
         generated_tokens=len(completion.token_ids),
         logprobs=[
             float(row[token].logprob) if row else math.nan

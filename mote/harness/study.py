@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 from mote.harness import manifest as manifests
-from mote.harness.engine import Answer, Engine, Request, check_options, request_seed
+from mote.harness.engine import Answer, Engine, Request, check_engine, request_seed
 from mote.harness.enginelog import EngineLog
 from mote.harness.errors import MoteError
 from mote.harness.files import digest_of
@@ -71,9 +71,9 @@ def run(study: Study, folder: Path, console: Console) -> None:
     """
     earlier = _earlier(study, folder)
     with EngineLog(console) as log:
-        if earlier is None and study.recipe.model.servers is None:
+        if earlier is None:
             # Before anything is written; a run that exists was made with the same options.
-            check_options(study.recipe, study.model.path)
+            check_engine(study.recipe, study.model.path)
         folder.mkdir(parents=True, exist_ok=True)
         log.keep(folder / "vllm.log")
 

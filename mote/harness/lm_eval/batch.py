@@ -78,7 +78,7 @@ class Batch:
             seed=job.params.get("seed"),
             finish_reason=reply.finish_reason,
             prompt_opens=job.prompt_opens,
-            prompt_tokens=reply.prompt_tokens,
+            prompt_tokens=len(reply.call.tokens),
             generated_tokens=reply.generated_tokens,
             cut=job.cut,
             mechanism=_mechanism(reply.observation),
