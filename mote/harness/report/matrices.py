@@ -87,7 +87,10 @@ def _cell(ax: Axes, x: int, y: int, count: int, share: float) -> None:
         ax.text(x, y, "·", ha="center", va="center", color=SOFT)
         return
     colour = PAPER if share > 0.5 else INK
-    ax.text(x, y - 0.15, f"{count:,}", ha="center", va="center", color=colour, fontsize=11, fontweight="bold")
+    text = f"{count:,}"
+    # Pooled sets count in thousands, and with all states in sight a cell has room for five figures at nine points.
+    size = min(11.0, 45 / len(text))
+    ax.text(x, y - 0.15, text, ha="center", va="center", color=colour, fontsize=size, fontweight="bold")
     ax.text(x, y + 0.2, percent(share), ha="center", va="center", color=colour, fontsize=9)
 
 
