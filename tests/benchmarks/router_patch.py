@@ -2,10 +2,11 @@
 
     python -m tests.benchmarks.router_patch --family glm4 --mode eager --rounds 10 --out results/router-patch
 
-Eager, one engine is both: for a stock run every hook is taken out of vLLM, the routers get their own classes back and
-the scheduler's place for the ledger is empty, so both sides read the same weights at the same addresses. (Two engines
-of one model differ by 3% for no other reason.) Compiled, the patch is in the graph, so there are two engines, and a
-third row, ``control``, shows what that alone makes: the tuned engine with every hook but the graph's operator out.
+One engine is both sides: for a stock run every hook is taken out of vLLM, the routers get their own classes back, the
+scheduler's place for the ledger is empty, and, compiled, the model runs another graph: the one that vLLM compiles when
+nothing of the patch is there. So both sides read the same weights and caches at the same addresses. (Two engines of
+one model differ by 3% for no other reason.) Compiled, a further row, ``operator``, keeps the patch's graph and takes
+out every hook: what the call in the graph alone costs.
 Each round runs every workload once, in turned order, and a workload's ratio is taken to the stock run of the same
 round, so that drift of the machine cancels; the table shows medians over the rounds. CPU seconds of the whole process
 are counted, so a busy machine slows the clock on the wall and the measure less.
@@ -22,6 +23,7 @@ import os
 import platform
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,36 +47,73 @@ TARGETS = {"idle": 0.99, "half tuned": 0.97, "all tuned": 0.96, "all tuned, prom
 
 
 @contextmanager
-def stock(llm: Any = None) -> Iterator[None]:
-    """Take every hook of the patch out of vLLM, and out of one engine's routers and scheduler; put all back after."""
+def stock(llm: Any, graph: dict[str, Any] | None = None) -> Iterator[None]:
+    """Take every hook of the patch out of vLLM, and out of one engine's routers and scheduler; put all back after.
+
+    ``graph`` holds the attributes in which the compiled model keeps its graph, as they are without the patch.
+    """
     from mote.patches.wrap import HOOKS
 
-    core = None if llm is None else llm.llm_engine.engine_core.engine_core
-    routers = [] if core is None else tuned_routers(core)
+    core = llm.llm_engine.engine_core.engine_core
+    model = compiled_model(core)
+    routers = tuned_routers(core)
+    classes = [type(router) for router in routers]
+    ledger, core.scheduler.aux_output_connector = core.scheduler.aux_output_connector, None
+    mine = {name: getattr(model, name) for name in graph or {}}
     for owner, name, original, _ in reversed(HOOKS):
         setattr(owner, name, original)
-    classes = [type(router) for router in routers]
     for router in routers:
         router.__class__ = type(router).__bases__[0]
-    ledger = None
-    if core is not None:
-        ledger, core.scheduler.aux_output_connector = core.scheduler.aux_output_connector, None
+    for name, value in (graph or {}).items():
+        setattr(model, name, value)
     try:
         yield
     finally:
-        for owner, name, _, wrapped in HOOKS:
-            setattr(owner, name, wrapped)
+        for name in graph or {}:
+            setattr(model, name, mine[name])
         for router, tuned in zip(routers, classes, strict=True):
             router.__class__ = tuned
-        if core is not None:
-            core.scheduler.aux_output_connector = ledger
+        for owner, name, _, wrapped in HOOKS:
+            setattr(owner, name, wrapped)
+        core.scheduler.aux_output_connector = ledger
+
+
+def stock_graph(llm: Any) -> dict[str, Any]:
+    """Compile the model of an engine a second time, without the patch, as the engine did at its start."""
+    core = llm.llm_engine.engine_core.engine_core
+    model = compiled_model(core)
+    with stock(llm, {"aot_compiled_fn": None, "compiled": False}):
+        core.model_executor.driver_worker.worker.model_runner.warming_up_model()
+        return {"aot_compiled_fn": model.aot_compiled_fn, "compiled": True}
+
+
+def compiled_model(core: Any) -> Any:
+    """Return the module of an engine that vLLM compiles."""
+    return core.model_executor.driver_worker.worker.model_runner.get_model().model
 
 
 def tuned_routers(core: Any) -> list[Any]:
     """Return the routers of an engine's model that call the patch."""
-    model = core.model_executor.driver_worker.worker.model_runner.get_model()
-    routers = [module.router for module in model.modules() if hasattr(module, "router")]
+    routers = [module.router for module in compiled_model(core).modules() if hasattr(module, "router")]
     return [router for router in routers if hasattr(router, "mote_state")]
+
+
+@contextmanager
+def counted_routes(llm: Any) -> Iterator[Counter[str]]:
+    """Count how often routers reach the patch, by their own way or by the operator of the compiled graph."""
+    core = llm.llm_engine.engine_core.engine_core
+    state, calls = core.model_executor.driver_worker.worker.model_runner.mote_state, Counter[str]()
+    original = state.route
+
+    def route(*args: Any) -> None:
+        calls["route"] += 1
+        original(*args)
+
+    state.route = route
+    try:
+        yield calls
+    finally:
+        del state.route
 
 
 def workloads(layout: Any, requests: int) -> dict[str, Callable[[int], tuple[Any, Any]]]:
@@ -106,18 +145,17 @@ def measure(folder: Path, mode: str, rounds: int, requests: int, only: list[str]
         "enable_prefix_caching": False,
     }
     options |= {"enforce_eager": mode == "eager", "max_num_batched_tokens": 4096}
-    tuned = plain = LLM(str(folder), **options)
-    if mode == "compiled":
-        with stock():
-            plain = LLM(str(folder), **options)
+    llm = LLM(str(folder), **options)
+    graph = stock_graph(llm) if mode == "compiled" else None
     loads = workloads(ModelLayout.from_config(folder), requests)
     if only:
         loads = {name: load for name, load in loads.items() if name in only}
     prompts = [random_prompt(i, 64) for i in range(requests)]
 
-    def run(llm: Any, load: Callable[[int], tuple[Any, Any]]) -> float:
+    def run(load: Callable[[int], tuple[Any, Any]]) -> float:
         asks = [Ask(prompt, *load(i), max_tokens=32) for i, prompt in enumerate(prompts)]
-        inputs, params = [{"prompt_token_ids": each.prompt} for each in asks], [each.params() for each in asks]
+        inputs: Any = [{"prompt_token_ids": each.prompt} for each in asks]
+        params = [each.params() for each in asks]
         start = time.process_time()
         outputs = llm.generate(inputs, params, use_tqdm=False)
         spent = time.process_time() - start
@@ -126,16 +164,19 @@ def measure(folder: Path, mode: str, rounds: int, requests: int, only: list[str]
                 raise RuntimeError("a request was not tuned; the measure would be void")
         return spent
 
-    def run_stock(llm: Any, inside: Any) -> float:
-        with stock(inside):
-            return run(llm, lambda i: (None, None))
+    def untuned(graph: dict[str, Any] | None) -> float:
+        with stock(llm, graph):
+            return run(lambda i: (None, None))
 
-    runs: dict[str, Callable[[], float]] = {"stock": lambda: run_stock(plain, plain if mode == "eager" else None)}
+    runs: dict[str, Callable[[], float]] = {"stock": lambda: untuned(graph)}
     if mode == "compiled":
-        runs["control"] = lambda: run_stock(tuned, tuned)
-    runs |= {name: (lambda load=load: run(tuned, load)) for name, load in loads.items()}  # type: ignore[misc]
-    for once in runs.values():
-        once()
+        runs["operator"] = lambda: untuned(None)
+    runs |= {name: (lambda load=load: run(load)) for name, load in loads.items()}  # type: ignore[misc]
+    for name, once in runs.items():
+        with counted_routes(llm) as calls:
+            once()
+        if (calls["route"] == 0) != (name == "stock"):
+            raise RuntimeError(f"the patch was called {calls['route']} times in '{name}'; the measure would be void")
     spent: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(rounds):
         for name in list(runs) if number % 2 else reversed(runs):
