@@ -27,14 +27,13 @@ from mote.harness.examples import Example, choose_examples
 from mote.harness.inference import Null, against_controls, mcnemar_exact, stuart_maxwell
 from mote.harness.labelling import LabelSet, label_set
 from mote.harness.mechanism import coverage_table, summed_mechanism
+from mote.harness.splits import units_of
 from mote.harness.store import RunStore
 from mote.harness.transitions import ClusteredFlips, FlipRates, clustered_flips, flip_rates, transition_matrix
 from mote.harness.tuned_experts import rank
 from mote.judges import CLASSES
 
 RANDOM: Final = "random-"
-CLUSTERS: Final = ("place", "subject", "topic")
-"""Attributes whose prompts are not independent of each other; the first that a task has is used."""
 LEVEL: Final = 0.05
 """The p-value up to which an effect is called more than chance."""
 
@@ -136,9 +135,9 @@ def analyse(store: RunStore, manifest: Mapping[str, Any], judge: str | None = No
     ids, maps, counted = store.maps("baseline", str(study["role"]))
     baseline = frame[frame["profile"] == "baseline"].set_index("prompt_id")["label"].dropna()
     experts = profiles.set_index("profile")["experts"].get(tuned, ()) if tuned else ()
-    unit, groups = _groups(frame)
+    unit, groups = _units(frame)
     labels = {str(key): str(label) for key, label in baseline.items()}
-    ranking = rank(ids, maps, labels, split, target, len(experts), groups)
+    ranking = rank(ids, maps, labels, split, target, len(experts), groups or None)
     return StudyResult(
         judge=judge,
         target=target,
@@ -362,14 +361,9 @@ def _verdict(nulls: Mapping[str, Null], *, all_there: bool) -> Verdict:
     )
 
 
-def _groups(frame: pd.DataFrame) -> tuple[str, dict[str, Hashable] | None]:
-    """The attribute whose prompts belong together, where a task has such, and its value for each prompt."""
+def _units(frame: pd.DataFrame) -> tuple[str, dict[str, Hashable]]:
     texts = frame.drop_duplicates("prompt_id").set_index("prompt_id")["attributes"]
-    attributes = {str(key): json.loads(text) for key, text in texts.items()}
-    for name in CLUSTERS:
-        if attributes and all(name in values for values in attributes.values()):
-            return name, {key: values[name] for key, values in attributes.items()}
-    return "", None
+    return units_of({str(key): json.loads(text) for key, text in texts.items()})
 
 
 def _clustered(
@@ -378,11 +372,11 @@ def _clustered(
     view: str,
     classes: tuple[str, ...],
     target: str,
-    groups: Mapping[str, Hashable] | None,
+    groups: Mapping[str, Hashable],
 ) -> ClusteredFlips | None:
     """The tuned profile's flips with prompts of one place (or subject) taken as one unit."""
     rows = paired[(paired["profile"] == tuned) & (paired["view"] == view)].set_index("prompt_id")
-    if rows.empty or groups is None:
+    if rows.empty or not groups:
         return None
     units = pd.Series({key: groups[str(key)] for key in rows.index})
     return clustered_flips(rows["before"], rows["after"], units, classes, target)

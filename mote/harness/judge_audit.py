@@ -19,11 +19,11 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from mote.harness.analysis import CLUSTERS
 from mote.harness.errors import MoteError, nearest
 from mote.harness.files import write_atomic
 from mote.harness.judging import BASELINE
 from mote.harness.sheet import HUMAN, strata
+from mote.harness.splits import units_of
 from mote.harness.store import RunStore
 from mote.judges import CLASSES, REFUSED, UNSCORED
 from mote.judges.agreement import Alpha, Kappa, confusion, kappas, krippendorff_alpha
@@ -198,9 +198,8 @@ def _labelled(store: RunStore) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def _groups(attributes: pd.Series[str]) -> dict[str, Any]:
     """Return the attribute that groups a task's prompts, empty where it has none, and each prompt's group."""
-    read = attributes.map(json.loads)
-    unit = next((name for name in CLUSTERS if len(read) and all(name in values for values in read)), "")
-    return {"unit": unit, "group": read.map(lambda values: values.get(unit))}
+    unit, units = units_of({str(row): json.loads(text) for row, text in attributes.items()})
+    return {"unit": unit, "group": [units.get(str(row)) for row in attributes.index]}
 
 
 def _by_kind(labels: pd.DataFrame) -> dict[str, list[str]]:

@@ -8,7 +8,7 @@ rows and the same recipe give the same plan, which is what lets a killed run go 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -19,7 +19,7 @@ from mote.harness.dose import THIRDS, layer_thirds
 from mote.harness.errors import MoteError
 from mote.harness.recipe import StudyPart
 from mote.harness.resonance import distinctive_experts, resonance
-from mote.harness.splits import stratified_half
+from mote.harness.splits import Split, grouped_half, stratified_half
 from mote.harness.store import ProfileRow
 from mote.patches import EMPTY_PROFILE, Edit, ModelLayout, Profile, ProfileError
 
@@ -70,11 +70,13 @@ def make_plan(
     labels: Mapping[str, str],
     maps: NDArray[np.int32],
     sampling_seed: int,
+    units: Mapping[str, Hashable] | None = None,
 ) -> Plan:
     """Choose the experts and write down the profiles.
 
-    ``labels`` are prompt id -> class of the baseline's answer, in the order of ``maps`` [prompts, layers, experts].
-    Raises MoteError where the class under study did not occur, or does not leave enough experts.
+    ``labels`` are prompt id -> class of the baseline's answer, in the order of ``maps`` [prompts, layers, experts];
+    ``units`` prompt id -> what its prompt shares with others (a place), which a split by units keeps on one side.
+    Raises MoteError where the class under study did not occur, is of one unit alone, or does not leave enough experts.
     """
     ids, classes = list(labels), list(labels.values())
     if study.target not in classes:
@@ -83,11 +85,33 @@ def make_plan(
     if study.split == "none":
         # All prompts both choose and measure; the report marks every figure of such a run as in-sample.
         return Plan({}, list(_profiles(study, layout, maps, classes, sampling_seed)))
-    chosen = set(stratified_half(ids, classes, study.seed).select)
+    chosen = set(_halves(study, ids, classes, units or {}).select)
     picked = np.array([prompt in chosen for prompt in ids])
     picked_labels = [label for label, take in zip(classes, picked, strict=True) if take]
     profiles = list(_profiles(study, layout, maps[picked], picked_labels, sampling_seed))
     return Plan({prompt: "select" if prompt in chosen else "measure" for prompt in ids}, profiles)
+
+
+def check_split(study: StudyPart, units: Mapping[str, Hashable]) -> None:
+    """Raise MoteError for a split by units of prompts that share nothing: before anything is generated."""
+    if study.split == "units" and len(set(units.values())) < 2:
+        raise MoteError(
+            "study.split: units needs prompts of at least two places, subjects or topics; these name none: use half."
+        )
+
+
+def _halves(study: StudyPart, ids: list[str], classes: list[str], units: Mapping[str, Hashable]) -> Split:
+    if study.split == "half":
+        return stratified_half(ids, classes, study.seed)
+    split = grouped_half(ids, [units[prompt] for prompt in ids], classes, study.seed)
+    found = {prompt for prompt, label in zip(ids, classes, strict=True) if label == study.target}
+    for side, prompts in split._asdict().items():
+        if not found.intersection(prompts):
+            raise MoteError(
+                f"study.split: units leaves no {study.target} prompt to {side} on, too few places (subjects, topics) "
+                "have any: use half."
+            )
+    return split
 
 
 def profile_of(row: ProfileRow) -> Profile:

@@ -19,7 +19,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mote.harness.analysis import CLUSTERS
 from mote.harness.causal import scan_effects, scan_margins, scan_ranking
 from mote.harness.checks import STATES, DataError
 from mote.harness.detection import rankings
@@ -29,6 +28,7 @@ from mote.harness.manifest import read_manifest
 from mote.harness.ranking_maps import read_maps
 from mote.harness.resonance import distinctive_experts, ranks_of, resonance
 from mote.harness.scan_store import Scans, StoredScan
+from mote.harness.splits import units_of
 from mote.harness.store import PromptRow, RunStore
 
 CAUSAL: Final = "causal"
@@ -104,7 +104,7 @@ def read_halves(store: RunStore, manifest: Mapping[str, Any]) -> Halves:
     ours = [key for key, label in labels.items() if label == target]
     prompts = {row.prompt_id: row for row in store.prompts()}
     more = read_maps(store.path, ids)
-    unit, units = _units(prompts)
+    unit, units = units_of({key: row.attributes for key, row in prompts.items()})
     layout = manifest["model"]["layout"]
     return Halves(
         target=target,
@@ -254,11 +254,3 @@ def _other_maps(store: RunStore, role: str, ids: list[str]) -> dict[str, NDArray
             if ids and all(key in place for key in ids):
                 found[name] = maps[[place[key] for key in ids]]
     return found
-
-
-def _units(prompts: Mapping[str, PromptRow]) -> tuple[str, dict[str, Hashable]]:
-    """The attribute whose prompts are not independent of each other, where a task has one, and its values."""
-    for name in CLUSTERS:
-        if prompts and all(name in row.attributes for row in prompts.values()):
-            return name, {key: row.attributes[name] for key, row in prompts.items()}
-    return "", {}

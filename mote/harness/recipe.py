@@ -118,7 +118,11 @@ class StudyPart(_Part):
     experts: list[Annotated[tuple[Count, Count], Field(strict=False)]] | None = Field(
         default=None, description="(layer, expert) to tune instead of the ranking's top k"
     )
-    split: Literal["half", "none"] = "half"
+    split: Literal["half", "units", "none"] = Field(
+        default="half",
+        description="experts are chosen on one half of the prompts and measured on the other; with units, no place "
+        "(subject, topic) is on both sides",
+    )
     controls: ControlsPart = ControlsPart()
     seed: Count = 0
 

@@ -10,9 +10,12 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, Final, NamedTuple
 
 from mote.harness.checks import DataError, check_unique
+
+UNITS: Final = ("place", "subject", "topic")
+"""Attributes whose prompts are not independent of each other."""
 
 
 class Split(NamedTuple):
@@ -46,31 +49,6 @@ def stratified_folds(prompt_ids: Sequence[str], labels: Sequence[str], folds: in
     dealt = [prompt_id for label in sorted(by_label) for prompt_id in _shuffled(by_label[label], seed)]
     fold_of = {prompt_id: i % folds for i, prompt_id in enumerate(dealt)}
     return [_split(prompt_ids, {name for name, at in fold_of.items() if at == fold}) for fold in range(folds)]
-
-
-def hold_out(prompt_ids: Sequence[str], values: Sequence[Hashable], held_out: Iterable[Hashable]) -> Split:
-    """Measure on the prompts whose attribute (a place, a time) is in `held_out`, select on all others.
-
-    `values` gives the attribute of each prompt. Raises `DataError` for a value that no prompt has, or when one of
-    the sides would be empty.
-    """
-    _check(prompt_ids, values, "value")
-    wanted = set(held_out)
-    present = set(values)
-    for value in sorted(wanted - present, key=str):
-        some = ", ".join(sorted(map(str, present))[:20])
-        raise DataError(f"No prompt has the value {value!r} to hold out. Values present: {some}.")
-    measure = {name for name, value in zip(prompt_ids, values, strict=True) if value in wanted}
-    if not measure or len(measure) == len(prompt_ids):
-        side = "measure" if not measure else "select"
-        raise DataError(f"Holding out {len(wanted)} of {len(present)} values leaves no prompt to {side} on.")
-    return _split(prompt_ids, measure)
-
-
-def leave_one_out(prompt_ids: Sequence[str], values: Sequence[Hashable]) -> dict[Hashable, Split]:
-    """Return for each value of the attribute the split that holds it out: is the effect there for an unseen place?"""
-    _check(prompt_ids, values, "value")
-    return {value: hold_out(prompt_ids, values, [value]) for value in sorted(set(values), key=str)}
 
 
 def grouped_half(prompt_ids: Sequence[str], groups: Sequence[Hashable], labels: Sequence[str], seed: int) -> Split:
@@ -109,16 +87,16 @@ def grouped_half(prompt_ids: Sequence[str], groups: Sequence[Hashable], labels: 
     return _split(prompt_ids, {name for name, group in zip(prompt_ids, groups, strict=True) if group in measured})
 
 
-def attribute(prompts: Mapping[str, Mapping[str, Hashable]], name: str) -> list[Hashable]:
-    """Return the attribute `name` of each prompt in `prompts` (id -> attributes), in their order.
+def units_of(attributes: Mapping[str, Mapping[str, Any]]) -> tuple[str, dict[str, Hashable]]:
+    """Return the attribute whose prompts are not independent of each other, and its value for each prompt.
 
-    Raises `DataError` that names the first prompt without it and the attributes it has.
+    ``attributes`` are those of each prompt, by id. The first of ``UNITS`` that all prompts have; an empty name and no
+    values where there is none.
     """
-    for prompt_id, attributes in prompts.items():
-        if name not in attributes:
-            has = ", ".join(sorted(attributes)) or "none"
-            raise DataError(f"Prompt '{prompt_id}' has no attribute '{name}'; it has: {has}.")
-    return [attributes[name] for attributes in prompts.values()]
+    for name in UNITS:
+        if attributes and all(name in values for values in attributes.values()):
+            return name, {key: values[name] for key, values in attributes.items()}
+    return "", {}
 
 
 def _check(prompt_ids: Sequence[str], values: Sequence[Hashable], what: str) -> None:

@@ -6,7 +6,7 @@ and ends with the same rows; and starting a finished run again changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cache
@@ -23,10 +23,11 @@ from mote.harness.files import digest_of
 from mote.harness.judging_surprise import label_run_by_surprise
 from mote.harness.labelling import LABEL_SETS, LabelSet, label_set
 from mote.harness.model import ModelSource, resolve_model
-from mote.harness.plan import BASELINE, baseline_row, check_study, make_plan, profile_of
+from mote.harness.plan import BASELINE, baseline_row, check_split, check_study, make_plan, profile_of
 from mote.harness.progress import step
 from mote.harness.recipe import Recipe
 from mote.harness.servers import engine_starter
+from mote.harness.splits import units_of
 from mote.harness.store import GenerationRow, LabelRow, MapRow, ProfileRow, PromptRow, RunStore, Unlabelled
 from mote.harness.token_rows import TokenRows, add_token_rows, choose_prompts, read_token_rows
 from mote.judges import Label, Markers, split_reasoning
@@ -55,6 +56,7 @@ def check(recipe: Recipe) -> Study:
     model = resolve_model(recipe.model.path)
     check_study(recipe.study, model.layout)
     prompts = _prompts(recipe)
+    check_split(recipe.study, _units(prompts))
     described = {
         "task": recipe.task.name,
         "count": len(prompts),
@@ -257,9 +259,14 @@ def _labels(study: Study, store: RunStore) -> dict[str, str]:
     return dict(zip(baseline["prompt_id"].map(str), baseline["label"].map(str), strict=True))
 
 
+def _units(prompts: Sequence[PromptRow]) -> dict[str, Hashable]:
+    return units_of({row.prompt_id: row.attributes for row in prompts})[1]
+
+
 def _plan(study: Study, store: RunStore) -> None:
     ids, maps, _ = store.maps(BASELINE, study.recipe.study.role)
     known = _labels(study, store)
     labels = {prompt: known[prompt] for prompt in ids}
-    plan = make_plan(study.recipe.study, study.model.layout, labels, maps, study.recipe.sampling.seed)
+    seed, units = study.recipe.sampling.seed, _units(study.prompts)
+    plan = make_plan(study.recipe.study, study.model.layout, labels, maps, seed, units)
     store.add_plan(plan.profiles, plan.split)

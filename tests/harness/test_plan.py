@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from mote.harness.errors import MoteError
-from mote.harness.plan import Plan, baseline_row, check_study, make_plan, profile_of
+from mote.harness.plan import Plan, baseline_row, check_split, check_study, make_plan, profile_of
 from mote.harness.recipe import ControlsPart, StudyPart
 from mote.patches import EMPTY_PROFILE, ModelLayout
 
@@ -90,6 +90,32 @@ def test_without_a_split_all_prompts_choose_and_measure() -> None:
     plan = plan_of(StudyPart(top_k=2, split="none", controls=CONTROLS))
     assert plan.split == {}
     assert {row.part for row in plan.profiles} == {"all"}
+
+
+def test_with_units_no_place_both_chooses_and_measures() -> None:
+    study = StudyPart(top_k=2, split="units", controls=CONTROLS)
+    maps, labels = maps_and_labels(0)
+    places = {prompt: "ABCDE"[number % 5] for number, prompt in enumerate(labels)}
+    plan = make_plan(study, LAYOUT, labels, maps, 0, places)
+    sides = {part: {places[p] for p, at in plan.split.items() if at == part} for part in ("select", "measure")}
+    assert not sides["select"] & sides["measure"]
+    assert sides["select"] | sides["measure"] == set("ABCDE")
+    assert {row.part for row in plan.profiles if row.kind.startswith("random-")} == {"measure"}
+    assert experts_of(plan, "suppress-2") == [(5, 7), (1, 3)]
+
+
+def test_a_split_by_units_is_refused_where_it_cannot_measure() -> None:
+    study = StudyPart(top_k=2, split="units", controls=CONTROLS)
+    maps, labels = maps_and_labels(0)
+    # Every second prompt is refused, so with two places one of them has all refusals.
+    places = {prompt: "AB"[number % 2] for number, prompt in enumerate(labels)}
+    with pytest.raises(MoteError, match=r"study\.split: units leaves no 0-REFUSED prompt to (select|measure) on"):
+        make_plan(study, LAYOUT, labels, maps, 0, places)
+    check_split(study, places)
+    for units in ({}, dict.fromkeys(labels, "A")):
+        with pytest.raises(MoteError, match=r"study\.split: units needs prompts of at least two places"):
+            check_split(study, units)
+        check_split(StudyPart(controls=CONTROLS), units)
 
 
 def test_more_controls_of_one_kind_leave_the_others_as_they_were() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mote.harness.checks import DataError
-from mote.harness.splits import attribute, grouped_half, hold_out, leave_one_out, stratified_folds, stratified_half
+from mote.harness.splits import grouped_half, stratified_folds, stratified_half, units_of
 
 labelled = st.lists(st.sampled_from(["0-REFUSED", "1-ALIGNED", "2-REASONED"]), min_size=2, max_size=60)
 
@@ -67,24 +67,6 @@ def test_each_prompt_is_selected_about_half_of_the_time() -> None:
     assert all(150 < counts[name] < 250 for name in names)  # 200 expected, sd 10
 
 
-def test_hold_out_a_place_never_seen_in_selection() -> None:
-    names, places = ids(6), ["Paris", "Beijing", "Paris", "Tokyo", "Beijing", "Tokyo"]
-    split = hold_out(names, places, ["Beijing"])
-    assert split.measure == ["p1", "p4"]
-    assert split.select == ["p0", "p2", "p3", "p5"]
-    assert {place: s.measure for place, s in leave_one_out(names, places).items()} == {
-        "Beijing": ["p1", "p4"],
-        "Paris": ["p0", "p2"],
-        "Tokyo": ["p3", "p5"],
-    }
-    with pytest.raises(DataError, match=r"'Bejing' to hold out\. Values present: Beijing, Paris, Tokyo"):
-        hold_out(names, places, ["Bejing"])
-    with pytest.raises(DataError, match="leaves no prompt to select on"):
-        hold_out(names, places, ["Paris", "Tokyo", "Beijing"])
-    with pytest.raises(DataError, match="leaves no prompt to measure on"):
-        hold_out(names, places, [])
-
-
 @given(st.integers(0, 200))
 @settings(deadline=None)
 def test_grouped_halves_share_no_group_and_both_have_the_rare_class(seed: int) -> None:
@@ -127,6 +109,10 @@ def test_names_what_does_not_fit() -> None:
         stratified_folds(["a", "b"], ["x", "x"], 3, 0)
     with pytest.raises(DataError, match="at least two prompts"):
         stratified_half(["a"], ["x"], 0)
-    with pytest.raises(DataError, match="Prompt 'p1' has no attribute 'place'; it has: time"):
-        attribute({"p0": {"place": "Paris"}, "p1": {"time": "1989"}}, "place")
-    assert attribute({"p0": {"place": "Paris"}, "p1": {"place": "Rome"}}, "place") == ["Paris", "Rome"]
+
+
+def test_units_are_the_first_attribute_that_all_prompts_share() -> None:
+    asked: dict[str, dict[str, str]] = {"p0": {"time": "1989", "place": "Paris"}, "p1": {"place": "Rome"}}
+    assert units_of(asked) == ("place", {"p0": "Paris", "p1": "Rome"})
+    assert units_of(asked | {"p2": {"subject": "Tibet"}}) == ("", {})
+    assert units_of({}) == ("", {})

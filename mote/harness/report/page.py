@@ -111,6 +111,7 @@ def asked(result: StudyResult, manifest: Mapping[str, Any], example: str) -> lis
     chosen = "named in the recipe" if result.given else f"top {study['top_k']} by {study['ranking']} of {result.target}"
     split = {
         "half": "experts are chosen on one half of the prompts and measured on the other",
+        "units": "experts are chosen on some places (subjects, topics) and measured on others",
         "none": "none: experts are chosen and measured on the same prompts",
     }
     return [
