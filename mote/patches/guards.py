@@ -71,9 +71,10 @@ _RULES: tuple[Rule, ...] = (
         "set VLLM_USE_V2_MODEL_RUNNER=0",
     ),
     (
-        lambda c: _on_gpu(c) and c.model_config.enable_sleep_mode,
-        "sleep mode, which may discard its tables on the GPU",
-        "leave --enable-sleep-mode out",
+        # Sleep mode switches that allocator on; the allocator alone is enough for an engine to be put to sleep.
+        lambda c: _on_gpu(c) and (c.model_config.enable_sleep_mode or c.model_config.enable_cumem_allocator),
+        "sleep mode or its allocator, which may discard its tables on the GPU",
+        "leave --enable-sleep-mode and --enable-cumem-allocator out",
     ),
     (
         lambda c: c.cache_config.kv_sharing_fast_prefill,
@@ -99,7 +100,7 @@ _RULES: tuple[Rule, ...] = (
         lambda c: (
             c.parallel_config.prefill_context_parallel_size > 1 or c.parallel_config.decode_context_parallel_size > 1
         ),
-        "context parallelism, which splits the token rows",
+        "context parallelism, which splits the token rows of a prefill; for decoding alone it has not been tried",
         "set both context parallel sizes to 1",
     ),
     (

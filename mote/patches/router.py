@@ -41,6 +41,8 @@ def _route_fake(weights: torch.Tensor, ids: torch.Tensor, site: torch.Tensor) ->
 
 direct_register_custom_op("mote_route", _route, mutates_args=["weights", "ids"], fake_impl=_route_fake)
 _tuned_classes: dict[type, type] = {}
+_MODULAR = "triton (weights as they are, or fp8) or --moe-backend marlin (MXFP4, NVFP4, MXFP8, INT4)"
+"""vLLM 0.32 prefers a monolithic class for MXFP4 under ``triton`` too, so that gpt-oss needs ``marlin``."""
 
 
 def _tuned(base: type) -> type:
@@ -90,7 +92,7 @@ def _check(runner: MoERunner, index: int, layout: ModelLayout) -> None:
     if runner.routed_experts.quant_method.is_monolithic:
         raise UnprovenConfigurationError(
             f"the kernel of layer {index} ({type(runner.routed_experts.quant_method).__name__}) routes by itself, so "
-            f"no expert can be edited: choose a modular one with --moe-backend triton, {OFF}"
+            f"no expert can be edited: choose a modular one with --moe-backend {_MODULAR}, {OFF}"
         )
     if not isinstance(router, BaseRouter):
         raise UnprovenConfigurationError(

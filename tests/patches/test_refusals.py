@@ -135,7 +135,7 @@ def config(**over: Any) -> Any:
         "speculative_config": None,
         "lora_config": None,
         "aux_output_config": SimpleNamespace(enabled=False),
-        "model_config": SimpleNamespace(enable_sleep_mode=False),
+        "model_config": SimpleNamespace(enable_sleep_mode=False, enable_cumem_allocator=False),
         "cache_config": SimpleNamespace(kv_sharing_fast_prefill=False),
         "kv_transfer_config": None,
     }
@@ -143,6 +143,8 @@ def config(**over: Any) -> Any:
 
 
 ON_GPU: dict[str, Any] = {"device_config": SimpleNamespace(device_type="cuda")}
+ASLEEP = SimpleNamespace(enable_sleep_mode=True, enable_cumem_allocator=True)
+CUMEM = SimpleNamespace(enable_sleep_mode=False, enable_cumem_allocator=True)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +153,8 @@ ON_GPU: dict[str, Any] = {"device_config": SimpleNamespace(device_type="cuda")}
         ({"use_v2_model_runner": True}, "VLLM_USE_V2_MODEL_RUNNER=0"),
         ({"device_config": SimpleNamespace(device_type="xpu")}, "run on one of these"),
         ({"device_config": SimpleNamespace(device_type="tpu"), "use_v2_model_runner": True}, "run on one of these"),
-        ({**ON_GPU, "model_config": SimpleNamespace(enable_sleep_mode=True)}, "--enable-sleep-mode"),
+        ({**ON_GPU, "model_config": ASLEEP}, "--enable-sleep-mode"),
+        ({**ON_GPU, "model_config": CUMEM}, "--enable-cumem-allocator"),
         ({"cache_config": SimpleNamespace(kv_sharing_fast_prefill=True)}, "--kv-sharing-fast-prefill"),
         ({"kv_transfer_config": object()}, "--kv-transfer-config"),
         ({"pipeline_parallel_size": 2}, "--pipeline-parallel-size 1"),
@@ -219,7 +222,7 @@ def test_an_unproven_engine_does_not_start(checkpoints: Callable[..., Path], mon
         LLM(str(checkpoints("glm4")), enforce_eager=True, dtype="float32", max_model_len=64)
 
 
-def test_a_router_that_adds_shared_experts_is_refused() -> None:
+def test_a_router_that_adds_shared_experts_or_is_never_called_is_refused() -> None:
     from vllm.model_executor.layers.fused_moe.router.fused_topk_bias_router import FusedTopKBiasRouter
 
     from mote.patches.router import _check
@@ -232,4 +235,7 @@ def test_a_router_that_adds_shared_experts_is_refused() -> None:
     _check(runner, 1, layout)
     router.num_fused_shared_experts = 1
     with pytest.raises(UnprovenConfigurationError, match="adds 1 fused shared experts to the 3 it chooses"):
+        _check(runner, 1, layout)
+    router.num_fused_shared_experts, method.is_monolithic = 0, True
+    with pytest.raises(UnprovenConfigurationError, match=r"--moe-backend triton .* --moe-backend marlin \(MXFP4"):
         _check(runner, 1, layout)
