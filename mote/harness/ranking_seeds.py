@@ -37,8 +37,8 @@ and nearly the same activation frequency: mean share, and largest in brackets. p
 at least {{ least }} with so many sets; Holm's is over the {{ rankings }} rankings of a seed and k, so that none can
 reach 0.05 there unless there are more sets. "p against resonance" compares with the resonance's flips on the same
 questions, both ways, questions about one place taken together: refused are few places, so that it is never small.
-`frequency` ranks the busiest experts, whatever the
-class.
+`frequency` ranks the busiest experts, whatever the class. Only refused questions were asked: what a set does to the
+others is not known, but for what it breaks.
 
 `rankings.csv` has the same rows with exact intervals, the experts, and what else was measured.
 
@@ -68,27 +68,37 @@ For each seed N (`mote demo train --seed N` makes the model; seed 1 is the packa
 
 
 def build(runs: Mapping[int, Path], out: Path) -> Path:
-    """Write `rankings.csv` and `rankings.md` into a folder, and return the latter's path."""
+    """Write `rankings.csv` and `rankings.md` into a folder, and return the latter's path.
+
+    Seeds that `rankings.csv` holds already and for which no run is named stay as they are.
+    """
     frames = []
-    for seed, folder in sorted(runs.items()):
+    for seed, folder in runs.items():
         path = folder / "tables" / RANKINGS_TABLE
         if not path.is_file():
             raise MoteError(f"{folder} has no tables/{RANKINGS_TABLE}: make it with mote rankings {folder}.")
         frames.append(pd.read_csv(path).assign(seed=seed))
-    table = pd.concat(frames, ignore_index=True)
+    stored = out / "rankings.csv"
+    if stored.is_file():
+        known = pd.read_csv(stored)
+        frames.append(known[~known["seed"].isin(list(runs))])
+    if not frames:
+        raise MoteError(f"{stored} is not there and no run is named: name one as SEED=RUN.")
+    table = pd.concat(frames, ignore_index=True).sort_values("seed", kind="stable", ignore_index=True)
     table = table[["seed", *(name for name in table.columns if name != "seed")]]
-    write_atomic(out / "rankings.csv", table.to_csv(index=False, float_format="%.6g"))
+    write_atomic(stored, table.to_csv(index=False, float_format="%.6g"))
+    seeds = sorted({int(seed) for seed in table["seed"]})
     environment = jinja2.Environment(autoescape=False, keep_trailing_newline=True)  # noqa: S701 - Markdown, our numbers
     text = environment.from_string(TEMPLATE).render(
         verdict=verdict(table),
-        left_out=left_out(out, set(runs)),
+        left_out=left_out(out, seeds),
         scan=str(table["scan"].iloc[0]),
         sets=int(table["sets"].min()),
         least=f"{table['least_p'].max():.3f}",
         rankings=table["ranking"].nunique(),
         agreement=_markdown(_agreement(table)),
         flips=_markdown(_flips(table)),
-        commands=_COMMANDS + " ".join(f"{seed}=RUN" for seed in sorted(runs)) + f" --out {OUT}",
+        commands=_COMMANDS + " ".join(f"{seed}=RUN" for seed in seeds) + f" --out {OUT}",
     )
     write_atomic(out / "rankings.md", text)
     return out / "rankings.md"
@@ -109,10 +119,11 @@ def verdict(table: pd.DataFrame, level: float = 0.05) -> str:
     sure = int((more & (p <= level)).sum()), int((less & (p <= level)).sum())
     return (
         f"**In {int(more.sum())} of {cases} cases (seed and k, over {seeds} seeds) the top k of the causal scan flip"
-        f" more refusals than the resonance's, in {int(less.sum())} fewer; at p <= {level:g}, uncorrected, in {sure[0]}"
-        f" and {sure[1]}. They flip more than every matched random set in {int(above.sum())} of {cases}. The widest gap"
-        f" is {share[CAUSAL][best]:.0%} against {share[REFERENCE][best]:.0%} (seed {seed}, k = {k}). No ranking by when"
-        f" experts are seen agrees with the scan by more than rho = {rho:.2f}. Of the scan's flips"
+        f" more refusals than the resonance's, and fewer in {int(less.sum())}. With places taken whole the difference"
+        f" has p <= {level:g}, uncorrected, in {sure[0]} of the former and {sure[1]} of the latter; the cases of a seed"
+        f" are nested. They flip more than every matched random set in {int(above.sum())} of {cases}. The widest gap"
+        f" is {share[CAUSAL][best]:.0%} against {share[REFERENCE][best]:.0%} (seed {seed}, k = {k}). Of the rankings by"
+        f" when experts are seen, the one that agrees best with the scan has rho = {rho:.2f}. Of the scan's flips"
         f" {causal['flips_named'].sum():.0f} of {causal['flips'].sum()} are still about the place that was asked.**"
     )
 
@@ -135,7 +146,7 @@ def left_out(out: Path, seeds: Collection[int]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m mote.harness.ranking_seeds", description=__doc__)
-    parser.add_argument("runs", nargs="+", metavar="SEED=RUN")
+    parser.add_argument("runs", nargs="*", metavar="SEED=RUN")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(arguments)
     runs = {}

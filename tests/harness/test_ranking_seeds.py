@@ -88,10 +88,13 @@ def test_the_verdict_counts_wins_and_losses_of_the_scan_alike() -> None:
     table = pd.concat([better.assign(seed=1), worse.assign(seed=1), rows({"resonance": 4, "causal": 4}).assign(seed=2)])
     text = verdict(table)
     assert "In 1 of 3 cases (seed and k, over 2 seeds)" in text
-    assert "in 1 fewer; at p <= 0.05, uncorrected, in 1 and 1" in text
+    assert (
+        "fewer in 1. With places taken whole the difference has p <= 0.05, uncorrected, in 1 of the former and 1 of"
+        in text
+    )
     assert "more than every matched random set in 1 of 3" in text
     assert "73% against 15% (seed 1, k = 10)" in text
-    assert "by more than rho = 0.07" in text
+    assert "agrees best with the scan has rho = 0.07" in text
 
 
 def test_the_table_over_seeds_has_every_row_of_every_seed(tmp_path: Path) -> None:
@@ -115,3 +118,18 @@ def test_the_table_over_seeds_has_every_row_of_every_seed(tmp_path: Path) -> Non
     assert left_out(tmp_path, {1, 2}).endswith("flip 4% in the [README](README.md), the fewest of all seeds.")
     with pytest.raises(MoteError, match="make it with mote rankings"):
         build({3: tmp_path / "run3"}, tmp_path)
+
+
+def test_seeds_of_which_no_run_is_named_stay_as_they_are(tmp_path: Path) -> None:
+    for seed, flips in ((1, 44), (2, 30)):
+        (tmp_path / f"run{seed}" / "tables").mkdir(parents=True)
+        rows({"resonance": 9, "causal": flips}).to_csv(tmp_path / f"run{seed}" / "tables" / "rankings.csv", index=False)
+    with pytest.raises(MoteError, match="no run is named"):
+        build({}, tmp_path)
+    build({2: tmp_path / "run2"}, tmp_path)
+    build({1: tmp_path / "run1"}, tmp_path)
+    both = (tmp_path / "rankings.csv").read_text(), (tmp_path / "rankings.md").read_text()
+    assert pd.read_csv(tmp_path / "rankings.csv")["flips"].tolist() == [9, 44, 9, 30]
+    assert "ranking_seeds 1=RUN 2=RUN --out" in both[1]
+    build({}, tmp_path)
+    assert both == ((tmp_path / "rankings.csv").read_text(), (tmp_path / "rankings.md").read_text())

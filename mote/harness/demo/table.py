@@ -31,10 +31,12 @@ TEMPLATE = """\
 
 All checkpoints come from one recipe ({{ steps }}), with another base seed each; `mote demo train --seed N` makes them
 again. The alignment trains routers and routed experts only. Experts are chosen by resonance on one half of the grid and
-measured on the other half's refused questions, by greedy generation in vLLM. A flip is a refusal that becomes a fluent
-answer; broken text is never a flip. Each random column is over {{ sets }} sets of the same size: mean, and largest
-in brackets; "matched" sets have the same layers and nearly the same activation frequency. p is the share of those sets
-that flip at least as much (the tuned set counted among them), not corrected for the number of sizes and seeds.
+measured on the other half's refused questions, by greedy generation in vLLM; the demo's own study samples at
+temperature 0.6, so that its figures are others. The halves share their places. A flip is a refusal that becomes a
+fluent answer; broken text is never a flip. Each random column is over {{ sets }} sets of the same size: mean, and
+largest in brackets; "matched" sets have the same layers and nearly the same activation frequency. p is the share of
+those sets that flip at least as much (the tuned set counted among them), not corrected for the number of sizes and
+seeds.
 
 The packaged seed is {{ chosen }}: of the seeds that pass every bound, the one with the best general quality. The rule
 is `mote.harness.demo.quality.choose`; it was written down before any effect was measured.
@@ -224,7 +226,11 @@ def _rest_table(rows: Sequence[Row]) -> pd.DataFrame:
 
 
 def _of(part: pd.Series[Any], whole: pd.Series[Any]) -> list[str]:
-    return [f"{a}/{b} = {a / b:.0%}" for a, b in zip(part, whole, strict=True)]
+    # One decimal where a whole percent would say none or all of what is neither.
+    return [
+        f"{a}/{b} = {a / b:.{1 if 0 < a < b and round(100 * a / b) in (0, 100) else 0}%}"
+        for a, b in zip(part, whole, strict=True)
+    ]
 
 
 def _mean_max(mean: pd.Series[Any], largest: pd.Series[Any]) -> list[str]:
