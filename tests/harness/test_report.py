@@ -286,6 +286,18 @@ def test_in_sample_figure_is_marked_where_nothing_else_is_there(tmp_path: Path) 
     assert "likely to be too high" in page.text
 
 
+@pytest.mark.parametrize(("split", "shared"), [("half", True), ("units", False)])
+@pytest.mark.usefixtures("no_figures")
+def test_halves_that_share_their_places_are_pointed_out(tmp_path: Path, split: str, shared: bool) -> None:
+    folder = write_run(tmp_path, SMALL.changed(controls=1, prompts=56))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["recipe"]["study"]["split"] = split
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    page = Page(make_report(folder))
+    assert ("they share their places with those that did" in page.text) is shared
+    assert ("on some places (subjects, topics) and measured on others" in page.text) is not shared
+
+
 @pytest.mark.parametrize(("model", "there"), [("demo", True), ("models/other", False)])
 @pytest.mark.usefixtures("no_figures")
 def test_caveat_of_the_demo_model(tmp_path: Path, model: str, there: bool) -> None:

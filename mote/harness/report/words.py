@@ -167,6 +167,11 @@ def caveats(result: StudyResult, manifest: Mapping[str, Any]) -> list[str]:
             "The experts were chosen on the same prompts on which the effect is measured (study.split: none), "
             "so the figure is likely to be too high."
         )
+    if result.view == "measured" and result.unit and manifest["recipe"]["study"]["split"] == "half":
+        notes.append(
+            f"The prompts that are measured chose no expert, but they share their {result.unit}s with those that did "
+            "(study.split: units keeps them apart)."
+        )
     tried = rates is not None and rates.flips.hits > 0
     if tried and result.verdict.kind in ("few", "not-above") and result.verdict.least_p > 0.05:
         notes.append(
