@@ -50,6 +50,11 @@ def main() -> None:
         _fail(str(error))
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
+    except OSError as error:
+        # A path that cannot be read or written is the user's to mend; an error without a path is not known to be.
+        if error.filename is None:
+            raise
+        _fail(f"{error.filename}: {error.strerror}.")
     except _UsageError as error:
         message = getattr(error, "format_message", error.__str__)()
         if type(error).__name__ == "NoArgsIsHelpError":

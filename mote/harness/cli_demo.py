@@ -35,8 +35,7 @@ def train_command(
 
     Example: mote demo train --seed 2 --out models/demo-2
     """
-    if out.exists():
-        raise MoteError(f"{out} exists; name a new folder with --out.")
+    _check_new(out)
     try:
         from mote.harness.demo.card import write_card
         from mote.harness.demo.evaluation import evaluate
@@ -118,8 +117,7 @@ def train_parents_command(
     except ImportError as error:
         raise MoteError(f"training needs torch and transformers ({error}); `make .venv` installs them.") from None
     for parent in PARENTS:
-        if (out / parent).exists():
-            raise MoteError(f"{out / parent} exists; name a new folder with --out.")
+        _check_new(out / parent)
     console = Console(highlight=False)
     with Progress(console=console) as progress:
         tasks: dict[str, TaskID] = {}
@@ -133,3 +131,14 @@ def train_parents_command(
         folders = train_parents(seed, out, progress=show)
     for name, folder in folders.items():
         console.print(f"{name}: {folder}")
+
+
+def _check_new(folder: Path) -> None:
+    """Raise MoteError, before anything is trained, for a folder that is there or cannot be made."""
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        raise MoteError(f"{folder} exists; name a new folder with --out.") from None
+    except OSError as error:
+        raise MoteError(f"--out: {folder} cannot be made: {error.strerror}.") from None
+    folder.rmdir()

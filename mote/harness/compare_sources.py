@@ -20,7 +20,7 @@ from mote.harness.errors import MoteError, nearest
 from mote.harness.files import digest_of
 from mote.harness.labelling import LABEL_SETS, label_set
 from mote.harness.manifest import read_manifest
-from mote.harness.store import STORE_NAME, RunStore
+from mote.harness.store import PACKED_NAME, STORE_NAME, RunStore
 from mote.judges import CLASSES, LANGUAGES, STATES, TRUNCATED, language
 from mote.patches import Profile
 from mote.tasks import TASKS
@@ -112,7 +112,7 @@ def read_answers(
     if label not in LABELLINGS:
         raise MoteError(f"--label {label} is unknown.{nearest(label, LABELLINGS)}")
     folder, name = split_run(text)
-    if folder.is_dir() and (name is not None or (folder / STORE_NAME).is_file()):
+    if folder.is_dir() and (name is not None or any((folder / file).is_file() for file in (STORE_NAME, PACKED_NAME))):
         return _of_run(folder, name or "baseline", judge, label)
     if folder.is_dir():
         return _of_log(_only_log(folder, task), label, receipts)

@@ -34,7 +34,10 @@ def runs_table(folder: Path) -> Table:
 
 
 def _row(folder: Path) -> tuple[str, tuple[str, str, str, str, str]]:
-    manifest = read_manifest(folder)
+    try:
+        manifest = read_manifest(folder)
+    except MoteError:
+        return "", (folder.name, "", "", "unreadable", "-")
     sessions = manifest["sessions"]
     started = str(sessions[0]["started"]) if sessions else ""
     try:

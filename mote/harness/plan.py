@@ -58,6 +58,9 @@ def check_study(study: StudyPart, layout: ModelLayout) -> None:
             raise MoteError(
                 "study.experts is empty: name (layer, expert) pairs, or leave it out to take the ranking's."
             )
+        for pair, times in Counter(study.experts).items():
+            if times > 1:
+                raise MoteError(f"study.experts: the expert {pair} is listed twice.")
         try:
             _profile("study.experts", study.experts, "suppress", layout)
         except ProfileError as error:

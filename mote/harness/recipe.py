@@ -27,7 +27,7 @@ Factor = Annotated[float, Field(gt=0, le=MAX_FACTOR, strict=False)]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Markers(_Part):
@@ -87,7 +87,7 @@ class SamplingPart(_Part):
     temperature: Annotated[float, Field(ge=0, strict=False)] = 0.6
     top_p: Annotated[float, Field(gt=0, le=1, strict=False)] = 1.0
     max_tokens: Positive = 512
-    seed: Count = 0
+    seed: Annotated[Count, Field(le=2**62)] = 0  # SQLite's integers have 63 bits, and retests count up from here
 
 
 class ControlsPart(_Part):

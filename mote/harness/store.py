@@ -146,6 +146,9 @@ class RunStore:
         try:
             self._db = connect(self.path, read_only=read_only)
             self._prepare(read_only)
+        except sqlite3.DatabaseError as error:
+            self._unlock()
+            raise MoteError(f"{self.path} cannot be read as a run's store: {error}.") from None
         except BaseException:
             self._unlock()
             raise

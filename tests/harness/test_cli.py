@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import lzma
 import shutil
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -59,6 +61,9 @@ def test_every_command_has_help_with_an_example(mote: Mote) -> None:
         (["data", "--fetch", "refusal_grid"], "nothing to fetch"),
         (["demo", "trane"], "Did you mean 'train'?"),
         (["demo", "train", "--out", "."], "exists; name a new folder"),
+        (["demo", "train", "--out", "/dev/null/model"], "/dev/null/model cannot be made"),
+        (["demo", "train-parents", "--out", "/dev/null"], "cannot be made"),
+        (["report", "/dev/null"], "/dev/null"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(mote: Mote, arguments: list[str], said: str) -> None:
@@ -94,6 +99,39 @@ def test_runs_are_listed_with_their_state(mote: Mote, written: Path) -> None:
     assert code == 0
     assert "refusal_grid" in out
     assert mote("ls", str(written))[1] == out
+
+
+def test_one_damaged_run_hides_no_other(mote: Mote, written: Path, tmp_path: Path) -> None:
+    shutil.copytree(written, tmp_path / "good")
+    for name in ("bad-manifest", "bad-store"):
+        shutil.copytree(written, tmp_path / name)
+    (tmp_path / "bad-manifest" / "manifest.json").write_text("{")
+    for extra in ("run.sqlite-wal", "run.sqlite-shm"):
+        (tmp_path / "bad-store" / extra).unlink(missing_ok=True)
+    (tmp_path / "bad-store" / "run.sqlite").write_bytes(b"no database" * 1000)
+    code, out, err = mote("ls", str(tmp_path))
+    assert (code, err) == (0, "")
+    lines = {line.split()[0]: line for line in out.splitlines()[1:]}
+    assert "unreadable" in lines["bad-manifest"]
+    assert lines["bad-store"].split()[-1] == "-"
+    assert int(lines["good"].split()[-1]) > 60
+    code, _, err = mote("report", str(tmp_path / "bad-store"))
+    assert code == 2
+    assert "run.sqlite cannot be read as a run's store" in err
+
+
+def test_a_packed_run_is_compared_like_any_other(mote: Mote, written: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    shutil.copy(written / "manifest.json", run)
+    rows = sqlite3.connect(written / "run.sqlite").serialize()
+    (run / "run.sqlite.xz").write_bytes(lzma.compress(rows))
+    code, out, err = mote("compare", str(run), f"{run}:suppress-10", "--examples", "0")
+    assert (code, err) == (0, "")
+    assert (
+        out.partition("\n\n")[2]
+        == mote("compare", str(written), f"{written}:suppress-10", "--examples", "0")[1].partition("\n\n")[2]
+    )
 
 
 def test_an_export_holds_every_row_with_its_labels(mote: Mote, written: Path, tmp_path: Path) -> None:

@@ -164,3 +164,8 @@ def test_a_class_that_did_not_occur_is_said_with_the_counts() -> None:
 def test_experts_that_a_model_does_not_have_are_refused_before_anything_is_loaded(study: StudyPart, said: str) -> None:
     with pytest.raises(MoteError, match=said):
         check_study(study, LAYOUT)
+
+
+def test_an_expert_that_is_named_twice_is_refused_before_anything_is_generated() -> None:
+    with pytest.raises(MoteError, match=r"study\.experts: the expert \(2, 9\) is listed twice"):
+        check_study(StudyPart(experts=[(2, 9), (2, 4), (2, 9)], controls=CONTROLS), LAYOUT)

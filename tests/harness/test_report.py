@@ -337,7 +337,11 @@ def test_nothing_of_another_state_stays_behind(folder: Path, tmp_path: Path) -> 
     whole, early = tmp_path / "whole", write_run(tmp_path / "early", SMALL.changed(stop_after=1))
     shutil.copytree(folder, whole)
     (whole / "figures" / "notes.txt").write_text("mine")
+    (whole / "figures" / "mine.png").write_bytes(b"mine")
+    (whole / "tables" / "mine.csv").write_text("mine")
     (whole / "figures" / "old-name.png").write_bytes(b"old")
+    with (whole / "run.report-files").open("a") as made:
+        made.write("figures/old-name.png\n")
     for name in ("run.sqlite", "manifest.json"):
         shutil.copy(early / name, whole / name)
     for name in ("run.sqlite-wal", "run.sqlite-shm"):
@@ -349,7 +353,8 @@ def test_nothing_of_another_state_stays_behind(folder: Path, tmp_path: Path) -> 
         for name in ("fig03-prompt-map", "fig04-tsne", "fig05-resonance", "rankings")
         for suffix in (".png", ".svg")
     }
-    assert left == kept | {"notes.txt"}
+    assert left == kept | {"notes.txt", "mine.png"}
+    assert (whole / "tables" / "mine.csv").exists()
     assert not (whole / "tables" / "summary.csv").exists()
 
 

@@ -10,7 +10,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib import metadata, resources
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -43,6 +43,8 @@ from mote.harness.token_rows import read_token_rows
 from mote.harness.tuned_experts import controls_gap
 
 REPORT_NAME: Final = "report.html"
+MADE_NAME: Final = "run.report-files"
+"""Which figures and tables the last report made, a line each."""
 
 
 class Read(NamedTuple):
@@ -81,11 +83,19 @@ def make_report(folder: Path, *, mt_bench: Path | None = None, judge: str | None
         (folder / name).mkdir(exist_ok=True)
     for path, content in files.items():
         write_atomic(path, content)
-    for stale in [*(folder / "figures").glob("*.*"), *(folder / "tables").glob("*.csv")]:
-        if stale.suffix in (".png", ".svg", ".csv") and stale not in files and stale not in kept:
-            stale.unlink()
+    _remove_stale(folder, {str(path.relative_to(folder)) for path in files}, kept)
     write_atomic(folder / REPORT_NAME, html)
     return folder / REPORT_NAME
+
+
+def _remove_stale(folder: Path, made: set[str], kept: Collection[Path]) -> None:
+    """Remove what an earlier report made and this one did not; what somebody else put there is theirs."""
+    index = folder / MADE_NAME
+    earlier = index.read_text(encoding="utf-8").splitlines() if index.is_file() else []
+    for name in set(earlier) - made:
+        if folder / name not in kept:
+            (folder / name).unlink(missing_ok=True)
+    write_atomic(index, "".join(f"{name}\n" for name in sorted(made)))
 
 
 def _read(folder: Path, mt_bench: Path | None, judge: str | None) -> Read:
