@@ -127,10 +127,11 @@ class _Work:
         self._ended = judgments.ended(judge.name)
         self._waiting: dict[tuple[str, int], list[_Task]] = defaultdict(list)
         self._asks: dict[tuple[str, int], tuple[PromptAsk, int]] = {}
+        self._ready: list[LabelRow] = []
 
     def plan(self, tasks: Iterable[_Task | LabelRow]) -> None:
-        """Store the labels that need no judge, or whose judgments are there; keep what has to be asked for."""
-        rows: list[LabelRow] = []
+        """Make the labels that need no judge, or whose judgments are there; keep what has to be asked for."""
+        rows = self._ready
         for task in tasks:
             if isinstance(task, LabelRow):
                 rows.append(task._replace(judge=self._judge.name))
@@ -142,11 +143,19 @@ class _Work:
                 if (key := _key(ask)) in missing:
                     self._waiting[key].append(task)
                     self._asks.setdefault(key, (ask, task.generations[0]))
-        self._store.add_labels(rows)
+
+    def _store_ready(self) -> None:
+        if self._ready:
+            self._store.add_labels(self._ready)
+            self._ready = []
 
     def ask(self, endpoint: Endpoint, max_judgments: int | None, console: Console) -> Tally:
-        """Ask for what is missing; each reply is stored, and each label as soon as it can be made."""
+        """Ask for what is missing; each reply is stored, and each label as soon as it can be made.
+
+        A judge that nothing answers for leaves no label: what needs no judge waits for the first reply.
+        """
         if not self._asks:
+            self._store_ready()
             return Tally(0, 0, 0, 0)
         try:
             from mote.judges.llm.panel import judge_all
@@ -155,13 +164,16 @@ class _Work:
         with step(console, f"Judge {self._judge.kind}", len(self._asks)) as advance:
 
             def done(ask: PromptAsk, judgment: Judgment) -> None:
+                self._store_ready()
                 self._store_reply(_key(ask), judgment)
                 advance(1)
 
             try:
-                return judge_all([ask for ask, _ in self._asks.values()], endpoint, done, max_judgments=max_judgments)
+                tally = judge_all([ask for ask, _ in self._asks.values()], endpoint, done, max_judgments=max_judgments)
             except JudgeError as error:
                 raise MoteError(str(error)) from None
+        self._store_ready()
+        return tally
 
     def _store_reply(self, key: tuple[str, int], judgment: Judgment) -> None:
         ended = self._judgments.add(self._asks[key][1], self._judge, key[1], key[0], judgment)

@@ -309,3 +309,13 @@ def test_questions_as_text() -> None:
     assert question_text([{"role": "user", "content": "Why?"}]) == "Why?"
     talk = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]
     assert question_text(talk) == "user: Why?\n\nassistant: So."
+
+
+def test_a_judge_that_never_answers_leaves_no_label(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", RUN)
+    nowhere = Endpoint("http://127.0.0.1:9/v1", "x", attempts=1, backoff=0.01)
+    with pytest.raises(MoteError):
+        judge_run(folder, "refusal", nowhere, quiet())
+    assert table(folder, "select distinct judge from labels where judge like 'x/%'") == []
+    with scripted_judge(honest) as server:
+        assert adds_up(judge(folder, server))
