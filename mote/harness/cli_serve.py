@@ -29,7 +29,7 @@ def serve_command(
 ) -> None:
     """Serve a model over HTTP; further options are vLLM's own and are passed on.
 
-    Example: mote serve demo --profiles profiles --port 8000 --max-model-len 256
+    Example: mote serve demo --profiles profiles --port 8000 --max-model-len 256 --kv-cache-memory-bytes 536870912
     """
     from mote.harness.model import resolve_model
     from mote.patches.admission import PROFILES_VARIABLE

@@ -6,7 +6,7 @@ Whatever is wrong in it becomes one line that names the value's place and the ne
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -191,6 +191,20 @@ class Recipe(_Part):
         return digest_of(self.model_dump(mode="json"))
 
 
+class _OneKeyOnceLoader(yaml.SafeLoader):
+    """YAML whose mappings name each key once: of two blocks of one name PyYAML would drop the first without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        known: set[str] = set()
+        for key, _ in node.value:
+            if key.value in known:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key '{key.value}' stands there twice", key.start_mark
+                )
+            known.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
 def load_recipe(source: str, overrides: Iterable[str] = ()) -> Recipe:
     """Read a recipe by name or path, apply ``key.path=value`` overrides (values are YAML), and check it.
 
@@ -198,7 +212,7 @@ def load_recipe(source: str, overrides: Iterable[str] = ()) -> Recipe:
     """
     path = _find(source)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _OneKeyOnceLoader)  # noqa: S506 - a SafeLoader
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise MoteError(f"{path} is not a YAML recipe: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):

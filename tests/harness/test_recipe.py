@@ -52,6 +52,8 @@ def test_a_resolved_recipe_reads_back_as_itself() -> None:
         (["sampling.temperature=0"], "sampling.temperature 0"),
         (["study.experts=[[1, -1]]"], "'study.experts.0.1'"),
         (["model.engine=sglang"], "'vllm'"),
+        (["sampling.temperature=.inf"], "'sampling.temperature': Input should be a finite number"),
+        (["sampling.seed=100000000000000000000000"], "'sampling.seed': Input should be less than or equal to"),
         (["study"], "write key.path=value"),
         (["name.first=x"], "'name' has a value"),
         (["study.top_k=[1"], "not a YAML value"),
@@ -65,7 +67,14 @@ def test_a_wrong_value_is_one_line_with_its_place(overrides: list[str], said: st
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("content", "said"), [("- a\n", "should hold a mapping"), ("a: [\n", "not a YAML recipe")])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("- a\n", "should hold a mapping"),
+        ("a: [\n", "not a YAML recipe"),
+        ("study: {top_k: 3}\nname: a\nstudy: {top_k: 4}\n", "the key 'study' stands there twice"),
+    ],
+)
 def test_a_file_that_is_no_recipe_is_named(tmp_path: Path, content: str, said: str) -> None:
     file = tmp_path / "recipe.yaml"
     file.write_text(content)
