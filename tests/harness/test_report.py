@@ -341,7 +341,8 @@ def test_nothing_of_another_state_stays_behind(folder: Path, tmp_path: Path) -> 
     (whole / "tables" / "mine.csv").write_text("mine")
     (whole / "figures" / "old-name.png").write_bytes(b"old")
     with (whole / "run.report-files").open("a") as made:
-        made.write("figures/old-name.png\n")
+        made.write("figures/old-name.png\n../outside.png\nfigures/../../outside.png\nmanifest.json\n")
+    (tmp_path / "outside.png").write_bytes(b"another's")
     for name in ("run.sqlite", "manifest.json"):
         shutil.copy(early / name, whole / name)
     for name in ("run.sqlite-wal", "run.sqlite-shm"):
@@ -355,6 +356,7 @@ def test_nothing_of_another_state_stays_behind(folder: Path, tmp_path: Path) -> 
     }
     assert left == kept | {"notes.txt", "mine.png"}
     assert (whole / "tables" / "mine.csv").exists()
+    assert (tmp_path / "outside.png").exists()
     assert not (whole / "tables" / "summary.csv").exists()
 
 

@@ -45,6 +45,7 @@ from mote.harness.tuned_experts import controls_gap
 REPORT_NAME: Final = "report.html"
 MADE_NAME: Final = "run.report-files"
 """Which figures and tables the last report made, a line each."""
+_MADE = re.compile(r"(?:figures|tables)/[^/]+\.(?:png|svg|csv)")
 
 
 class Read(NamedTuple):
@@ -93,7 +94,8 @@ def _remove_stale(folder: Path, made: set[str], kept: Collection[Path]) -> None:
     index = folder / MADE_NAME
     earlier = index.read_text(encoding="utf-8").splitlines() if index.is_file() else []
     for name in set(earlier) - made:
-        if folder / name not in kept:
+        # A run may come from elsewhere: no line of it reaches a file outside of these folders.
+        if _MADE.fullmatch(name) and folder / name not in kept:
             (folder / name).unlink(missing_ok=True)
     write_atomic(index, "".join(f"{name}\n" for name in sorted(made)))
 
