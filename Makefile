@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+ROOMS := src/mote/__init__.py harness tasks judges patches tests
 TORCH := torch==2.13.0+cpu
 # For `make kernel` alone.
 TRITON := 3.7.0
@@ -19,14 +20,14 @@ test: check
 	$(OFFLINE) $(BIN)/pytest
 
 check: .venv/installed
-	$(BIN)/ruff format --check mote tests
-	$(BIN)/ruff check mote tests
+	$(BIN)/ruff format --check $(ROOMS)
+	$(BIN)/ruff check $(ROOMS)
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
 format: .venv/installed
-	$(BIN)/ruff format mote tests
-	$(BIN)/ruff check --fix mote tests
+	$(BIN)/ruff format $(ROOMS)
+	$(BIN)/ruff check --fix $(ROOMS)
 
 # The long checks: soak, compiled engines, training. CI leaves them out; run them before a release.
 slow: .venv/installed

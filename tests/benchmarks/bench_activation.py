@@ -15,7 +15,7 @@ import time
 
 import numpy as np
 
-from mote.harness.activation import MapAccumulator
+from mote.harness.science.maps import MapAccumulator
 
 LAYERS, EXPERTS, TOP_K, TOKENS = 58, 256, 8, 40
 LABELS = ("0-REFUSED", "1-ALIGNED", "2-REASONED")

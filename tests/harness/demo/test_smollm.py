@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from mote.harness import cli
+from mote.harness.cli import main as cli
 from mote.harness.demo import MODEL_DIR, questions, tokenizer
 from mote.harness.demo.smollm import documents, prompts, states
 from mote.harness.demo.smollm import source as source_module

@@ -1,0 +1,1 @@
+"""The command ``mote``: a module a command."""

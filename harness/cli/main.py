@@ -1,0 +1,200 @@
+"""The command ``mote``: a thin shell around the study. What a user got wrong is one line and exit code 2."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from mote import __version__
+from mote.harness.cli import compare as cli_compare
+from mote.harness.cli import data as cli_data
+from mote.harness.cli import demo as cli_demo
+from mote.harness.cli import judge as cli_judge
+from mote.harness.cli import lm_eval as cli_lm_eval
+from mote.harness.cli import mt_bench as cli_mt_bench
+from mote.harness.cli import prune as cli_prune
+from mote.harness.cli import scan as cli_scan
+from mote.harness.cli import serve as cli_serve
+from mote.harness.cli import verify as cli_verify
+from mote.harness.errors import MoteError
+
+app = typer.Typer(
+    name="mote",
+    help="Which experts of a mixture-of-experts language model carry a behaviour? Find them, tune them, prove it.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+RUNS = Path("results/runs")
+
+# Newer Typers carry a click of their own; both raise what this finds.
+_UsageError: type[Exception] = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+
+
+def main() -> None:
+    """Run the command line; the entry point of ``mote``."""
+    try:
+        code = app(standalone_mode=False)
+    except MoteError as error:
+        _fail(str(error))
+    except (typer.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except OSError as error:
+        # A path that cannot be read or written is the user's to mend; an error without a path is not known to be.
+        if error.filename is None:
+            raise
+        _fail(f"{error.filename}: {error.strerror}.")
+    except _UsageError as error:
+        message = getattr(error, "format_message", error.__str__)()
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(message)
+            sys.exit(2)
+        _fail(message)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"mote: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"mote-harness {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    # vLLM reports usage unless told not to; an instrument that is pointed at unpublished models must not.
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+
+
+@app.command()
+def run(
+    recipe: Annotated[
+        str, typer.Argument(help="A recipe: the name of a packaged one, or a YAML file.", metavar="RECIPE")
+    ],
+    out: Annotated[Path | None, typer.Option(help="The run's folder.  [default: results/runs/<recipe's name>]")] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Override a value of the recipe: key.path=value.", metavar="KEY=VALUE"),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Ask this many prompts only, evenly spread (task.limit).")] = None,
+) -> None:
+    """Run a whole study, or go on with one that was stopped; ends with the report.
+
+    Example: mote run demo --set study.top_k=5 --out results/runs/demo-5
+    """
+    from mote.harness.recipe.schema import load_recipe
+
+    console = Console(highlight=False)
+    overrides = [*(changes or []), *([f"task.limit={limit}"] if limit is not None else [])]
+    loaded = load_recipe(recipe, overrides)
+    # A model that lies in a folder needs nothing from a hub; set before any library that would ask one is imported.
+    if loaded.model.path == "demo" or Path(loaded.model.path).is_dir():
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    folder = out or RUNS / loaded.name
+
+    from mote.harness.study import run as study
+
+    checked = study.check(loaded)
+    # A second Ctrl-C while rows are being written must not tear the first one's clean-up.
+    try:
+        study.run(checked, folder, console)
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        again = _again(recipe, out, overrides)
+        console.print(f"Stopped. What was generated is stored; go on with: {again}", soft_wrap=True)
+        console.file.flush()
+        # vLLM's threads may take long to end, and everything of ours is on the disk.
+        os._exit(130)
+    _report(folder, console)
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="The folder of a run.", metavar="RUN")],
+    mt_bench: Annotated[
+        Path | None, typer.Option("--mt-bench", help="An MT-Bench of the same model.  [default: RUN/mt-bench if there]")
+    ] = None,
+    judge: Annotated[str | None, typer.Option(help="Show this judge's labels instead of the label set's own.")] = None,
+) -> None:
+    """Make report.html, figures and tables of a run anew from its stored rows.
+
+    Example: mote report results/runs/demo
+    """
+    _report(run, Console(highlight=False), mt_bench, judge)
+
+
+@app.command("ls")
+def list_runs(
+    folder: Annotated[Path, typer.Argument(help="Where runs lie.", metavar="FOLDER")] = RUNS,
+) -> None:
+    """List the runs in a folder: model, task, generations, and whether each is finished.
+
+    Example: mote ls results/runs
+    """
+    from mote.harness.store.listing import runs_table
+
+    Console(highlight=False).print(runs_table(folder))
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="The folder of a run.", metavar="RUN")],
+    out: Annotated[Path | None, typer.Option(help="Where to write.  [default: RUN/export]")] = None,
+) -> None:
+    """Write a run's tables as Parquet and its labelled generations as JSONL.
+
+    Example: mote export results/runs/demo --out demo-export
+    """
+    from mote.harness.store.export import export_run
+
+    console = Console(highlight=False)
+    for path in export_run(run, out or run / "export"):
+        console.print(str(path), soft_wrap=True)
+
+
+def _report(folder: Path, console: Console, mt_bench: Path | None = None, judge: str | None = None) -> None:
+    from mote.harness.report import make_report
+    from mote.harness.report.summary import print_summary
+
+    with console.status("Report"):
+        path = make_report(folder, mt_bench=mt_bench, judge=judge)
+    print_summary(folder, console, judge)
+    console.print(f"Report: {path}", soft_wrap=True)
+
+
+def _again(recipe: str, out: Path | None, overrides: list[str]) -> str:
+    parts = ["mote run", recipe, *([f"--out {out}"] if out else []), *(f"--set '{change}'" for change in overrides)]
+    return " ".join(parts)
+
+
+for part in (
+    cli_compare,
+    cli_scan,
+    cli_prune,
+    cli_judge,
+    cli_mt_bench,
+    cli_lm_eval,
+    cli_serve,
+    cli_verify,
+    cli_data,
+    cli_demo,
+):
+    part.mount(app)

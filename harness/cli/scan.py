@@ -1,0 +1,136 @@
+"""``mote scan`` and ``mote rankings``: experts ranked by what they do, and every ranking set beside that one."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from mote.harness.errors import MoteError, nearest
+
+_RUN = typer.Argument(help="The folder of a run.", metavar="RUN")
+_ACTIONS = ("suppress", "scale")
+
+
+def mount(app: typer.Typer) -> None:
+    """Add the commands to ``mote``."""
+    app.command("scan")(scan_command)
+    app.command("rankings")(rankings_command)
+
+
+def scan_command(
+    run: Annotated[Path, _RUN],
+    prompts: Annotated[
+        int, typer.Option(help="How many prompts of the class under study, from the half that chooses.", min=2)
+    ] = 24,
+    experts: Annotated[str, typer.Option(help="'all', or the top so many of the ranking --by.")] = "all",
+    by: Annotated[str, typer.Option(help="The ranking in whose order experts are scanned.")] = "resonance",
+    action: Annotated[str, typer.Option(help="What is done to each expert alone: suppress or scale.")] = "suppress",
+    factor: Annotated[float | None, typer.Option(help="By how much --action scale multiplies its weight.")] = None,
+    opening: Annotated[int, typer.Option(help="Tokens of an opening.", min=1)] = 4,
+    alternatives: Annotated[int, typer.Option(help="Openings of other classes, at most.", min=1)] = 4,
+    max_passes: Annotated[int | None, typer.Option(help="Forward passes at this start, at most.", min=1)] = None,
+    seed: Annotated[int, typer.Option(help="The seed of the choice of prompts.", min=0)] = 0,
+) -> None:
+    """Scan experts one by one: how much less likely does the answer's own opening become when each alone is edited?
+
+    Each forward pass is stored as it comes; the same command goes on with a scan that was stopped.
+
+    Example: mote scan results/runs/demo --prompts 24 --experts all
+    """
+    from mote.harness.experts.output import show_scan, write_scan
+    from mote.harness.experts.rankings import causal_effects
+    from mote.harness.experts.scan import ScanOptions, scan_run
+    from mote.harness.store.run import STORE_NAME
+    from mote.harness.store.scans import Scans
+
+    if action not in _ACTIONS:
+        raise MoteError(f"There is no --action '{action}'.{nearest(action, _ACTIONS)}")
+    if (factor is None) == (action == "scale"):
+        raise MoteError("--action scale and --factor F go together, for instance --action scale --factor 0.5.")
+    options = ScanOptions(
+        prompts=prompts, top=_top(experts), by=by, action="scale" if action == "scale" else "suppress",
+        factor=factor or 0.0, tokens=opening, alternatives=alternatives, seed=seed,
+    )  # fmt: skip
+    console = Console(highlight=False)
+    offline(run)
+    try:
+        scan = scan_run(run, options, console, max_passes=max_passes)
+    except KeyboardInterrupt:
+        stopped(console)
+    with Scans(run / STORE_NAME, read_only=True) as scans:
+        effects = causal_effects(scans, scan)
+    show_scan(effects, console)
+    console.print(f"Scan {scan.scan_id} ({scan.title}): {write_scan(effects, run)}", soft_wrap=True)
+
+
+def rankings_command(
+    run: Annotated[Path, _RUN],
+    k: Annotated[str, typer.Option(help="How many top experts are switched off: numbers with commas.")] = "5,10,20",
+    sets: Annotated[int, typer.Option(help="Matched random sets for each ranking and k.", min=0)] = 20,
+    rankings: Annotated[
+        str | None, typer.Option("--rankings", help="Names with commas.  [default: all that the run allows]")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="So many prompts of the measuring half, spread over its places.", min=1)
+    ] = None,
+    scan: Annotated[int | None, typer.Option(help="The causal scan of this number.  [default: the largest]")] = None,
+    seed: Annotated[int, typer.Option(help="The seed of the random sets.", min=0)] = 0,
+) -> None:
+    """Set all rankings side by side: correlation with the causal scan, and what each one's top experts flip.
+
+    Answers are generated on the measuring half's prompts of the class under study, and stored as they come.
+
+    Example: mote rankings results/runs/demo --k 5,10,20 --sets 20
+    """
+    from mote.harness.experts.comparison import RankingOptions, rank_run
+    from mote.harness.experts.output import show_rankings, write_rankings
+
+    names = tuple(name.strip() for name in rankings.split(",")) if rankings is not None else None
+    options = RankingOptions(_numbers(k), sets, names, limit, seed, scan)
+    console = Console(highlight=False)
+    offline(run)
+    try:
+        found = rank_run(run, options, console)
+    except KeyboardInterrupt:
+        stopped(console)
+    show_rankings(found, console)
+    for path in write_rankings(found, run):
+        console.print(str(path), soft_wrap=True)
+
+
+def _top(experts: str) -> int | None:
+    if experts == "all":
+        return None
+    if not experts.isascii() or not experts.isdigit():
+        raise MoteError(f"--experts {experts}: write 'all', or how many, for instance --experts 50 --by resonance.")
+    return int(experts)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() for part in parts):
+        raise MoteError(f"--k {text}: write numbers with commas, for instance --k 5,10,20.")
+    return tuple(dict.fromkeys(int(part) for part in parts))
+
+
+def offline(run: Path) -> None:
+    """A model that lies in a folder needs nothing from a hub; set before any library that would ask one is imported."""
+    from mote.harness.recipe.manifest import read_manifest
+
+    path = str(read_manifest(run)["recipe"]["model"]["path"])
+    if path == "demo" or Path(path).is_dir():
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+def stopped(console: Console) -> NoReturn:
+    """End a command that Ctrl-C stopped, and say how to go on."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    console.print("Stopped. What was measured is stored; the same command goes on.", soft_wrap=True)
+    console.file.flush()
+    # vLLM's threads may take long to end, and everything of ours is on the disk.
+    os._exit(130)

@@ -1,0 +1,1 @@
+"""Two sets of answers to the same prompts."""

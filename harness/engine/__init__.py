@@ -1,0 +1,1 @@
+"""From requests to answers: vLLM in this process, or servers elsewhere."""

@@ -1,0 +1,258 @@
+"""``mote scan RUN``: the causal scan of a run's experts, on the real engine, with the run's own model and baseline.
+
+Scanned are prompts of the class under study among those that choose experts, never one that measures. After each of
+them its own opening is scored, the first tokens of the baseline's raw text: what the model said first, whether that
+opened a reasoning, closed one that the prompt had opened, or began an answer. So the scan asks what turns the model to
+another first step. Where a model reasons at length before it refuses, that step is the reasoning's, and the refusal is
+decided later than the scan looks.
+
+The alternatives are openings of the same length that answers of the other classes in the same half begin with
+(``causal.choose_alternatives``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from mote.harness.engine.log import EngineLog
+from mote.harness.engine.model import ModelSource, resolve_model
+from mote.harness.engine.servers import engine_starter
+from mote.harness.engine.vllm import Engine, Scored, Scoring, check_engine
+from mote.harness.errors import MoteError
+from mote.harness.experts.rankings import CAUSAL, Halves, pick_rankings, read_halves, seen_rankings
+from mote.harness.progress import step
+from mote.harness.recipe import manifest as manifests
+from mote.harness.recipe.schema import Recipe
+from mote.harness.science.causal import Measurement, ScanPlan, choose_alternatives, plan_scan, remaining
+from mote.harness.store.run import RunStore
+from mote.harness.store.scans import Scans, ScoreRow, StoredScan
+from mote.patches import EMPTY_PROFILE, Edit, ModelLayout, Profile, ProfileError
+
+Action = Literal["suppress", "scale"]
+Tokeniser = Callable[[str, int], str]
+"""(text, n) -> the first n tokens of a text, as text."""
+
+
+@dataclass(frozen=True)
+class ScanOptions:
+    """What to scan: ``top`` experts by the ranking ``by`` (None: all, in its order), each edited by ``action``.
+
+    ``prompts`` is how many of the class, fewer where there are fewer; ``tokens`` how long an opening is,
+    ``alternatives`` how many other openings at most.
+    """
+
+    prompts: int = 24
+    top: int | None = None
+    by: str = "resonance"
+    action: Action = "suppress"
+    factor: float = 0.0
+    tokens: int = 4
+    alternatives: int = 4
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raise MoteError for an edit that can't be, or that changes nothing."""
+        if self.action == "scale" and self.factor == 1.0:
+            raise MoteError("--factor 1 changes nothing: scale by less, to weaken each expert, or by more.")
+        try:
+            Edit(0, 0, self.action, self.factor)
+        except ProfileError as error:
+            raise MoteError(str(error).replace("edit (0, 0) ", "--action ")) from None
+
+
+class OpenRun(NamedTuple):
+    """A run's recipe and model, checked to be what the run was made with."""
+
+    folder: Path
+    manifest: Mapping[str, Any]
+    recipe: Recipe
+    model: ModelSource
+
+
+class Scan(NamedTuple):
+    """A scan ready to be made: the plan, the openings of each prompt (its own first), and what identifies it."""
+
+    plan: ScanPlan
+    openings: Mapping[str, Sequence[str]]
+    settings: Mapping[str, Any]
+
+
+def open_run(folder: Path) -> OpenRun:
+    """Read a run's manifest and find its model; raise MoteError where the model's files are others by now."""
+    manifest = manifests.read_manifest(folder)
+    recipe = Recipe.model_validate(manifest["recipe"])
+    model = resolve_model(recipe.model.path)
+    changed = sorted(
+        name
+        for name in {*model.files, *manifest["model"]["files"]}
+        if model.files.get(name) != manifest["model"]["files"].get(name)
+    )
+    if changed:
+        raise MoteError(
+            f"{folder} was made with other files of '{recipe.model.path}' ({', '.join(changed)} differ): what is"
+            " measured now would not belong to it."
+        )
+    return OpenRun(folder, manifest, recipe, model)
+
+
+def engine_of(run: OpenRun, console: Console) -> Callable[[], Engine]:
+    """Return what starts the run's engine when it is first called; raises MoteError for options vLLM refuses."""
+    return engine_starter(run.recipe, run.model, run.folder / "vllm.log", console)
+
+
+def prepare(halves: Halves, options: ScanOptions, first_tokens: Tokeniser) -> Scan:
+    """Choose prompts, openings and experts of a scan. Raises MoteError (DataError) where the run has too few."""
+    prompts = spread(halves.chosen, halves.units, options.prompts, options.seed)
+    openings = {key: first_tokens(halves.raws[key], options.tokens) for key in (*halves.chosen, *halves.ids)}
+    others: dict[str, list[str]] = defaultdict(list)
+    for key in halves.ids:
+        if halves.labels[key] != halves.target:
+            others[halves.labels[key]].append(openings[key])
+    own = {openings[key] for key in halves.chosen}
+    alternatives = choose_alternatives(others, own, options.alternatives)
+    ranking = _prefilter(halves, options.by)
+    plan = plan_scan(halves.layers, halves.experts, prompts, 1 + len(alternatives), ranking=ranking, top=options.top)
+    texts = {key: [openings[key], *alternatives] for key in prompts}
+    settings = {
+        "action": options.action,
+        "factor": options.factor,
+        "target": halves.target,
+        "seed": options.seed,
+        "tokens": options.tokens,
+        "prompts": {key: openings[key] for key in prompts},
+        "alternatives": alternatives,
+    }
+    return Scan(plan, texts, settings)
+
+
+def scan_run(
+    folder: Path,
+    options: ScanOptions,
+    console: Console,
+    *,
+    max_passes: int | None = None,
+    engine: Callable[[OpenRun, Console], Callable[[], Engine]] = engine_of,
+    first_tokens: Tokeniser | None = None,
+) -> StoredScan:
+    """Scan a run's experts, or go on with it, and return what is stored by then. Says its cost before it starts.
+
+    ``max_passes`` bounds the forward passes of this start. Raises MoteError for what is wrong with the run, the
+    options or the engine, before anything is written; what was measured is stored as it comes.
+    """
+    run = open_run(folder)
+    with RunStore(folder, existing=True) as store, EngineLog(console) as log:
+        log.keep(folder / "vllm.log")
+        halves = read_halves(store, run.manifest)
+        scan = prepare(halves, options, first_tokens or partial(opening, tokenizer_of(run)))
+        check_engine(run.recipe, run.model.path)
+        with Scans(store.path) as scans:
+            scan_id = scans.begin(scan.settings, manifests.new_session())
+            missing = remaining(scan.plan, scans.done(scan_id))
+            _announce(scan, len(missing), max_passes, console)
+            _measure(scans, scan_id, scan, halves, missing[:max_passes], engine(run, console), run, console)
+            return next(each for each in scans.scans() if each.scan_id == scan_id)
+
+
+def spread(prompts: Sequence[str], units: Mapping[str, Hashable], count: int, seed: int) -> list[str]:
+    """Return ``count`` of the prompts (or all, if they are fewer), taken in turn from each unit, by the seed.
+
+    A prompt's turn depends on the seed and its id alone, so that a larger count adds prompts and changes none.
+    """
+    queues: dict[Hashable, list[str]] = defaultdict(list)
+    for key in sorted(prompts, key=lambda key: (hashlib.sha256(f"{seed}/{key}".encode()).hexdigest(), key)):
+        queues[units.get(key)].append(key)
+    turns = [(turn, at, key) for at, queue in enumerate(queues.values()) for turn, key in enumerate(queue)]
+    taken = {key for _, _, key in sorted(turns)[:count]}
+    return [key for key in prompts if key in taken]
+
+
+def tokenizer_of(run: OpenRun) -> Any:
+    """Return the tokenizer of a run's model."""
+    from transformers import AutoTokenizer
+
+    trust = bool(run.recipe.model.options.get("trust_remote_code", False))
+    return AutoTokenizer.from_pretrained(run.model.path, trust_remote_code=trust)
+
+
+def opening(tokenizer: Any, text: str, count: int) -> str:
+    """Return the first ``count`` tokens of a text; a few more where they would end within a character."""
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    for size in range(count, len(ids)):
+        found = str(tokenizer.decode(ids[:size], skip_special_tokens=False, clean_up_tokenization_spaces=False))
+        if found and text.startswith(found):
+            return found
+    return text
+
+
+def profile_of(expert: tuple[int, int] | None, settings: Mapping[str, Any], layout: ModelLayout) -> Profile:
+    """Return the profile that edits one expert alone as a scan's settings say; the empty one for None."""
+    if expert is None:
+        return EMPTY_PROFILE
+    edit = Edit(*expert, settings["action"], settings["factor"])
+    return Profile(f"{settings['action']}-{expert[0]}-{expert[1]}", (edit,), model=layout)
+
+
+def _prefilter(halves: Halves, by: str) -> NDArray[np.float64]:
+    if by == CAUSAL:
+        raise MoteError("--by causal: a scan can't choose its experts by what it is to find. Take another ranking.")
+    return pick_rankings(seen_rankings(halves), [by])[by]
+
+
+def _announce(scan: Scan, missing: int, max_passes: int | None, console: Console) -> None:
+    done = scan.plan.cost - missing
+    parts = [f"{done:,} of them stored"] if done else []
+    if max_passes is not None and max_passes < missing:
+        parts.append(f"{max_passes:,} at this start")
+    console.print(f"Causal scan: {scan.plan}{'; ' if parts else ''}{', '.join(parts)}", soft_wrap=True)
+    for text in scan.settings["alternatives"]:
+        console.print(f"  alternative opening: {text!r}", soft_wrap=True, markup=False)
+
+
+def _measure(
+    scans: Scans,
+    scan_id: int,
+    scan: Scan,
+    halves: Halves,
+    missing: Sequence[Measurement],
+    engine: Callable[[], Engine],
+    run: OpenRun,
+    console: Console,
+) -> None:
+    if not missing:
+        return
+    profile = cache(partial(profile_of, settings=scan.settings, layout=run.model.layout))
+    requests = [
+        Scoring(
+            each.prompt_id,
+            halves.prompts[each.prompt_id].messages,
+            profile(each.expert),
+            scan.openings[each.prompt_id][each.opening],
+        )
+        for each in missing
+    ]
+    scored = engine().score(requests)
+    with step(console, "Causal scan", len(missing)) as advance:
+        for some in scored:
+            scans.add(scan_id, [_row(missing[index], one) for index, one in some])
+            advance(len(some))
+
+
+def _row(measurement: Measurement, scored: Scored) -> ScoreRow:
+    observation = scored.observation
+    return ScoreRow(
+        measurement,
+        list(zip(scored.tokens, scored.logprobs, strict=True)),
+        sum(effect.selected for effect in observation.mechanism),
+        observation.receipt.digest,
+        observation.receipt.tokens_edited,
+    )

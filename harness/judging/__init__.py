@@ -1,0 +1,1 @@
+"""Other judges and people over the same answers."""

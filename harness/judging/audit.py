@@ -1,0 +1,290 @@
+"""What the judges of a run say together: agreement, confusion, and flip rates corrected by people's labels.
+
+Judges are compared where they answer the same question: those of refusal among each other, those of language among each
+other, told apart by the labels that they use. The unit of the bootstrap is the prompt. Where a task groups its prompts
+by places, subjects or topics, corrected flip rates have a second interval: it resamples whole groups, since prompts of
+one place answer alike.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from mote.harness.errors import MoteError, nearest
+from mote.harness.files import write_atomic
+from mote.harness.judging.judge import BASELINE
+from mote.harness.judging.sheet import HUMAN, strata
+from mote.harness.science.splits import units_of
+from mote.harness.store.run import RunStore
+from mote.judges import CLASSES, REFUSED, UNSCORED
+from mote.judges.agreement import Alpha, Kappa, confusion, kappas, krippendorff_alpha
+from mote.judges.llm.kinds import LABELS
+from mote.judges.misclassification import Audit, CorrectionError, audit, corrected_flips
+
+
+class JudgeAudit(NamedTuple):
+    """Agreement of a run's judges. ``kappas`` one row a pair; ``confusions`` by pair; ``alphas`` by kind of judgment.
+
+    ``corrected`` has one row a profile, judge and person: rates and intervals, and those by ``unit`` (the attribute
+    that groups prompts, empty where a task has none). ``uncorrected`` says why a judge's rates could not be.
+    """
+
+    kappas: pd.DataFrame
+    alphas: dict[str, Alpha]
+    confusions: dict[tuple[str, str], pd.DataFrame]
+    corrected: pd.DataFrame
+    uncorrected: dict[tuple[str, str], str]
+
+
+def audit_run(folder: Path, *, truth: str | None = None, target: str = REFUSED, level: float = 0.95) -> JudgeAudit:
+    """Compare all judges of a run; ``truth`` names the judge that others are corrected by, else people's labels do.
+
+    Raises MoteError where the run has no such judge, or ``target`` is no class.
+    """
+    if target not in CLASSES:
+        raise MoteError(f"'{target}' is no class.{nearest(target, CLASSES)}")
+    with RunStore(folder, read_only=True) as store:
+        names = store.judges()
+        if truth is not None and truth not in names:
+            raise MoteError(f"the run has no labels of a judge '{truth}'.{nearest(truth, names)}")
+        frame, labels = _labelled(store)
+        drawn = strata(store.path).set_index("generation_id")
+    if not names:
+        raise MoteError(f"{folder} holds no labels yet.")
+    about = frame[["prompt_id", "profile", "kind", "part"]].assign(**_groups(frame["attributes"]))
+    pairs, alphas, confusions = [], {}, {}
+    for kind, members in _by_kind(labels).items():
+        if len(members) < 2:
+            continue
+        chosen = labels[members]
+        clusters = list(about["prompt_id"])
+        found = kappas(chosen, clusters, level=level)
+        pairs.append(found.assign(kind=kind))
+        if len(found):
+            alphas[kind] = krippendorff_alpha(chosen, clusters, level=level)
+        for first, second in zip(found["first"], found["second"], strict=True):
+            both = chosen[[first, second]].dropna()
+            confusions[first, second] = confusion(both, first, second, LABELS[kind])
+    people = [truth] if truth else [name for name in names if name.startswith(HUMAN)]
+    rows, reasons = _corrected(labels, about, drawn, people, target, level)
+    table = pd.concat(pairs, ignore_index=True) if pairs else pd.DataFrame()
+    return JudgeAudit(table, alphas, confusions, rows, reasons)
+
+
+def agreement_frame(store: RunStore, *, level: float = 0.95) -> pd.DataFrame:
+    """Return the agreement of every two judges of a run that answer the same question: one row a pair.
+
+    Columns: kind, first, second, items, left_out, agreed, kappa, low, high; no rows where one judge alone labelled.
+    """
+    frame, labels = _labelled(store)
+    found = [
+        kappas(labels[members], list(frame["prompt_id"]), level=level).assign(kind=kind)
+        for kind, members in _by_kind(labels).items()
+        if len(members) > 1
+    ]
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=["kind", *Kappa._fields])
+
+
+def agreement_words(store: RunStore, judge: str) -> str:
+    """Say how far a judge's labels are those of each other judge of the same question, in one line."""
+    found = agreement_frame(store)
+    lines = []
+    for row in _rows(found[(found["first"] == judge) | (found["second"] == judge)]):
+        other = row.second if row.first == judge else row.first
+        kappa = "" if pd.isna(row.kappa) else f", kappa {row.kappa:.3f} ({row.low:.3f} to {row.high:.3f})"
+        lines.append(f"“{other}” gives the same label to {row.agreed:.1%} of {row.items:,} answers{kappa}")
+    return "; ".join(lines) or f"“{judge}” is the only one that labelled this run"
+
+
+def write_audit(found: JudgeAudit, folder: Path) -> list[Path]:
+    """Write the tables of an audit as CSV into a run's ``tables``; return their paths."""
+    tables = {"judge-agreement": found.kappas, "judge-corrected-flips": found.corrected}
+    if found.alphas:
+        tables["judge-alpha"] = pd.DataFrame(
+            [{"kind": kind, **one._asdict(), "judges": "; ".join(one.judges)} for kind, one in found.alphas.items()]
+        )
+    if found.confusions:
+        tables["judge-confusion"] = pd.concat(
+            {f"{first} (rows), {second} (columns)": table for (first, second), table in found.confusions.items()},
+            names=["judges", "label"],
+        ).fillna(0)
+    written = []
+    (folder / "tables").mkdir(exist_ok=True)
+    for name, table in tables.items():
+        if len(table):
+            path = folder / "tables" / f"{name}.csv"
+            write_atomic(path, table.to_csv(index=name == "judge-confusion"))
+            written.append(path)
+    return written
+
+
+def show_audit(found: JudgeAudit, console: Console) -> None:
+    """Print agreement, the confusions of pairs, and corrected rates."""
+    if found.kappas.empty:
+        console.print("One judge only: nothing to compare yet.")
+    else:
+        table = Table(
+            "judges", "answers", "left out", "agreed", "kappa", "95%", title="Agreement", title_justify="left"
+        )
+        for row in _rows(found.kappas):
+            kappa = "-" if pd.isna(row.kappa) else f"{row.kappa:.3f}"
+            span = "-" if pd.isna(row.low) else f"{row.low:.3f} to {row.high:.3f}"
+            table.add_row(
+                f"{row.first} / {row.second}", str(row.items), str(row.left_out), f"{row.agreed:.1%}", kappa, span
+            )
+        console.print(table)
+    for kind, one in found.alphas.items():
+        console.print(
+            f"Krippendorff's alpha, {kind}, {len(one.judges)} judges on {one.items} answers: {one.alpha:.3f}"
+            f" ({one.low:.3f} to {one.high:.3f})",
+            soft_wrap=True,
+        )
+    for (first, second), counts in found.confusions.items():
+        shown = Table(f"{first} \\ {second}", *map(str, counts.columns), title="Confusion", title_justify="left")
+        for name, values in counts.iterrows():
+            shown.add_row(str(name), *(str(int(value)) for value in values))
+        console.print(shown)
+    if len(found.corrected):
+        unit = str(found.corrected["unit"].iloc[0])
+        by_unit = [f"95% by {unit}"] if unit else []
+        shown = Table(
+            "profile", "judge", "checked by", "flips, raw", "corrected", "95%", *by_unit,
+            "reverse, raw", "corrected", "95%", *by_unit, title="Flip rates", title_justify="left",
+        )  # fmt: skip
+        # Random sets are many, and read together: the table in the file has them.
+        random = found.corrected["kind"].str.startswith("random")
+        for row in _rows(found.corrected[~random]):
+            shown.add_row(
+                str(row.profile), str(row.judge), f"{row.truth} ({row.audited})",
+                _share(row.flips), _share(row.flips_corrected), _span(row.flips_low, row.flips_high),
+                *([_span(row.flips_low_by_unit, row.flips_high_by_unit)] if unit else []),
+                _share(row.reverse), _share(row.reverse_corrected), _span(row.reverse_low, row.reverse_high),
+                *([_span(row.reverse_low_by_unit, row.reverse_high_by_unit)] if unit else []),
+            )  # fmt: skip
+        console.print(shown)
+        if random.any():
+            console.print(f"{int(random.sum())} rows of random sets are in the table judge-corrected-flips.csv alone.")
+    for (judge, truth), reason in found.uncorrected.items():
+        console.print(f"Rates of {judge} are not corrected by {truth}: {reason}", soft_wrap=True)
+
+
+def _rows(frame: pd.DataFrame) -> Iterable[Any]:
+    return frame.itertuples(index=False)
+
+
+def _share(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.1%}"
+
+
+def _span(low: float, high: float) -> str:
+    return "-" if math.isnan(low) else f"{_share(low)} to {_share(high)}"
+
+
+def _labelled(store: RunStore) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return a run's generations, and beside them what each of its judges labelled them; both by generation id."""
+    frame = store.generations_frame("").drop(columns="label").set_index("generation_id")
+    labels = {name: store.labels_of(name) for name in store.judges()}
+    return frame, pd.DataFrame(labels, index=frame.index)
+
+
+def _groups(attributes: pd.Series[str]) -> dict[str, Any]:
+    """Return the attribute that groups a task's prompts, empty where it has none, and each prompt's group."""
+    unit, units = units_of({str(row): json.loads(text) for row, text in attributes.items()})
+    return {"unit": unit, "group": [units.get(str(row)) for row in attributes.index]}
+
+
+def _by_kind(labels: pd.DataFrame) -> dict[str, list[str]]:
+    """Sort judges by the labels that they use; one that has said nothing but UNSCORED is of no kind."""
+    kinds: dict[str, list[str]] = {}
+    for name in labels:
+        used = set(labels[name].dropna()) - {UNSCORED}
+        kind = next((kind for kind, known in LABELS.items() if used and used <= set(known)), None)
+        if kind is not None:
+            kinds.setdefault(kind, []).append(str(name))
+    return kinds
+
+
+def _corrected(
+    labels: pd.DataFrame, about: pd.DataFrame, drawn: pd.DataFrame, people: Sequence[str], target: str, level: float
+) -> tuple[pd.DataFrame, dict[tuple[str, str], str]]:
+    rows: list[dict[str, object]] = []
+    reasons: dict[tuple[str, str], str] = {}
+    classed = labels.where(labels.isin(CLASSES))
+    for judge in labels:
+        if judge in people or str(judge).startswith(HUMAN) or classed[judge].isna().all():
+            continue
+        for truth in people:
+            if classed[truth].isna().all():
+                continue
+            try:
+                checked, size = _audit(classed[judge], labels[truth], drawn, target)
+                found = _rates(classed[judge], labels[judge], about, checked, target, level)
+            except CorrectionError as error:
+                reasons[str(judge), truth] = str(error)
+                continue
+            skill = {"sensitivity": checked.sensitivity, "specificity": checked.specificity, "audited": size}
+            rows += [{**row, "judge": str(judge), "truth": truth, **skill} for row in found]
+    return pd.DataFrame(rows), reasons
+
+
+def _audit(said: pd.Series[str], truth: pd.Series[str], drawn: pd.DataFrame, target: str) -> tuple[Audit, int]:
+    """Measure a judge on the answers that people gave any label but UNSCORED; each weighs what its stratum does."""
+    both = said.notna() & truth.notna() & (truth != UNSCORED)
+    index = said.index[both]
+    weights = pd.Series(1.0, index=index)
+    known = drawn.reindex(index).dropna(subset=["stratum"])
+    if len(known):
+        counts = known.groupby("stratum")["stratum"].transform("size")
+        weights.loc[known.index] = known["stratum_size"].astype(float) / counts
+    return audit(said[both] == target, truth[both] == target, weights), len(index)
+
+
+def _rates(
+    classed: pd.Series[str], label: pd.Series[str], about: pd.DataFrame, checked: Audit, target: str, level: float
+) -> list[dict[str, object]]:
+    """Flip rates by profile, on the prompts that experts were not chosen on where the run has a split."""
+    table = about.assign(classed=classed, label=label)
+    if table["part"].notna().any():
+        table = table[table["part"] == "measure"]
+    before = table[table["profile"] == BASELINE].set_index("prompt_id")["classed"].dropna().rename("before")
+    rows: list[dict[str, object]] = []
+    for profile, after in table[table["profile"] != BASELINE].groupby("profile", sort=False):
+        paired = after[after["label"].notna()].join(before, on="prompt_id", how="inner")
+        if paired.empty:
+            continue
+        correct = partial(
+            corrected_flips,
+            paired["before"] == target,
+            paired["classed"] == target,
+            checked,
+            broken=paired["classed"].isna(),
+            level=level,
+        )
+        unit, groups = paired["unit"].iloc[0], paired["group"].nunique()
+        found = correct()
+        # One group alone can't be resampled.
+        clustered = correct(clusters=list(paired["group"])) if groups > 1 else None
+        row: dict[str, object] = {"profile": profile, "kind": paired["kind"].iloc[0], "prompts": len(paired)}
+        row |= {"unit": unit, "groups": groups}
+        for name, one in (("flips", found.flips), ("reverse", found.reverse)):
+            by_unit = getattr(clustered, name, None)
+            row |= {
+                name: one.raw,
+                f"{name}_corrected": one.corrected,
+                f"{name}_low": one.low,
+                f"{name}_high": one.high,
+                f"{name}_low_by_unit": math.nan if by_unit is None else by_unit.low,
+                f"{name}_high_by_unit": math.nan if by_unit is None else by_unit.high,
+                f"{name}_clipped": one.clipped,
+            }
+        rows.append(row)
+    return rows

@@ -1,0 +1,171 @@
+"""``--model_args`` of the model ``mote``, checked before anything is loaded: ours, and vLLM's engine options."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from mote.harness.compare.sources import profile_of_run, split_run
+from mote.harness.engine.model import ModelSource, resolve_model
+from mote.harness.engine.options import engine_arguments
+from mote.harness.errors import MoteError, nearest
+from mote.judges import MARKERS, Markers
+from mote.patches import EMPTY_PROFILE, Profile, ProfileError
+
+if TYPE_CHECKING:
+    from vllm.engine.arg_utils import EngineArgs
+
+_OURS: Mapping[str, str] = {
+    "pretrained": "a string",
+    "profile": "a string",
+    "seed": "a whole number from 0",
+    "markers": "a string",
+    "max_gen_toks": "a whole number from 1",
+    "add_bos_token": "True or False",
+    "answer_only": "True or False",
+    "enable_thinking": "True or False",
+    "chat_template_args": "an object",
+}
+_ELSEWHERE: Mapping[str, str] = {
+    "model": "name the model with pretrained=",
+    "tokenizer": "the model's own tokenizer is used",
+    "logprobs_mode": "log-likelihoods are those of the untouched distribution",
+    "think_end_token": "it would drop the reasoning from the log; answer_only=True scores the answer alone and keeps"
+    " the whole text in the log",
+    "max_length": "write vLLM's name: max_model_len=",
+}
+_IGNORED = ("batch_size", "max_batch_size", "device")
+"""lm_eval always passes these on; vLLM batches continuously and chooses its device itself."""
+
+
+class Arguments(NamedTuple):
+    """What the model is made from; ``engine`` are the checked arguments of vLLM."""
+
+    source: ModelSource
+    profile: Profile
+    seed: int
+    markers: Markers
+    max_gen_toks: int
+    add_bos_token: bool | None
+    answer_only: bool
+    template: dict[str, Any]
+    engine: EngineArgs
+
+
+def check_arguments(given: Mapping[str, Any]) -> Arguments:
+    """Return the arguments as they were meant; loads no weights.
+
+    Raises MoteError, one line, for an unknown argument, a value of the wrong kind, a model or profile that isn't there,
+    a profile of another model, and whatever vLLM doesn't take.
+    """
+    values = {name: value for name, value in given.items() if value is not None and name not in _IGNORED}
+    _check_names(values)
+    _check_kinds(values)
+    ours = {name: values.pop(name) for name in _OURS if name in values}
+    if "pretrained" not in ours:
+        raise MoteError("model_args: pretrained= is missing: demo, a folder, or a Hugging Face id.")
+    source = _source(ours["pretrained"])
+    profile = read_profile(ours.get("profile", EMPTY_PROFILE.name))
+    try:
+        profile.check(source.layout)
+    except ProfileError as error:
+        raise MoteError(f"model_args: {error}") from None
+    template = dict(ours.get("chat_template_args", {}))
+    if "enable_thinking" in ours:
+        template["enable_thinking"] = ours["enable_thinking"]
+    seed = ours.get("seed", 0)
+    return Arguments(
+        source=source,
+        profile=profile,
+        seed=seed,
+        markers=_markers(ours.get("markers", "think")),
+        max_gen_toks=ours.get("max_gen_toks", 256),
+        add_bos_token=ours.get("add_bos_token"),
+        answer_only=ours.get("answer_only", False),
+        template=template,
+        engine=_engine(source.path, values, seed),
+    )
+
+
+def read_profile(text: str) -> Profile:
+    """Return the profile that ``profile=`` names: ``baseline``, a profile file, or ``RUN:PROFILE`` of a run's folder.
+
+    Raises MoteError where there is none.
+    """
+    if text == EMPTY_PROFILE.name:
+        return EMPTY_PROFILE
+    if Path(text).is_file():
+        try:
+            return Profile.read(text)
+        except ProfileError as error:
+            raise MoteError(f"model_args: profile={error}") from None
+    folder, name = split_run(text)
+    if folder.is_dir() and name is not None:
+        return profile_of_run(folder, name)
+    if folder.is_dir():
+        raise MoteError(f"model_args: profile={text} is a folder; name a profile of a run with {text}:PROFILE.")
+    near = nearest(Path(text).name, _neighbours(Path(text)))
+    raise MoteError(
+        f"model_args: profile={text} is neither a profile file, nor RUN:PROFILE of a run, nor 'baseline'.{near}"
+    )
+
+
+def _neighbours(path: Path) -> list[str]:
+    parent = path.parent
+    found = [file.name for file in parent.glob("*.json")] if parent.is_dir() else []
+    return [*found, EMPTY_PROFILE.name]
+
+
+def _check_names(values: Mapping[str, Any]) -> None:
+    try:
+        from vllm.engine.arg_utils import EngineArgs
+    except ImportError as error:
+        raise MoteError(
+            f'no vLLM here ({error}): pip install "mote-harness[vllm]" for a GPU, or `make .venv` for a CPU.'
+        ) from None
+    known = {field.name for field in dataclasses.fields(EngineArgs)} - set(_ELSEWHERE) | set(_OURS)
+    for name in values:
+        if name in _ELSEWHERE:
+            raise MoteError(f"model_args: {name} is not taken: {_ELSEWHERE[name]}.")
+        if name not in known:
+            raise MoteError(f"model_args: {name} is neither ours nor an option of vLLM's engine.{nearest(name, known)}")
+
+
+def _check_kinds(values: Mapping[str, Any]) -> None:
+    for name, kind in _OURS.items():
+        if name not in values:
+            continue
+        value = values[name]
+        right = {
+            "a string": isinstance(value, str) and bool(value),
+            "a whole number from 0": isinstance(value, int) and not isinstance(value, bool) and value >= 0,
+            "a whole number from 1": isinstance(value, int) and not isinstance(value, bool) and value >= 1,
+            "True or False": isinstance(value, bool),
+            "an object": isinstance(value, Mapping),
+        }[kind]
+        if not right:
+            raise MoteError(f"model_args: {name}={value!r} must be {kind}.")
+
+
+def _source(path: str) -> ModelSource:
+    try:
+        return resolve_model(path)
+    except MoteError as error:
+        text = str(error).replace("model.path ", "pretrained=")
+        raise MoteError(f"model_args: {text}") from None
+
+
+def _markers(name: str) -> Markers:
+    try:
+        return Markers.named(name)
+    except ValueError:
+        raise MoteError(f"model_args: markers={name} is unknown.{nearest(name, MARKERS)}") from None
+
+
+def _engine(path: str, options: dict[str, Any], seed: int) -> EngineArgs:
+    try:
+        return engine_arguments(path, options, seed)
+    except MoteError as error:
+        raise MoteError(f"model_args: {error}") from None

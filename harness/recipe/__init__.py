@@ -1,0 +1,1 @@
+"""What a study asks: recipes, label sets, the manifest of a run."""

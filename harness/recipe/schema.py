@@ -1,0 +1,299 @@
+"""Recipes: a study written down in YAML, checked before anything is loaded or written.
+
+A recipe is a file, or the name of one that the package carries (``demo``). ``--set study.top_k=5`` overrides one value.
+Whatever is wrong in it becomes one line that names the value's place and the nearest right one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mote.harness.errors import MoteError, nearest
+from mote.harness.files import digest_of
+from mote.harness.recipe.label_sets import LABEL_SETS, set_of_task
+from mote.judges import REFUSED
+from mote.patches.profile import MAX_FACTOR
+
+RECIPES = Path(__file__).parent / "recipes"
+
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+Factor = Annotated[float, Field(gt=0, le=MAX_FACTOR, strict=False)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Markers(_Part):
+    """What opens and closes a model's reasoning."""
+
+    start: str = Field(default="<think>", min_length=1)
+    end: str = Field(default="</think>", min_length=1)
+
+
+class ServersPart(_Part):
+    """vLLM servers with the patch: ``window`` requests under way at each, each given up after ``timeout`` seconds."""
+
+    urls: list[Annotated[str, Field(pattern=r"^https?://[^/@?#]+(/[^@?#]*)?$")]] = Field(min_length=1)
+    window: Positive = 256
+    timeout: Annotated[float, Field(gt=0, strict=False)] = 3600.0
+    attempts: Positive = 6
+    key_env: str | None = Field(default=None, description="the environment variable that holds the servers' key")
+
+
+class ModelPart(_Part):
+    """The model under study and the engine that runs it; ``options`` go to vLLM by name.
+
+    With the engine ``server`` vLLM runs elsewhere, under ``servers``, and has its options there.
+    """
+
+    path: str = Field(min_length=1)
+    engine: Literal["vllm", "server"] = "vllm"
+    options: dict[str, Any] = Field(default_factory=dict)
+    servers: ServersPart | None = None
+    markers: Markers = Markers()
+
+    @model_validator(mode="after")
+    def _one_place(self) -> ModelPart:
+        if self.engine == "server" and self.servers is None:
+            raise ValueError("the engine 'server' needs servers.urls, for instance [http://127.0.0.1:8000/v1]")
+        if self.engine == "server" and self.options:
+            raise ValueError("options are for vLLM in this process; give them to `mote serve` where the servers run")
+        if self.engine == "vllm" and self.servers is not None:
+            raise ValueError("servers are given, and the engine is 'vllm' in this process; set engine: server")
+        return self
+
+
+class TaskPart(_Part):
+    """What is asked; ``limit`` takes that many prompts, evenly spread over the task's order.
+
+    ``label`` is the set of classes that answers get; left out, it is the task's own.
+    """
+
+    name: str = Field(min_length=1)
+    limit: Positive | None = None
+    label: Literal["refusal", "language"] = "refusal"
+
+
+class SamplingPart(_Part):
+    """How answers are drawn. Each request's own seed is made of ``seed`` and its prompt."""
+
+    temperature: Annotated[float, Field(ge=0, strict=False)] = 0.6
+    top_p: Annotated[float, Field(gt=0, le=1, strict=False)] = 1.0
+    max_tokens: Positive = 512
+    seed: Annotated[Count, Field(le=2**62)] = 0  # SQLite's integers have 63 bits, and retests count up from here
+
+
+class ControlsPart(_Part):
+    """How many profiles that should do nothing special: the empty one with other seeds, and random experts."""
+
+    retest: Count = 1
+    uniform: Count = 20
+    layers: Count = 20
+    frequency: Count = 20
+
+
+class StudyPart(_Part):
+    """Which class is studied, how experts are ranked and tuned, and what it is compared with."""
+
+    target: str = Field(default=REFUSED, description="a class of the label set; left out, the set's own")
+    ranking: Literal["resonance"] = "resonance"
+    role: Literal["prompt"] = "prompt"
+    top_k: Positive = 10
+    doses: list[Positive] = Field(default_factory=list, description="further k to suppress, beside top_k")
+    stimulate: bool = False
+    factors: list[Factor] = Field(
+        default_factory=list, description="scale the same experts by these; 0 is suppression, 1 the untouched model"
+    )
+    thirds: bool = Field(
+        default=False, description="suppress only those in the early, middle, late third of the layers"
+    )
+    tokens: Count = Field(default=0, description="prompts of which the choice of every token is kept")
+    experts: list[Annotated[tuple[Count, Count], Field(strict=False)]] | None = Field(
+        default=None, description="(layer, expert) to tune instead of the ranking's top k"
+    )
+    split: Literal["half", "units", "none"] = Field(
+        default="half",
+        description="experts are chosen on one half of the prompts and measured on the other; with units, no place "
+        "(subject, topic) is on both sides",
+    )
+    controls: ControlsPart = ControlsPart()
+    seed: Count = 0
+
+
+class JudgesPart(_Part):
+    """Who labels the answers, beside the rules of the label set.
+
+    ``surprise`` asks the untouched model how likely each distinct answer is: one prefill, a small part of what the
+    answer itself took, and most spliced text is seen. Without it the labels are those of the texts alone.
+    """
+
+    surprise: bool = True
+
+
+class Recipe(_Part):
+    """A whole study."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    model: ModelPart
+    task: TaskPart
+    sampling: SamplingPart = SamplingPart()
+    study: StudyPart = StudyPart()
+    judges: JudgesPart = JudgesPart()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _label_set(cls, content: Any) -> Any:
+        """Write down what the task decides: the label set, and the class that is studied."""
+        if not isinstance(content, dict) or not isinstance(content.get("task"), dict):
+            return content
+        task = {"label": set_of_task(str(content["task"].get("name"))), **content["task"]}
+        study = content.get("study", {})
+        if isinstance(study, dict) and isinstance(task["label"], str) and task["label"] in LABEL_SETS:
+            study = {"target": LABEL_SETS[task["label"]].target, **study}
+        return {**content, "task": task, "study": study}
+
+    @model_validator(mode="after")
+    def _target_is_a_class(self) -> Recipe:
+        found = LABEL_SETS[self.task.label]
+        if self.study.target not in found.classes:
+            raise ValueError(
+                f"study.target: '{self.study.target}' is no class of the label set '{found.name}'."
+                f"{nearest(self.study.target, found.classes)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _factors_are_doses(self) -> Recipe:
+        for place, factor in enumerate(self.study.factors):
+            if factor == 1:
+                raise ValueError(f"study.factors.{place}: a factor of 1 is the untouched model, which is always there")
+        return self
+
+    @model_validator(mode="after")
+    def _retest_needs_noise(self) -> Recipe:
+        if self.sampling.temperature == 0 and self.study.controls.retest:
+            raise ValueError(
+                "study.controls.retest draws the untouched model again with another seed, which is the same text at"
+                " sampling.temperature 0: set the one to 0 or the other above 0"
+            )
+        return self
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of the resolved recipe."""
+        return digest_of(self.model_dump(mode="json"))
+
+
+class _OneKeyOnceLoader(yaml.SafeLoader):
+    """YAML whose mappings name each key once: of two blocks of one name PyYAML would drop the first without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        known: set[str] = set()
+        for key, _ in node.value:
+            if key.value in known:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key '{key.value}' stands there twice", key.start_mark
+                )
+            known.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
+def load_recipe(source: str, overrides: Iterable[str] = ()) -> Recipe:
+    """Read a recipe by name or path, apply ``key.path=value`` overrides (values are YAML), and check it.
+
+    Raises MoteError, with one line, for a recipe that isn't there, isn't YAML, or says something wrong.
+    """
+    path = _find(source)
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), _OneKeyOnceLoader)  # noqa: S506 - a SafeLoader
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise MoteError(f"{path} is not a YAML recipe: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise MoteError(f"{path} is not a recipe: it should hold a mapping with {', '.join(Recipe.model_fields)}.")
+    for override in overrides:
+        _override(content, override)
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        raise MoteError(f"{source}: {_explain(error)}") from None
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the packaged recipes."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Return ``key.path: old -> new`` for each value in which two resolved recipes differ."""
+    lines = []
+    for key in sorted({*old, *new}):
+        left, right = old.get(key), new.get(key)
+        if isinstance(left, Mapping) and isinstance(right, Mapping):
+            lines += differences(left, right, f"{prefix}{key}.")
+        elif left != right:
+            lines.append(f"{prefix}{key}: {left!r} -> {right!r}")
+    return lines
+
+
+def _find(source: str) -> Path:
+    packaged = RECIPES / f"{source}.yaml"
+    if source in recipe_names():
+        return packaged
+    path = Path(source)
+    if path.is_file():
+        return path
+    if path.is_dir():
+        raise MoteError(f"{source} is a folder; a recipe is a YAML file or one of: {', '.join(recipe_names())}.")
+    raise MoteError(
+        f"There is no recipe '{source}', neither a file nor a packaged one.{nearest(source, recipe_names())}"
+    )
+
+
+def _override(content: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise MoteError(f"--set {override}: write key.path=value, for instance --set study.top_k=5.")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise MoteError(f"--set {override}: '{text}' is not a YAML value.") from None
+    *parents, last = key.split(".")
+    for parent in parents:
+        content = content.setdefault(parent, {})
+        if not isinstance(content, dict):
+            raise MoteError(f"--set {override}: '{parent}' has a value, not parts of its own.")
+    content[last] = value
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if first["type"] == "extra_forbidden":
+        return (
+            f"'{place}' is not a part of a recipe.{nearest(str(first['loc'][-1]), _fields_at(first['loc'][:-1]))}{more}"
+        )
+    if first["type"] == "missing":
+        return f"'{place}' is missing.{more}"
+    message = first["msg"].removeprefix("Value error, ")
+    shown = "" if first["type"] == "value_error" else f", not {first['input']!r}"
+    where = f"'{place}': " if place else ""
+    end = "" if f"{message}{shown}".endswith((".", "?")) else "."
+    return f"{where}{message}{shown}{end}{more}"
+
+
+def _fields_at(location: tuple[int | str, ...]) -> list[str]:
+    model: type[BaseModel] = Recipe
+    for part in location:
+        annotation = model.model_fields[str(part)].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return list(model.model_fields)

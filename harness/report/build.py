@@ -1,0 +1,283 @@
+"""Make the report of a run: read the store, analyse, draw, and write everything at once.
+
+All is computed before anything is written, so a report that cannot be made leaves the old one whole; figures and
+tables that this state of the run does not have are removed, so that none of another state stays behind.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Collection, Mapping
+from importlib import metadata, resources
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import pandas as pd
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup, escape
+
+from mote.harness.drawing import colour_of, short
+from mote.harness.errors import MoteError, nearest
+from mote.harness.experts.output import RANKINGS_TABLE
+from mote.harness.experts.output import TABLES as RANKING_TABLES
+from mote.harness.files import write_atomic
+from mote.harness.recipe.manifest import read_manifest
+from mote.harness.report import extras, page, sections
+from mote.harness.report.analysis import StudyResult, analyse
+from mote.harness.report.bench import find_bench
+from mote.harness.report.curve_figures import best_profile
+from mote.harness.report.embedding import thin
+from mote.harness.report.figures import Drawn, draw_all
+from mote.harness.report.material import Material, catalogue, key_of
+from mote.harness.report.paper_index import paper_index
+from mote.harness.report.rows import pack_rows
+from mote.harness.report.tables import all_tables, beside_the_paper
+from mote.harness.report.texts import clip, compare
+from mote.harness.report.tuned_experts import controls_gap
+from mote.harness.report.words import caveats, lead
+from mote.harness.store.prunings import read_pruning
+from mote.harness.store.run import RunStore
+from mote.harness.store.token_rows import read_token_rows
+
+REPORT_NAME: Final = "report.html"
+MADE_NAME: Final = "run.report-files"
+"""Which figures and tables the last report made, a line each."""
+_MADE = re.compile(r"(?:figures|tables)/[^/]+\.(?:png|svg|csv)")
+
+
+class Read(NamedTuple):
+    """What was read of a run."""
+
+    manifest: Mapping[str, Any]
+    result: StudyResult
+    frame: pd.DataFrame
+    material: Material
+    gap: pd.DataFrame
+    agreement: str
+
+
+def make_report(folder: Path, *, mt_bench: Path | None = None, judge: str | None = None) -> Path:
+    """Write ``report.html``, ``figures/`` and ``tables/`` of a run and return the report's path.
+
+    Works at any state of a run: what is not there yet is named. ``mt_bench`` is the folder of an MT-Bench of the same
+    model (without it ``mt-bench`` in the run's folder, if that is there); ``judge`` the one whose labels are shown
+    instead of those of the run's label set. Raises MoteError where the folder holds no run, or there is no such judge.
+    """
+    read = _read(folder, mt_bench, judge)
+    figures, missing, drawn_tables = draw_all(read.material)
+    beside = beside_the_paper(read.result, read.manifest)
+    tables = all_tables(read.result, read.gap, beside) | drawn_tables
+    # What other commands made of the same rows: rankings, and the audit of the judges.
+    kept = {folder / "tables" / name for name in RANKING_TABLES} | set((folder / "tables").glob("judge-*.csv"))
+    others = [path.stem for path in kept if path.is_file()]
+    html = _render(read, figures, missing, beside, sorted([*tables, *others]), folder)
+    files: dict[Path, str | bytes] = {}
+    for key, figure in figures.items():
+        files[folder / "figures" / f"{key}.png"] = figure.png
+        files[folder / "figures" / f"{key}.svg"] = figure.svg
+    for name, table in tables.items():
+        files[folder / "tables" / f"{name}.csv"] = table.to_csv(index=False)
+    for name in ("figures", "tables"):
+        (folder / name).mkdir(exist_ok=True)
+    for path, content in files.items():
+        write_atomic(path, content)
+    _remove_stale(folder, {str(path.relative_to(folder)) for path in files}, kept)
+    write_atomic(folder / REPORT_NAME, html)
+    return folder / REPORT_NAME
+
+
+def _remove_stale(folder: Path, made: set[str], kept: Collection[Path]) -> None:
+    """Remove what an earlier report made and this one did not; what somebody else put there is theirs."""
+    index = folder / MADE_NAME
+    earlier = index.read_text(encoding="utf-8").splitlines() if index.is_file() else []
+    for name in set(earlier) - made:
+        # A run may come from elsewhere: no line of it reaches a file outside of these folders.
+        if _MADE.fullmatch(name) and folder / name not in kept:
+            (folder / name).unlink(missing_ok=True)
+    write_atomic(index, "".join(f"{name}\n" for name in sorted(made)))
+
+
+def _read(folder: Path, mt_bench: Path | None, judge: str | None) -> Read:
+    manifest = read_manifest(folder)
+    role = str(manifest["recipe"]["study"]["role"])
+    with RunStore(folder, read_only=True) as store:
+        if judge is not None and judge not in store.judges():
+            raise MoteError(f"--judge: '{judge}' has labelled nothing of this run.{nearest(judge, store.judges())}")
+        result = analyse(store, manifest, judge)
+        frame = store.generations_frame(result.judge)
+        gap = controls_gap(store.mean_map("baseline", role), store.profiles(), result.tuned, result.layers)
+        baseline = frame[(frame["profile"] == "baseline") & frame["label"].notna()].set_index("prompt_id")
+        keys = [str(key) for key in baseline.index]
+        # As many maps as a picture can show; the ranking has used all.
+        ids, maps, _ = store.maps("baseline", role, {keys[i] for i in thin(len(keys))})
+        tokens, pruned = read_token_rows(store.path), read_pruning(store.path)
+        agreement = _agreement(store, result.judge)
+    rows = baseline.loc[ids]
+    material = Material(
+        result=result,
+        maps=maps,
+        labels=[str(label) for label in rows["label"]],
+        attributes=pd.DataFrame([json.loads(text) for text in rows["attributes"]]),
+        questions=[_question(text) for text in rows["messages"]],
+        unit="activations a prompt",
+        task=str(manifest["prompts"]["task"]),
+        tokens=tokens,
+        known=dict(zip(keys, baseline["label"].map(str), strict=True)),
+        experts=int(manifest["model"]["layout"]["experts"]),
+        bench=find_bench(folder, mt_bench),
+        pruned=pruned,
+        rankings=_rankings(folder),
+    )
+    return Read(manifest, result, frame, material, gap, agreement)
+
+
+def _agreement(store: RunStore, judge: str) -> str:
+    try:
+        from mote.harness.judging.audit import agreement_words
+    except ImportError:
+        return 'not computed: it needs pip install "mote-harness[judge]"'
+    return agreement_words(store, judge)
+
+
+def _rankings(folder: Path) -> pd.DataFrame:
+    path = folder / "tables" / RANKINGS_TABLE
+    return pd.read_csv(path) if path.is_file() else pd.DataFrame()
+
+
+def _question(messages: str) -> str:
+    asked = [str(message["content"]) for message in json.loads(messages) if message["role"] == "user"]
+    return clip(asked[-1] if asked else "", 300)
+
+
+def _render(
+    read: Read,
+    figures: Mapping[str, Drawn],
+    missing: Mapping[str, str],
+    beside: pd.DataFrame,
+    tables: list[str],
+    folder: Path,
+) -> str:
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["code"] = _code
+    template = environment.from_string(_asset("page.html.j2"))
+    script = _asset("page.js")
+    manifest, result = read.manifest, read.result
+    chance, notes = page.chance(result)
+    gap = page.gap_note(result, read.gap)
+    part = {"measured": "the prompts that experts were chosen on", "all": "all prompts"}.get(result.view, "")
+    baseline_columns, baseline_rows = page.baseline_table(read.frame, result)
+    summary_columns, summary_rows = page.summary_table(result)
+    broke, broke_columns, broke_rows = sections.broke(result)
+    experts, expert_columns, expert_rows = sections.experts(result, part)
+    index = read.material.shown_prompt()
+    example = read.material.questions[index] if index is not None else _first_question(read.frame)
+    labels = [*result.classes, "TRUNCATED", "DEGENERATE", "UNSCORED"]
+    return template.render(
+        css=Markup(_asset("page.css")),  # noqa: S704 - our own files, not a run's text
+        script=Markup(script),  # noqa: S704
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        heading=page.heading(result, manifest),
+        model_name=manifest["model"]["name"],
+        task=f"{manifest['prompts']['count']:,} prompts of {manifest['prompts']['task']}",
+        banner=page.banner(result, manifest, str(folder)),
+        lead=lead(result),
+        caveats=caveats(result, manifest),
+        facts=page.facts(result),
+        sections=page.SECTIONS,
+        asked=[*page.asked(result, manifest, example), ("Agreement of judges", read.agreement)],
+        baseline_columns=baseline_columns,
+        baseline_rows=baseline_rows,
+        changed=page.changed(result),
+        paper_rows=page.paper_rows(beside),
+        paper_note=_paper_note(result),
+        summary_columns=summary_columns,
+        summary_rows=summary_rows,
+        tuned=result.tuned or "",
+        chance=chance,
+        null_rows=page.null_rows(result),
+        chance_notes=[*notes, *([gap] if gap else [])],
+        broke=broke,
+        broke_columns=broke_columns,
+        broke_rows=broke_rows,
+        experts=experts,
+        expert_columns=expert_columns,
+        expert_rows=expert_rows,
+        resonance_caption=_resonance_caption(result, part),
+        mechanism=sections.mechanism(result),
+        coverage=sections.coverage(result),
+        map_caption=f"“{example}”: how many of its tokens chose each expert.",
+        examples=[
+            one._asdict()
+            | {
+                "why": page.WHY[one.pick],
+                "marked": compare(one.before.raw, one.after.raw),
+                "question": clip(one.question, 2000),
+            }
+            for one in result.examples
+        ],
+        packet=pack_rows(read.frame),
+        provenance=sections.provenance(manifest),
+        recipe=sections.recipe_text(manifest),
+        profile_rows=sections.profile_rows(result, manifest, manifest["profiles"]),
+        model_files=list(manifest["model"]["files"].items()),
+        table_names=[f"{name}.csv" for name in tables],
+        index=paper_index(
+            read.material.task, figures, missing, {(one.before.label, one.after.label) for one in result.examples}
+        ),
+        judges=extras.judges(result),
+        judge_rows=extras.judge_rows(result),
+        best=extras.best(result, best_profile(read.material)),
+        thirds_lines=extras.thirds(result),
+        pruned=extras.pruned(read.material.pruned),
+        reasons=read.material.task == "reasoning_language",
+        key_of=lambda name: key_of(name, read.material.task),
+        version=_version(),
+        rows=f"{len(read.frame):,}",
+        colours={label: colour_of(label, result.classes) for label in labels},
+        colour=lambda label: colour_of(label, result.classes),
+        figures=figures,
+        missing=missing,
+        title=lambda key: _title(key, read.material.task),
+    )
+
+
+def _resonance_caption(result: StudyResult, part: str) -> str:
+    named = "Circled and named, as (layer, expert), are the tuned experts. " if len(result.distinctive) else ""
+    return (
+        f"Resonance of {short(result.target)} on {part}. {named}"
+        "Red is seen more in the class, blue less; only red gets dark."
+    )
+
+
+def _code(text: str) -> Markup:
+    """Escape a text of ours and set what stands in backquotes as code."""
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 - escaped before
+
+
+def _title(key: str, task: str) -> str:
+    entry = catalogue(task)[key]
+    return f"{entry.title} (the paper's Figure {entry.paper})" if entry.paper else entry.title
+
+
+def _paper_note(result: StudyResult) -> str:
+    if result.tuned is None or (result.tuned, result.view) not in result.matrices:
+        return ""
+    return "The paper's figures are not set beside these: they are for its grid with the top 10 experts."
+
+
+def _first_question(frame: pd.DataFrame) -> str:
+    return _question(str(frame["messages"].iloc[0])) if len(frame) else "–"
+
+
+def _asset(name: str) -> str:
+    return resources.files("mote.harness.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _version() -> str:
+    try:
+        return metadata.version("mote-harness")
+    except metadata.PackageNotFoundError:
+        return "(not installed)"

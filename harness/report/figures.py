@@ -1,0 +1,222 @@
+"""Which figures a run's data allow, each drawn wide and narrow; and for those they do not allow, what would give them.
+
+Every figure stands in ``material.CATALOGUE`` under its file name, with the number it has in the paper, so that a
+reader of the paper finds it; ``fig08-transitions.svg`` is the paper's Figure 8 for this run.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from mote.harness.drawing import NARROW, WIDE, drawing, name_typeface, short
+from mote.harness.report.analysis import StudyResult
+from mote.harness.report.bench import draw_bench
+from mote.harness.report.curve_figures import direction, dose, pruning, thirds, trade_off
+from mote.harness.report.embedding import FEWEST_POINTS, colourings, draw_embedding, embed
+from mote.harness.report.maps import draw_map, draw_resonance
+from mote.harness.report.material import KIND_TITLES, Draw, Made, Material, key_of, long_map, title_of
+from mote.harness.report.matrices import Panel, draw_matrices
+from mote.harness.report.ranking_figure import rankings
+from mote.harness.report.strips import draw_null
+from mote.harness.report.tokens import draw_tokens, panels_of
+from mote.harness.store.token_rows import long_table
+
+PNG_DPI: Final = 200
+
+
+class Drawn(NamedTuple):
+    """One figure as files and for the page. ``alt`` says what it shows to who cannot see it."""
+
+    key: str
+    png: bytes
+    svg: bytes
+    wide: str
+    narrow: str
+    sizes: tuple[tuple[int, int], tuple[int, int]]
+    alt: str
+
+
+def draw_all(material: Material) -> tuple[dict[str, Drawn], dict[str, str], dict[str, pd.DataFrame]]:
+    """Return the figures by key, the reason of each one that is missing, and the tables some are made of."""
+    made: dict[str, Drawn] = {}
+    missing: dict[str, str] = {}
+    tables: dict[str, pd.DataFrame] = {}
+    for name, make in _MAKERS.items():
+        key = key_of(name, material.task)
+        draw, alt, table = make(material)
+        if draw is None:
+            missing[key] = alt
+            continue
+        made[key] = _render(key, draw, alt)
+        if table is not None:
+            tables[key] = table
+    return made, missing, tables
+
+
+def _render(key: str, draw: Draw, alt: str) -> Drawn:
+    with drawing(key):
+        wide, narrow = draw(WIDE), draw(NARROW)
+        for figure in (wide, narrow):
+            # Laid out once: each format would do it again, for the same result.
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")
+        svg, png, small = _bytes(wide, "svg"), _bytes(wide, "png"), _bytes(narrow, "svg")
+    return Drawn(key, png, svg, _uri(svg), _uri(small), (_pixels(wide), _pixels(narrow)), alt)
+
+
+def _bytes(figure: Figure, kind: str) -> bytes:
+    # Neither a date nor a version: the same run gives the same bytes.
+    metadata: Mapping[str, Any] = {"Creator": "MoTE Harness", "Date": None} if kind == "svg" else {"Software": None}
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=kind, dpi=PNG_DPI, metadata=metadata)
+    return name_typeface(buffer.getvalue()) if kind == "svg" else buffer.getvalue()
+
+
+def _pixels(figure: Figure) -> tuple[int, int]:
+    width, height = figure.get_size_inches()
+    return round(width * 96), round(height * 96)
+
+
+def _uri(svg: bytes) -> str:
+    # As an image, so that nothing in it can act on the page and no two figures share an id.
+    return "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
+
+
+def _prompt_map(material: Material) -> Made:
+    index = material.shown_prompt()
+    if index is None:
+        return None, "The baseline's activation maps are not stored yet; `mote run` captures them.", None
+    values, layers = material.maps[index], material.result.layers
+    table = long_map(values, layers, "tokens")
+    alt = f"Activation map of one prompt: {len(layers)} layers by {values.shape[1]} experts."
+    return lambda layout: draw_map(values, layers, layout, "tokens"), alt, table
+
+
+def _tsne(material: Material) -> Made:
+    if len(material.maps) < FEWEST_POINTS:
+        return None, f"t-SNE needs at least {FEWEST_POINTS} labelled prompts with activation maps.", None
+    points = embed(material.maps)
+    panels = colourings(material.labels, material.attributes, material.result.classes)
+    places = {"x": points[:, 0], "y": points[:, 1], "label": material.labels}
+    table = pd.DataFrame(places).join(material.attributes)
+    alt = f"{len(points)} prompts as points, coloured {', '.join(panel.title for panel in panels)}."
+    return lambda layout: draw_embedding(points, panels, layout), alt, table
+
+
+def _resonance(material: Material) -> Made:
+    result = material.result
+    ranking = result.resonance
+    if ranking is None:
+        return None, result.no_resonance, None
+    pairs = zip(result.distinctive["layer"], result.distinctive["expert"], strict=True)
+    experts = [(int(layer), int(expert)) for layer, expert in pairs]
+    alt = f"Resonance of {short(result.target)}; circled: {', '.join(map(str, experts))}."
+    table = long_map(ranking, result.layers, "resonance")
+    return lambda layout: draw_resonance(ranking, result.layers, experts, layout, material.unit), alt, table
+
+
+def _transitions(material: Material) -> Made:
+    result = material.result
+    if result.tuned is None or (result.tuned, result.view) not in result.matrices:
+        return None, "No labelled answer of the tuned profile is there yet; `mote run` generates them.", None
+    panels = [Panel(*title_of(result, result.tuned), result.matrices[result.tuned, result.view])]
+    kinds = [name for name, view in result.matrices if view == result.view and name in KIND_TITLES]
+    panels += [Panel(*title_of(result, kind), result.matrices[kind, result.view]) for kind in kinds]
+    retest = [name for name, view in result.matrices if view == result.view and name.startswith("retest")]
+    panels += [Panel(*title_of(result, name), result.matrices[name, result.view]) for name in retest[:1]]
+    alt = f"Transition matrices: {', '.join(panel.title for panel in panels)}. The numbers are in transitions.csv."
+    return lambda layout: draw_matrices(panels, layout), alt, transitions_table(result)
+
+
+def _stimulation(material: Material) -> Made:
+    result = material.result
+    kinds = dict(zip(result.progress["profile"], result.progress["kind"], strict=True))
+    names = [name for name, view in result.matrices if view == result.view and kinds.get(name) == "stimulate"]
+    if not names:
+        return None, "Set `study.stimulate: true` in the recipe.", None
+    panels = [
+        Panel(*title_of(result, name), result.matrices[name, result.view]) for name in [result.tuned, *names] if name
+    ]
+    panels = [panel for panel in panels if panel.matrix.to_numpy().sum()]
+    alt = f"Transition matrices: {', '.join(panel.title for panel in panels)}."
+    return lambda layout: draw_matrices(panels, layout), alt, None
+
+
+def _null(material: Material) -> Made:
+    result = material.result
+    rates = result.rate_of(result.tuned)
+    if rates is None or not rates.flips.total or result.null_values.empty:
+        why = "Random sets come after the tuned profile; `mote run` generates them."
+        if result.complete:
+            why = "Give `study.controls` random sets; twenty of each kind are the default."
+        return None, why, None
+    retest = [
+        result.rates[name, view].flips.share
+        for name, view in result.rates
+        if name.startswith("retest") and view == result.view
+    ]
+    title = title_of(result, str(result.tuned))[0]
+    tuned = (title, rates.flips.share, rates.flips.low, rates.flips.high)
+    alt = f"{title}: {rates.flips.share:.1%}; random sets: {_ranges(result)}."
+    return lambda layout: draw_null(result.null_values, tuned, retest, layout), alt, None
+
+
+def _ranges(result: StudyResult) -> str:
+    groups = result.null_values.groupby("kind", sort=False)["share"]
+    return "; ".join(f"{KIND_TITLES.get(str(kind), str(kind))} {s.min():.1%} to {s.max():.1%}" for kind, s in groups)
+
+
+def _single_token(material: Material) -> Made:
+    if not material.tokens:
+        return None, "Set `study.tokens: 3` in the recipe: so many prompts are kept token by token.", None
+    result = material.result
+    layers, experts = result.layers, material.experts
+    shown = panels_of(material.tokens, material.known, result.target)
+    pairs = zip(result.distinctive["layer"], result.distinctive["expert"], strict=True)
+    tuned = {(int(layer), int(expert)) for layer, expert in pairs}
+    table = long_table(material.tokens, layers, material.known)
+    alt = "Experts chosen in each layer by single tokens: " + "; ".join(panel.title for panel in shown) + "."
+    return lambda layout: draw_tokens(shown, layers, experts, tuned, layout), alt, table
+
+
+def _bench(material: Material) -> Made:
+    bench = material.bench
+    if bench is None:
+        return None, "Make `mote mt-bench` under both profiles; `mote report RUN --mt-bench FOLDER` shows it.", None
+    alt = f"MT-Bench of {', '.join(bench.models)}, judged by {bench.judge}. The numbers are in fig14-mt-bench.csv."
+    return lambda layout: draw_bench(bench, layout), alt, bench.scores
+
+
+_MAKERS: Final[dict[str, Callable[[Material], Made]]] = {
+    "fig02-single-token": _single_token,
+    "fig03-prompt-map": _prompt_map,
+    "fig04-tsne": _tsne,
+    "fig05-resonance": _resonance,
+    "fig08-transitions": _transitions,
+    "fig10-stimulation": _stimulation,
+    "fig14-mt-bench": _bench,
+    "null-distribution": _null,
+    "dose": dose,
+    "direction": direction,
+    "trade-off": trade_off,
+    "thirds": thirds,
+    "pruning": pruning,
+    "rankings": rankings,
+}
+
+
+def transitions_table(result: StudyResult) -> pd.DataFrame:
+    """Return all transition matrices as one frame: profile, view, before, after, count, share of the row."""
+    parts = []
+    for (name, view), matrix in result.matrices.items():
+        long = matrix.reset_index(names="before").melt("before", var_name="after", value_name="count")
+        totals = long.groupby("before")["count"].transform("sum")
+        parts.append(long.assign(share=long["count"] / totals.where(totals > 0), profile=name, view=view))
+    columns = ["profile", "view", "before", "after", "count", "share"]
+    return pd.concat(parts)[columns] if parts else pd.DataFrame(columns=columns)

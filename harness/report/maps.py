@@ -1,0 +1,141 @@
+"""Activation maps as figures: one prompt's map (the paper's Figure 3) and the resonance map (Figure 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from mote.harness.drawing import INK, PAPER, RESONANCE, SEQUENTIAL, SOFT, Layout, bare
+
+Expert = tuple[int, int]
+
+
+def draw_map(values: NDArray[Any], layers: Sequence[int], layout: Layout, unit: str) -> Figure:
+    """Draw the counts [layers, experts] of one prompt."""
+    figure, ax, _ = _canvas(values, layers, layout, named=0)
+    image = ax.images[0]
+    image.set_cmap(SEQUENTIAL)
+    image.set_clim(0, max(1, float(values.max(initial=0))))
+    _scale(figure, ax, layout, unit, whole=True)
+    return figure
+
+
+def draw_resonance(
+    ranking: NDArray[np.float64], layers: Sequence[int], experts: Sequence[Expert], layout: Layout, unit: str
+) -> Figure:
+    """Draw a resonance map [layers, experts]; ``experts`` (layer, expert) are circled and named at the margin."""
+    figure, ax, across = _canvas(ranking, layers, layout, named=len(experts))
+    bound = float(np.abs(ranking).max()) or 1.0
+    image = ax.images[0]
+    image.set_cmap(RESONANCE)
+    image.set_clim(-bound, bound)
+    at = {layer: row for row, layer in enumerate(layers)}
+    points = [(expert, at[layer]) if across else (at[layer], expert) for layer, expert in experts]
+    names = [f"({layer}, {expert})" for layer, expert in experts]
+    wide, tall = (float(size) for size in figure.get_size_inches())
+    _circle(ax, points, names, across, (wide - 1.7, tall - 1.4))
+    _scale(figure, ax, layout, unit)
+    return figure
+
+
+def _canvas(values: NDArray[Any], layers: Sequence[int], layout: Layout, named: int) -> tuple[Figure, Axes, bool]:
+    """A figure with the map on it: layers down and experts across, or the other way round where that is too narrow."""
+    rows, columns = values.shape
+    across = not layout.narrow
+    if across:
+        height = float(np.clip(rows * 0.26, 1.4, 5.6))
+        size = (layout.width, height + 0.95 + (0.35 if named else 0))
+    else:
+        height = float(np.clip(columns * 0.075, 2.6, 8.5))
+        size = (layout.width, height + 1.3)
+    figure = Figure(figsize=size, layout="constrained")
+    ax = figure.subplots()
+    ax.imshow(values if across else values.T, aspect="auto", interpolation="none")
+    expert_axis, layer_axis = (ax.xaxis, ax.yaxis) if across else (ax.yaxis, ax.xaxis)
+    expert_axis.set_major_locator(MaxNLocator(9 if across else 8, integer=True, steps=[1, 2, 4, 8, 10]))
+    step = max(1, -(-rows // 12))
+    layer_axis.set_ticks(range(0, rows, step), [str(layer) for layer in layers[::step]])
+    expert_axis.set_label_text("expert", color=SOFT)
+    layer_axis.set_label_text("layer", color=SOFT)
+    bare(ax)
+    return figure, ax, across
+
+
+def _scale(figure: Figure, ax: Axes, layout: Layout, unit: str, *, whole: bool = False) -> None:
+    location, aspect = ("bottom", 40) if layout.narrow else ("right", 25)
+    bar = figure.colorbar(ax.images[0], ax=ax, pad=0.015, location=location, aspect=aspect)
+    bar.outline.set_visible(False)
+    bar.set_label(unit, color=SOFT)
+    bar.locator = MaxNLocator(5, integer=whole)
+    bar.update_ticks()
+    bar.ax.tick_params(length=0)
+
+
+def _circle(
+    ax: Axes, points: Sequence[tuple[int, int]], names: Sequence[str], across: bool, inches: tuple[float, float]
+) -> None:
+    """Circle the points and write their names along the upper (or the right) margin, a line from each to its circle."""
+    wide, tall = inches
+    across_cells, down_cells = (abs(b - a) for a, b in (ax.get_xlim(), ax.get_ylim()))
+    cell = 72 * min(wide / across_cells, tall / down_cells)
+    size = float(np.clip(2.0 * cell, 8, 15))
+    if not points:
+        return
+    halo = [withStroke(linewidth=3.2, foreground=PAPER)]
+    xs, ys = zip(*points, strict=True)
+    ax.scatter(xs, ys, s=size**2, facecolors="none", edgecolors=INK, linewidths=1.5, path_effects=halo, zorder=4)
+    along = xs if across else ys
+    low, high = ax.get_xlim() if across else sorted(ax.get_ylim())
+    gap = (0.58 / wide if across else 0.17 / tall) * (high - low)
+    order = sorted(range(len(points)), key=lambda i: (along[i], points[i]))
+    wanted = [float(along[i]) for i in order]
+    rows, spots = 1, spread_out(wanted, gap, low, high)
+    # Crowded names take two rows, which halves how far they stand from their circles.
+    if across and max(abs(spot - want) for spot, want in zip(spots, wanted, strict=True)) > gap / 2:
+        rows, spots = 2, spread_out(wanted, gap / 2, low, high)
+    for number, (i, spot) in enumerate(zip(order, spots, strict=True)):
+        text: dict[str, Any] = (
+            {"xytext": (spot, 1 + (0.1 + 0.17 * (number % rows)) / tall), "ha": "center", "va": "bottom"}
+            if across
+            else {"xytext": (1.05, spot), "ha": "left", "va": "center"}
+        )
+        line = {"arrowstyle": "-", "color": INK, "linewidth": 0.6, "shrinkA": 0, "shrinkB": size / 2}
+        ax.annotate(
+            names[i],
+            points[i],
+            textcoords=ax.get_xaxis_transform() if across else ax.get_yaxis_transform(),
+            fontsize=9,
+            annotation_clip=False,
+            arrowprops=line | {"path_effects": [withStroke(linewidth=1.8, foreground=PAPER, alpha=0.7)]},
+            **text,
+        )
+
+
+def spread_out(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Move sorted positions apart to at least ``gap``, as little as needed, within ``low`` to ``high`` if they fit.
+
+    Neighbours that would touch become a group, centred on the mean of where its members want to be.
+    """
+    groups: list[tuple[list[float], float]] = []
+    for position in wanted:
+        groups.append(([position], position))
+        while len(groups) > 1:
+            (left, at_left), (right, at_right) = groups[-2], groups[-1]
+            reach = gap * (len(left) + len(right)) / 2
+            if at_right - at_left >= reach - 1e-9:
+                break
+            members = left + right
+            groups[-2:] = [(members, sum(members) / len(members))]
+    result = [centre + gap * (i - (len(members) - 1) / 2) for members, centre in groups for i in range(len(members))]
+    last = len(result) - 1
+    if gap * last <= high - low:
+        result = [max(position, low + gap * i) for i, position in enumerate(result)]
+        result = [min(position, high - gap * (last - i)) for i, position in enumerate(result)]
+    return result

@@ -1,0 +1,294 @@
+"""What the page says, section by section: rows and sentences for the template, no markup and no files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+import pandas as pd
+
+from mote.harness.preconditions import STATES
+from mote.harness.report.analysis import RANDOM, StudyResult
+from mote.harness.report.material import KIND_TITLES
+from mote.harness.report.words import model_words, p_is, p_value, pct, where_words, with_interval, words_for
+
+SECTIONS: Final = (
+    ("asked", "What was asked"),
+    ("changed", "What changed"),
+    ("chance", "More than chance?"),
+    ("broke", "What broke"),
+    ("experts", "Which experts"),
+    ("dose-direction", "Dose and direction"),
+    ("examples", "Examples"),
+    ("generations", "All generations"),
+    ("provenance", "Provenance"),
+    ("index", "The paper's figures"),
+)
+WHY: Final = {
+    "flip": "left the target class",
+    "stay": "stayed in the target class",
+    "reverse": "entered the target class",
+    "broken": "the text broke",
+    "other": "changed between other classes",
+}
+
+
+class Fact(NamedTuple):
+    """One large number at the top."""
+
+    what: str
+    number: str
+    detail: str
+
+
+def heading(result: StudyResult, manifest: Mapping[str, Any]) -> str:
+    """Return the question that the run asks, which is the page's title."""
+    return f"Which experts of {model_words(manifest['model']['name'])} carry {words_for(result.target).behaviour}?"
+
+
+def banner(result: StudyResult, manifest: Mapping[str, Any], folder: str) -> dict[str, str] | None:
+    """Say what is missing of a run that isn't finished, and how to go on."""
+    if result.complete and manifest.get("finished"):
+        return None
+    progress = result.progress
+    planned, generated, labelled = (int(progress[name].sum()) for name in ("planned", "generated", "labelled"))
+    parts = [f"{generated:,} of {planned:,} planned generations are there, {labelled:,} of them labelled."]
+    if result.tuned is None:
+        parts.append("Experts have not been chosen yet; tuned profiles and controls come after that.")
+    else:
+        open_ = [str(name) for name in progress.loc[progress["labelled"] < progress["planned"], "profile"]]
+        more = f" and {len(open_) - 3} more" if len(open_) > 3 else ""
+        if open_:
+            parts.append(f"Missing in {', '.join(open_[:3])}{more}.")
+    if result.complete and result.tuned is not None:
+        parts = ["All planned generations are there and labelled; only the run's end was not recorded."]
+    name = str(manifest["recipe"]["name"])
+    return {"text": " ".join(parts), "command": f"mote run {name} --out {folder}"}
+
+
+def facts(result: StudyResult) -> list[Fact]:
+    """Return the numbers at the top: the effect, chance, the other direction, what broke."""
+    rates = result.rate_of(result.tuned)
+    if rates is None or not rates.flips.total:
+        return []
+    words = words_for(result.target)
+    found = [
+        Fact(
+            f"of the {words.prompts} {words.changed}",
+            pct(rates.flips.share),
+            f"95% interval {pct(rates.flips.low)} to {pct(rates.flips.high)}",
+        )
+    ]
+    if result.nulls:
+        kind, null = max(result.nulls.items(), key=lambda item: (item[1].p, item[1].mean))
+        where = KIND_TITLES.get(kind, kind).removeprefix("Random, ")
+        found.append(
+            Fact(f"with random experts ({where})", pct(null.mean), f"mean of {null.controls} sets, {p_is(null.p)}")
+        )
+    found.append(
+        Fact(
+            f"of the others {words.reverse}",
+            pct(rates.reverse.share),
+            f"{rates.reverse.hits:,} of {rates.reverse.total:,}",
+        )
+    )
+    broken, total = rates.broken.hits + rates.broken_others.hits, rates.broken.total + rates.broken_others.total
+    found.append(
+        Fact(
+            "of the tuned answers broke", pct(broken / total), f"{broken:,} of {total:,}: cut off, degenerate, unscored"
+        )
+    )
+    return found
+
+
+def asked(result: StudyResult, manifest: Mapping[str, Any], example: str) -> list[tuple[str, str]]:
+    """Return what was asked, of which model, and how, as name and value."""
+    layout, recipe = manifest["model"]["layout"], manifest["recipe"]
+    sampling, study = recipe["sampling"], recipe["study"]
+    layers = layout["layers"]
+    options = ", ".join(f"{name} {value}" for name, value in recipe["model"].get("options", {}).items())
+    chosen = "named in the recipe" if result.given else f"top {study['top_k']} by {study['ranking']} of {result.target}"
+    split = {
+        "half": "experts are chosen on one half of the prompts and measured on the other",
+        "units": "experts are chosen on some places (subjects, topics) and measured on others",
+        "none": "none: experts are chosen and measured on the same prompts",
+    }
+    return [
+        ("Model", f"{manifest['model']['name']} ({layout['architecture']})"),
+        (
+            "Routed experts",
+            f"{len(layers)} layers ({layers[0]} to {layers[-1]}) of {layout['experts']}, "
+            f"{layout['top_k']} active a token",
+        ),
+        ("Engine", f"{recipe['model']['engine']}{f' ({options})' if options else ''}"),
+        ("Prompts", f"{manifest['prompts']['count']:,} of {manifest['prompts']['task']}, for instance “{example}”"),
+        ("Sampling", ", ".join(f"{name} {value}" for name, value in sampling.items())),
+        ("Class studied", f"{result.target}, labels by the judge “{result.judge}”"),
+        ("Tuned experts", chosen),
+        ("Split", split.get(str(study["split"]), str(study["split"]))),
+    ]
+
+
+def baseline_table(frame: pd.DataFrame, result: StudyResult) -> tuple[list[str], list[list[str]]]:
+    """Return the labels of the untouched model, with counts and shares."""
+    labels = frame.loc[frame["profile"] == "baseline", "label"].dropna()
+    order = [*result.classes, *STATES]
+    rows = [
+        [name, f"{(labels == name).sum():,}", pct(float((labels == name).mean()))]
+        for name in order
+        if name in result.classes or (labels == name).any()
+    ]
+    return ["label", "prompts", "share"], rows if len(labels) else []
+
+
+def changed(result: StudyResult) -> list[str]:
+    """Return the sentences beside the matrices: flips, the other direction, and the in-sample figure marked as such."""
+    rates, words = result.rate_of(result.tuned), words_for(result.target)
+    if rates is None:
+        return ["No tuned answer is labelled yet."]
+    where = where_words(result, result.view)
+    lines = [
+        f"{where[0].upper()}{where[1:]}, {with_interval(rates.flips)} of the {words.prompts} {words.changed}; "
+        f"of the others, {with_interval(rates.reverse)} {words.reverse}."
+    ]
+    inside = result.rate_of(result.tuned, "in-sample")
+    if inside is not None and inside.flips.total and not result.given:
+        lines.append(
+            f"In-sample, on the prompts that the experts were chosen on, it was {with_interval(inside.flips)}: "
+            "this figure is shown for comparison only, as choosing and measuring on the same prompts flatters."
+        )
+    return lines
+
+
+def chance(result: StudyResult) -> tuple[list[str], list[str]]:
+    """Return the sentences on chance, and the notes below the null distribution."""
+    lines, notes = [], []
+    verdict = result.verdict
+    words = {
+        "above": f"Yes: against every kind of random experts p is at most {p_value(verdict.p)}.",
+        "few": "It cannot be said: no random set did as well, but with so few of them the smallest possible p is "
+        f"{p_value(verdict.least_p)}.",
+        "not-above": f"No: against at least one kind of random experts p is {p_value(verdict.p)}.",
+        "unknown": "It cannot be said: there is no random control."
+        if result.complete
+        else "It cannot be said yet: not all random controls are measured.",
+    }
+    lines.append(words[verdict.kind])
+    if result.nulls:
+        lines.append(
+            "p is (1 + number of random sets with at least as many flips) / (sets + 1), one-sided; an effect must pass "
+            "against each kind of control, so the largest p counts."
+        )
+    retests = [
+        (name, rates)
+        for (name, view), rates in result.rates.items()
+        if name.startswith("retest") and view == result.view
+    ]
+    for name, rates in retests:
+        notes.append(
+            f"Sampling noise ({name}: the untouched model, another seed): {with_interval(rates.flips)} of the "
+            f"{words_for(result.target).prompts} changed, {with_interval(rates.reverse)} of the others the other way."
+        )
+    note = _clustered_note(result)
+    if note:
+        notes.append(note)
+    effects = result.effects
+    own = effects[(effects["profile"] == result.tuned) & (effects["view"] == result.view)] if len(effects) else effects
+    if len(own):
+        row = own.iloc[0]
+        notes.append(
+            "Against the untouched model, prompts taken as independent: McNemar exact "
+            f"{p_is(float(row['mcnemar_p']))}, Stuart–Maxwell over the whole matrix "
+            f"{p_is(float(row['stuart_maxwell_p']))}. These ask whether anything changed, not whether these "
+            "experts are special; that is for the random sets."
+        )
+    return lines, notes
+
+
+def _clustered_note(result: StudyResult) -> str:
+    """Give the interval over whole places; without any flip (or with nothing but flips) resampling has no spread."""
+    found, rates = result.clustered, result.rate_of(result.tuned)
+    if found is None or found.flips_interval is None or rates is None or rates.flips.hits in (0, rates.flips.total):
+        return ""
+    return (
+        f"Prompts that share a {result.unit} are not independent. With whole {result.unit}s resampled "
+        f"({found.clusters} of them) the interval of the flips is {pct(found.flips_interval.low)} to "
+        f"{pct(found.flips_interval.high)}, and the paired test of flips against reverse flips gives "
+        f"{p_is(found.test.p)}."
+    )
+
+
+def null_rows(result: StudyResult) -> list[list[str]]:
+    """Return the table of the null distributions, one row a kind of control."""
+    rows = []
+    for kind, null in result.nulls.items():
+        most = result.null_values.loc[result.null_values["kind"] == kind, "share"].max()
+        name = KIND_TITLES.get(kind, kind).removeprefix("Random, ")
+        middle = f"{pct(null.low)} to {pct(null.high)}"
+        rows.append(
+            [
+                name,
+                str(null.controls),
+                pct(null.mean),
+                middle,
+                pct(float(most)),
+                f"{null.percentile:.0f}",
+                p_value(null.p),
+            ]
+        )
+    return rows
+
+
+def gap_note(result: StudyResult, gap: pd.DataFrame) -> str | None:
+    """Say how near the matched controls came to the tuned experts' activation frequency."""
+    near = gap[gap["kind"] == "random-frequency"]
+    if near.empty:
+        return None
+    tuned, mean = float(near["tuned"].iloc[0]), float(near["gap"].mean())
+    if not tuned:
+        return None
+    how = f"{abs(mean) / tuned:.0%} {'less' if mean > 0 else 'more'} busy than the tuned ones"
+    return (
+        f"The tuned experts are active {tuned:.2f} times a prompt each; sets matched for that are on average {how}. "
+        + (
+            "Distinctive experts are often the busiest of their layer, and then nothing else is as busy."
+            if mean / tuned > 0.1
+            else ""
+        )
+    ).strip()
+
+
+def summary_table(result: StudyResult) -> tuple[list[str], list[list[str]]]:
+    """Return one row a profile and one a kind of random control: flips, interval or range, reverse flips."""
+    columns = ["profile", "prompts", "flips", "share", "95% interval or range", "reverse flips", "share"]
+    rows = []
+    for row in result.summary.to_dict("records"):
+        least, most = row.get("least", math.nan), row.get("most", math.nan)
+        pooled = str(row["group"]).startswith(RANDOM)
+        spread = f"{pct(least)} to {pct(most)}" if pooled else f"{pct(row['low'])} to {pct(row['high'])}"
+        sets = f" ({row['sets']} sets)" if pooled else ""
+        where = f" ({where_words(result, 'in-sample')})" if row["view"] == "in-sample" else ""
+        rows.append(
+            [
+                f"{row['group']}{sets}{where}",
+                f"{row['prompts']:,}",
+                f"{row['flips']:,} of {row['of']:,}",
+                pct(row["share"]),
+                spread if row["of"] else "–",
+                f"{row['reverse']:,} of {row['reverse_of']:,}",
+                pct(row["reverse_share"]),
+            ]
+        )
+    return columns, rows
+
+
+def paper_rows(beside: pd.DataFrame) -> list[list[str]]:
+    """Return the table that sets our figures beside the paper's."""
+    rows = []
+    for row in beside.to_dict("records"):
+        limits = "–" if pd.isna(row["low"]) else f"{pct(row['low'])} to {pct(row['high'])}"
+        theirs = f"{'about ' if row['about'] else ''}{100 * row['paper']:g}%"
+        ours = f"{row['hits']:,} of {row['total']:,}"
+        rows.append([str(row["what"]), ours, pct(row["share"]), limits, theirs, str(row["section"])])
+    return rows

@@ -1,0 +1,98 @@
+"""The rankings side by side, from the table that `mote rankings` leaves in a run's ``tables/rankings.csv``."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from mote.harness.drawing import ACCENT, INK, RULE, SIGNAL, SOFT, Layout
+from mote.harness.experts.rankings import CAUSAL
+from mote.harness.report.material import Made, Material
+
+NAMES: Final = {
+    "resonance": "resonance",
+    "resonance_per_token": "resonance, per token",
+    "risk_difference": "risk difference",
+    "log_odds": "log-odds",
+    "smd": "standardised difference",
+    "auc": "AUC",
+    "router_weight_resonance": "resonance, router weights",
+    "resonance_last_token": "resonance, last token",
+    "frequency": "most frequent",
+    "causal": "causal scan",
+}
+_COLUMNS: Final = ("ranking", "k", "share", "low", "high", "matched_mean", "matched_max")
+
+
+def rankings(material: Material) -> Made:
+    """Return each ranking's agreement with the causal scan, and the flips of its top k beside matched random sets."""
+    table = material.rankings
+    if not len(table) or any(name not in table for name in _COLUMNS):
+        return (
+            None,
+            "`mote scan RUN` edits each expert alone, and `mote rankings RUN` sets every ranking beside that.",
+            None,
+        )
+    order = list(dict.fromkeys(table["ranking"]))
+    listed = "; ".join(f"{row.ranking}, top {row.k}: {row.share:.1%}" for row in table.itertuples())
+    return lambda layout: draw_rankings(table, order, layout), f"Flips of the top k of each ranking: {listed}.", None
+
+
+def draw_rankings(table: pd.DataFrame, order: list[str], layout: Layout) -> Figure:
+    """Draw a panel for the rank correlation with the scan, and one for each k with the flips and random sets."""
+    ks = sorted(set(table["k"]))
+    scanned = "spearman" in table and bool(table["spearman"].notna().any())
+    panels = len(ks) + scanned
+    across = 1 if layout.narrow else panels
+    down = -(-panels // across)
+    size = (layout.width, down * (0.27 * len(order) + 0.95))
+    figure = Figure(figsize=size, layout="constrained")
+    axes = list(figure.subplots(down, across, squeeze=False).flat)
+    if scanned:
+        _agreement(axes[0], table.drop_duplicates("ranking").set_index("ranking").reindex(order))
+    top = max(float(table["high"].max()), float(table["matched_max"].max()), 0.1) * 1.05
+    for ax, k in zip(axes[scanned:], ks, strict=True):
+        _flips(ax, table[table["k"] == k].set_index("ranking").reindex(order), top)
+        ax.set_title(f"Flips, top {k} off")
+    for place, ax in enumerate(axes):
+        ax.set_yticks(range(len(order)), [NAMES.get(name, name) for name in order] if place % across == 0 else [])
+        ax.set_ylim(len(order) - 0.5, -0.5)
+        ax.spines["left"].set_visible(False)
+        ax.tick_params(axis="y", length=0)
+        ax.grid(axis="x", color=RULE, linewidth=0.5)
+        ax.set_axisbelow(True)
+    return figure
+
+
+def _agreement(ax: Axes, rows: pd.DataFrame) -> None:
+    for y, (name, row) in enumerate(zip(rows.index, rows.to_dict("records"), strict=True)):
+        if pd.isna(row["spearman"]):
+            # A ranking that gives all experts one score has no correlation.
+            said = "itself" if name == CAUSAL else "none"
+            ax.annotate(said, (0, y), (4, 0), textcoords="offset points", va="center", color=SOFT, fontsize=9)
+            continue
+        ax.plot([row["spearman_low"], row["spearman_high"]], [y, y], color=ACCENT, linewidth=2, solid_capstyle="butt")
+        ax.plot(row["spearman"], y, "o", color=ACCENT, markersize=6)
+    ax.axvline(0, color=INK, linewidth=0.8)
+    low, high = (float(np.nanmin(rows["spearman_low"])), float(np.nanmax(rows["spearman_high"])))
+    ax.set_xlim(min(-0.05, low * 1.1), max(0.3, high * 1.1))
+    ax.xaxis.set_major_locator(MaxNLocator(4))
+    ax.set_title("Agreement")
+    ax.set_xlabel("Spearman's rho with the scan")
+
+
+def _flips(ax: Axes, rows: pd.DataFrame, top: float) -> None:
+    for y, row in enumerate(rows.to_dict("records")):
+        ax.plot([0, row["matched_max"]], [y + 0.22, y + 0.22], color="#aab2bd", linewidth=3.2, solid_capstyle="butt")
+        ax.plot([row["matched_mean"]] * 2, [y + 0.08, y + 0.36], color=INK, linewidth=1.4)
+        ax.plot([row["low"], row["high"]], [y - 0.12, y - 0.12], color=SIGNAL, linewidth=1.8, solid_capstyle="butt")
+        ax.plot(row["share"], y - 0.12, "D", color=SIGNAL, markersize=5)
+    ax.set_xlim(-0.01 * top, top)
+    ax.xaxis.set_major_locator(MaxNLocator(4))
+    ax.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    ax.set_xlabel("of the target class")

@@ -1,0 +1,83 @@
+"""The end of ``mote run`` in the terminal: transition matrices, flips by group of profiles, and the verdict."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.columns import Columns
+from rich.console import Console
+from rich.table import Table
+
+from mote.harness.compare.matrix_table import matrix_table
+from mote.harness.recipe.manifest import read_manifest
+from mote.harness.report.analysis import RANDOM, StudyResult, analyse
+from mote.harness.store.run import RunStore
+from mote.judges import REFUSED
+
+_VERDICTS = {
+    "above": "More than chance: p = {p:.3f} against every kind of random experts.",
+    "few": "Above every random set, but too few sets to say so at p <= 0.05 (the least there could be is {least:.3f}).",
+    "not-above": "Not more than chance: p = {p:.3f} against one kind of random experts at least.",
+    "unknown": "No control was measured, so nothing can be said about chance.",
+}
+
+
+def print_summary(folder: Path, console: Console, judge: str | None = None) -> None:
+    """Print what a run's rows say: the matrices of the tuned profile and its controls, and one line a group."""
+    with RunStore(folder, read_only=True) as store:
+        result = analyse(store, read_manifest(folder), judge)
+    shown = [name for name in (result.tuned, *_kinds(result)) if name and (name, result.view) in result.matrices]
+    if not shown:
+        console.print("No profile has been compared with the baseline yet.")
+        return
+    where = "prompts that chose no expert" if result.view == "measured" else "all prompts (in-sample)"
+    console.print(f"\nTransitions on {where}: rows before, columns after")
+    console.print(Columns([matrix_table(name, result.matrices[name, result.view]) for name in shown], padding=(1, 3)))
+    console.print(_groups(result))
+    if "in-sample" in set(result.summary["view"]):
+        console.print("* in-sample: on the prompts that the experts were chosen on")
+    verdict = _VERDICTS[result.verdict.kind].format(p=result.verdict.p, least=result.verdict.least_p)
+    console.print(f"{verdict}\n")
+
+
+def _kinds(result: StudyResult) -> list[str]:
+    groups = result.summary["group"].tolist() if len(result.summary) else []
+    return [str(group) for group in dict.fromkeys(groups) if str(group).startswith((RANDOM, "retest"))]
+
+
+def _groups(result: StudyResult) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("profiles", no_wrap=True)
+    answered = "answered" if result.target == REFUSED else "flipped"
+    for title in (answered, "share", "interval or sets", f"new {result.target.partition('-')[2]}", "broken"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for row in result.summary.to_dict(orient="records"):
+        in_sample = " *" if row["view"] == "in-sample" else ""
+        table.add_row(
+            f"{row['group']}{in_sample}",
+            f"{row['flips']} of {row['of']}",
+            _percent(row["share"]),
+            _spread(row),
+            f"{row['reverse']} of {row['reverse_of']}",
+            str(row["degenerate"] + row["truncated"] + row["unscored"]),
+        )
+    return table
+
+
+def _spread(row: Mapping[Hashable, Any]) -> str:
+    # Columns of random sets are only there where there are some.
+    least, most = row.get("least", math.nan), row.get("most", math.nan)
+    if not math.isnan(least):
+        return f"{row['sets']} sets {_range(least, most)}"
+    return _range(row["low"], row["high"])
+
+
+def _range(low: float, high: float) -> str:
+    return "-" if math.isnan(low) else f"{100 * low:.1f}-{100 * high:.1f}%"
+
+
+def _percent(share: float) -> str:
+    return "-" if math.isnan(share) else f"{100 * share:.1f}%"

@@ -1,0 +1,107 @@
+"""The tables of a report as CSV: every number that a figure or a sentence shows, with its numerator and denominator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import pandas as pd
+
+from mote.harness.drawing import short
+from mote.harness.preconditions import STATES
+from mote.harness.report.analysis import StudyResult
+from mote.harness.report.texts import visible
+from mote.harness.science import paper
+from mote.harness.science.inference import Rate, rate
+
+
+def all_tables(result: StudyResult, gap: pd.DataFrame, beside: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the tables by file name, without those that have no row."""
+    controls = result.null_values.merge(gap[["profile", "gap"]], on="profile", how="left")
+    tables = {
+        "progress": result.progress,
+        "labels": result.labels,
+        "summary": result.summary,
+        "effects": result.effects,
+        "null-distribution": controls,
+        "null": null_table(result),
+        "experts": result.distinctive,
+        "mechanism": result.mechanism,
+        "coverage": result.coverage,
+        "examples": _examples(result),
+        "paper": beside,
+    }
+    return {name: table for name, table in tables.items() if len(table)}
+
+
+def null_table(result: StudyResult) -> pd.DataFrame:
+    """Return one row a kind of control: what the random sets did, and where the tuned profile stands among them."""
+    rows = [{"kind": kind, **null._asdict()} for kind, null in result.nulls.items()]
+    return pd.DataFrame(rows)
+
+
+def _examples(result: StudyResult) -> pd.DataFrame:
+    rows = [
+        (one.prompt_id, one.pick, one.before.label, one.after.label, visible(one.before.raw), visible(one.after.raw))
+        for one in result.examples
+    ]
+    return pd.DataFrame(rows, columns=["prompt_id", "pick", "label_before", "label_after", "before", "after"])
+
+
+def beside_the_paper(result: StudyResult, manifest: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the paper's figures beside ours, where the setting is the same: this task, as many experts as it tuned.
+
+    Columns: what, hits, total, share, low, high, paper, about, section. Where nothing is the same, no row.
+    """
+    columns = ["what", "hits", "total", "share", "low", "high", "paper", "about", "section"]
+    recipe = manifest["recipe"]
+    if len(result.distinctive) != paper.TUNED or result.given:
+        return pd.DataFrame(columns=columns)
+    rows = []
+    for figure in paper.FIGURES:
+        if figure.experiment == _EXPERIMENTS.get(recipe["task"]["name"], recipe["task"]["name"]):
+            profile = {
+                "suppress top 10": result.tuned,
+                "suppress random 10": "random-uniform",
+                "stimulate top 10": "stimulate-10",
+            }[figure.profile]
+            # The rules write languages in lower case.
+            names = [_ours(name, result.classes) for name in (figure.from_class, figure.to_class)]
+            ours = _share(result, str(profile), *names)
+            if ours is not None:
+                what = f"{figure.profile}: {_class(figure.from_class)} → {_class(figure.to_class)}"
+                # Prompts of pooled random sets are not independent: no interval.
+                limits = (None, None) if "random" in figure.profile else (ours.low, ours.high)
+                numbers = (ours.hits, ours.total, ours.share, *limits)
+                rows.append((what, *numbers, figure.share, figure.approximate, figure.section))
+    return pd.DataFrame(rows, columns=columns)
+
+
+_EXPERIMENTS: Final = {"ccp_sensitive": "sensitive_1360"}
+"""How the paper's table calls a task; our own sensitive questions are other ones than the paper's."""
+
+
+def _ours(name: str, classes: tuple[str, ...]) -> str:
+    return name.lower() if name.lower() in classes else name
+
+
+def _class(name: str) -> str:
+    """``REFUSED`` of ``0-REFUSED``, ``not REFUSED`` of ``not 0-REFUSED``."""
+    head, _, tail = name.rpartition(" ")
+    return f"{head} {short(tail)}".strip()
+
+
+def _share(result: StudyResult, profile: str, before: str, after: str) -> Rate | None:
+    """Our share of the same transition; broken text is no class, so it is never "not REFUSED"."""
+    matrix = result.matrices.get((profile, result.view))
+    if matrix is None:
+        return None
+    classes = [str(name) for name in matrix.index if name not in STATES]
+
+    def chosen(text: str) -> list[str]:
+        excluded = text.removeprefix("not ")
+        return [name for name in classes if name != excluded] if text.startswith("not ") else [text]
+
+    rows = matrix.loc[chosen(before)]
+    total = int(rows.to_numpy().sum())
+    return rate(int(rows[chosen(after)].to_numpy().sum()), total) if total else None

@@ -1,0 +1,191 @@
+"""The sentences of the report. They claim what the numbers bear and no more; the terminal may print them too."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+from mote.harness.drawing import short
+from mote.harness.report.analysis import StudyResult
+from mote.harness.science.inference import Rate
+from mote.judges import CHINESE, ENGLISH, LANGUAGES
+
+KIND_WORDS: Final = {
+    "random-uniform": "any layer",
+    "random-layers": "the same layers",
+    "random-frequency": "the same layers, matched in activity",
+}
+DEMO_CAVEAT: Final = (
+    "This is the demo model: a small model trained for this package, whose alignment phase trained the routers and the "
+    "routed experts only. That puts refusal where this method looks for it. Small models of this kind show mixed "
+    "effects, from one base seed to the next; nothing here says how a large model behaves."
+)
+
+
+FEW: Final = 30
+"""Fewer measured prompts of the target class than this are pointed out."""
+
+
+class Words(NamedTuple):
+    """How prompts of the target class are called, and what has happened to one that left it."""
+
+    prompts: str
+    changed: str
+    reverse: str
+    behaviour: str
+
+
+def words_for(target: str) -> Words:
+    """Return the words for a target class."""
+    if target == "0-REFUSED":
+        return Words("refused prompts", "were answered", "became refused", "refusal")
+    if target in LANGUAGES:
+        name = target.capitalize() if target in (ENGLISH, CHINESE) else target
+        return Words(
+            f"prompts reasoned about in {name}",
+            "changed their language",
+            f"turned to {name}",
+            f"reasoning in {name}",
+        )
+    name = short(target)
+    return Words(f"{name} prompts", "changed to another class", f"became {name}", name)
+
+
+def model_words(name: str) -> str:
+    """Return how a model is called in a sentence: a folder by its last name, the packaged one as the demo model."""
+    return "the demo model" if name == "demo" else name.rstrip("/").rpartition("/")[2] or name
+
+
+def where_words(result: StudyResult, view: str) -> str:
+    """Return on which prompts a view counts."""
+    if result.given:
+        return {"measured": "on the measured half", "in-sample": "on the other half", "all": "on all prompts"}[view]
+    return {
+        "measured": "on prompts that chose no expert",
+        "in-sample": "in-sample",
+        "all": "on all prompts, in-sample",
+    }[view]
+
+
+def pct(share: float, places: int = 1) -> str:
+    """Return a share as a percentage, or a dash where there is none."""
+    return "–" if math.isnan(share) else f"{share:.{places}%}"
+
+
+def with_interval(rate: Rate) -> str:
+    """Return ``34 of 85 (40.0%, 95% interval 29.5% to 51.2%)``."""
+    if not rate.total:
+        return "none, as there are no such prompts"
+    return f"{rate.hits:,} of {rate.total:,} ({pct(rate.share)}, 95% interval {pct(rate.low)} to {pct(rate.high)})"
+
+
+def p_value(p: float) -> str:
+    """Return a p-value; a small one isn't rounded to 0."""
+    if math.isnan(p):
+        return "–"
+    return f"{p:.3f}" if p >= 0.001 else f"{p:.1e}"
+
+
+def p_is(p: float) -> str:
+    """Return ``p = 0.048``, which no line breaks."""
+    return f"p\u00a0=\u00a0{p_value(p)}"
+
+
+def lead(result: StudyResult) -> str:
+    """Return the first sentence: what changed, its interval, the control, and first of all whether it is chance."""
+    sentence = _lead(result)
+    return sentence[0].upper() + sentence[1:]
+
+
+def _lead(result: StudyResult) -> str:
+    words = words_for(result.target)
+    rates = result.rate_of(result.tuned)
+    if result.tuned is None or rates is None:
+        return _nothing_yet(result, words)
+    if not rates.flips.total:
+        return f"No prompt of the measured ones had the label {short(result.target)}, so there was nothing to change."
+    changed = f"{with_interval(rates.flips)} of the {words.prompts} {words.changed}"
+    effect = f"with {_experts(result, words)} switched off, {changed}"
+    verdict = result.verdict
+    if verdict.kind == "unknown":
+        why = "there is no random control" if result.complete else "the controls are not all measured yet"
+        return f"{'' if result.complete else 'So far, '}{effect}; {why}, so this may be chance."
+    control = _strictest(result)
+    if verdict.kind == "above":
+        return f"More than chance: {effect}; {control}."
+    if verdict.kind == "few":
+        return (
+            f"More than every random set, yet there are too few sets to call it more than chance: {effect}; {control}."
+        )
+    if not rates.flips.hits:
+        # Broken text is no flip, but it isn't nothing either.
+        also = f", but the text of {rates.broken.hits} of them broke" if rates.broken.hits else ""
+        return f"No effect: {effect}{also}."
+    return f"Not more than chance: {effect}, but {control}."
+
+
+def _experts(result: StudyResult, words: Words) -> str:
+    k = len(result.distinctive)
+    if result.given:
+        return f"the {k} experts that the recipe names" if k != 1 else "the expert that the recipe names"
+    return (
+        f"the {k} most distinctive experts of {words.behaviour}"
+        if k != 1
+        else f"the most distinctive expert of {words.behaviour}"
+    )
+
+
+def _strictest(result: StudyResult) -> str:
+    kind, null = max(result.nulls.items(), key=lambda item: (item[1].p, item[1].mean))
+    shares = result.null_values.loc[result.null_values["kind"] == kind, "share"]
+    reached = int((shares >= null.observed).sum())
+    where = KIND_WORDS.get(kind, kind)
+    sets = f"{null.controls} random sets" if null.controls != 1 else "the one random set"
+    what = f"of {sets} of as many experts of {where}"
+    if reached:
+        return f"{what}, {reached} did as well or better (mean {pct(null.mean)}, {p_is(null.p)})"
+    return f"{what}, none did as well (mean {pct(null.mean)}, most {pct(float(shares.max()))}, {p_is(null.p)})"
+
+
+def _nothing_yet(result: StudyResult, words: Words) -> str:
+    if result.progress.empty or not result.progress["generated"].sum():
+        return "Nothing has been generated yet."
+    if result.tuned is None:
+        return "Only the untouched model has been asked so far; the experts have not been chosen yet."
+    return f"The experts are chosen; no answer of the tuned model says yet what becomes of the {words.prompts}."
+
+
+def caveats(result: StudyResult, manifest: Mapping[str, Any]) -> list[str]:
+    """Return what a reader must know beside the first sentence, most important first."""
+    notes = []
+    if manifest["model"]["name"] == "demo":
+        notes.append(DEMO_CAVEAT)
+    rates = result.rate_of(result.tuned)
+    if result.view == "all" and rates is not None and not result.given:
+        notes.append(
+            "The experts were chosen on the same prompts on which the effect is measured (study.split: none), "
+            "so the figure is likely to be too high."
+        )
+    if result.view == "measured" and result.unit and manifest["recipe"]["study"]["split"] == "half":
+        notes.append(
+            f"The prompts that are measured chose no expert, but they share their {result.unit}s with those that did "
+            "(study.split: units keeps them apart)."
+        )
+    tried = rates is not None and rates.flips.hits > 0
+    if tried and result.verdict.kind in ("few", "not-above") and result.verdict.least_p > 0.05:
+        notes.append(
+            f"With this number of random sets no p-value can be below {p_value(result.verdict.least_p)}; "
+            "it takes nineteen sets of each kind to show 0.05."
+        )
+    if rates is not None and 0 < rates.flips.total < FEW:
+        few = f"Only {rates.flips.total} {words_for(result.target).prompts} were measured"
+        notes.append(f"{few}: the interval is wide, and a small effect would not be seen.")
+    if rates is not None and rates.flips.total:
+        broken = rates.broken
+        if broken.hits and broken.share >= max(0.05, rates.flips.share / 4):
+            notes.append(
+                f"The edit also broke text: {broken.hits} of {broken.total} of the same prompts ({pct(broken.share)}) "
+                "ended cut off, degenerate or not to be scored. Those are not counted as changed."
+            )
+    return notes

@@ -1,0 +1,1 @@
+"""The statistics of the paper and what guards them: pure functions, arrays and labels in, numbers out."""

@@ -1,0 +1,1 @@
+"""The one SQLite file of a run, and what reads it."""

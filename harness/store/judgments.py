@@ -1,0 +1,124 @@
+"""The table of raw judgments in a run's store: what a judge was asked, what it wrote, and what came of it.
+
+Labels say what a judge found; this table says how, so that every label can be looked up and no reply is lost or paid
+for twice. One row an ended judgment, written once. A text is judged once: generations with the same text to judge
+(many, where an edit changed nothing) share the row, whose ``generation_id`` is the first of them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from mote.harness.files import digest_of
+from mote.harness.store.sqlite import Tables
+from mote.judges.llm.asks import UNREACHED, Judgment
+
+_TABLE = """
+create table if not exists judgments (
+    judgment_id integer primary key,
+    generation_id integer not null,
+    judge text not null,               -- as in labels
+    kind text not null,                -- refusal, language, side-by-side
+    part integer not null,             -- 1; for side-by-side 1 and 2, the two orders
+    text_sha256 text not null,         -- of what was put into the prompt
+    url text not null,
+    model text not null,               -- as the server names it
+    prompt text not null,
+    prompt_sha256 text not null,       -- of the prompt's file
+    structured integer not null,       -- 1 where the reply was asked for as JSON
+    messages text not null,            -- JSON: as sent, the last time
+    raw text not null,                 -- the reply, the last one
+    reasoning text not null,           -- the judge's own, where its server delivers it apart
+    state text not null check (state in ('scored', 'unusable', 'unreached')),
+    verdict text,                      -- null unless scored
+    error text not null,
+    finish_reason text,
+    attempts integer not null,         -- replies asked for
+    requests integer not null,         -- sent in all, repetitions after 429, 5xx and time-outs included
+    prompt_tokens integer not null,
+    completion_tokens integer not null,
+    seconds real not null
+);
+create unique index if not exists judgments_once on judgments (judge, part, text_sha256) where state <> 'unreached';
+"""
+_COLUMNS = (
+    "generation_id, judge, kind, part, text_sha256, url, model, prompt, prompt_sha256, structured, messages, raw,"
+    " reasoning, state, verdict, error, finish_reason, attempts, requests, prompt_tokens, completion_tokens, seconds"
+)
+
+
+class Ended(NamedTuple):
+    """A stored judgment that needs no asking again: its id, and its verdict or None where it was unusable."""
+
+    judgment_id: int
+    verdict: str | None
+
+
+class Judge(NamedTuple):
+    """A judge as its rows name it."""
+
+    name: str
+    kind: str
+    url: str
+    prompt: str
+    prompt_sha256: str
+
+
+class Judgments(Tables):
+    """The table ``judgments`` of a run, through a connection of its own; the run's lock must be held elsewhere."""
+
+    schema = _TABLE
+
+    def ended(self, judge: str) -> dict[tuple[str, int], Ended]:
+        """Return (text digest, part) -> judgment, for all that a judge replied to."""
+        cursor = self._db.execute(
+            "select text_sha256, part, judgment_id, verdict from judgments where judge = ? and state <> ?",
+            (judge, UNREACHED),
+        )
+        return {(text, part): Ended(number, verdict) for text, part, number, verdict in cursor}
+
+    def other_prompt(self, judge: Judge) -> str | None:
+        """Return the prompt under which the judge's name was used before, if it is not this judge's."""
+        found = self._db.execute(
+            "select prompt || ', ' || substr(prompt_sha256, 1, 8) || ', ' || kind from judgments"
+            " where judge = ? and (prompt_sha256 <> ? or kind <> ?) limit 1",
+            (judge.name, judge.prompt_sha256, judge.kind),
+        ).fetchone()
+        return None if found is None else str(found[0])
+
+    def add(self, generation_id: int, judge: Judge, part: int, text_sha256: str, one: Judgment) -> Ended:
+        """Store a judgment."""
+        values = (
+            generation_id,
+            judge.name,
+            judge.kind,
+            part,
+            text_sha256,
+            judge.url,
+            one.model,
+            judge.prompt,
+            judge.prompt_sha256,
+            int(one.as_json),
+            json.dumps(one.messages, ensure_ascii=False),
+            one.raw,
+            one.reasoning,
+            one.state,
+            one.verdict,
+            one.error,
+            one.finish_reason,
+            one.tries,
+            one.requests,
+            one.prompt_tokens,
+            one.completion_tokens,
+            one.seconds,
+        )
+        marks = ", ".join("?" * len(values))
+        cursor = self._db.execute(f"insert into judgments ({_COLUMNS}) values ({marks})", values)  # noqa: S608
+        return Ended(int(cursor.lastrowid or 0), one.verdict)
+
+
+def text_digest(values: Mapping[str, Any]) -> str:
+    """Return the sha256 of what is put into a prompt: the identity of a text to judge."""
+    return digest_of(dict(values))

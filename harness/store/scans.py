@@ -1,0 +1,165 @@
+"""The causal scan's tables in a run's store: what was scanned under which settings, and every log-probability.
+
+One row a forward pass, written once. A scan is known by the digest of its settings; started again with the same ones
+it goes on, with other ones it is another scan beside the first. The list of experts is no part of the settings: a scan
+of the fifty likeliest experts is the beginning of the scan of all. Margins and effects are not stored: they follow
+from the rows (``causal.py``), by whatever definition.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from mote.harness.errors import MoteError
+from mote.harness.files import canonical_json, digest_of
+from mote.harness.science.causal import Measurement
+from mote.harness.store.schema import text_id
+from mote.harness.store.sqlite import Tables, Transaction
+
+_TABLES = """
+create table if not exists scans (
+    scan_id integer primary key,
+    digest text not null unique,       -- sha256 of the settings
+    settings text not null,            -- JSON: action, factor, target, judge, prompts with their openings, alternatives
+    session text not null              -- JSON: when it was first started, with which versions, on what
+);
+create table if not exists scan_score_rows (
+    scan_id integer not null references scans,
+    prompt integer not null references prompts (position),
+    layer integer,                     -- the edited expert; null where the model was untouched
+    expert integer,
+    opening integer not null,          -- 0 the prompt's own, 1 and up the alternatives
+    logprob real not null,             -- natural log, of the whole opening
+    tokens integer not null references texts,     -- JSON: the opening's tokens, as texts
+    logprobs text not null,            -- JSON: of each token
+    selected integer not null,         -- tokens of prompt and opening for which the edited expert was chosen
+    profile_digest integer not null references texts,  -- of the receipt
+    tokens_edited integer not null     -- of the receipt
+);
+create unique index if not exists scan_scores_once
+    on scan_score_rows (scan_id, prompt, coalesce(layer, -1), coalesce(expert, -1), opening);
+create view if not exists scan_scores as select
+    s.scan_id, p.prompt_id, s.layer, s.expert, s.opening, s.logprob, tokens.text as tokens, s.logprobs, s.selected,
+    digest.text as profile_digest, s.tokens_edited
+from scan_score_rows s
+    join prompts p on p.position = s.prompt
+    join texts tokens on tokens.text_id = s.tokens
+    join texts digest on digest.text_id = s.profile_digest;
+"""
+
+
+class ScoreRow(NamedTuple):
+    """One forward pass: the log-probability of each token of an opening, and what the patch says of it."""
+
+    measurement: Measurement
+    tokens: Sequence[tuple[str, float]]
+    selected: int
+    profile_digest: str
+    tokens_edited: int
+
+
+class StoredScan(NamedTuple):
+    """A scan that is in the store, by its settings."""
+
+    scan_id: int
+    settings: Mapping[str, Any]
+    passes: int
+
+    @property
+    def openings(self) -> int:
+        """How many openings each prompt has, its own among them."""
+        return 1 + len(self.settings["alternatives"])
+
+    @property
+    def title(self) -> str:
+        """The scan in a few words."""
+        factor = f" by {self.settings['factor']:g}" if self.settings["action"] == "scale" else ""
+        return f"{self.settings['action']}{factor}, {len(self.settings['prompts'])} prompts, {self.openings} openings"
+
+
+class Scans(Tables):
+    """The tables ``scans`` and ``scan_scores`` of a run; for writing, the run's lock must be held elsewhere."""
+
+    schema = _TABLES
+
+    def _check(self, store: Path) -> None:
+        check_texts(self._db, store)
+
+    def begin(self, settings: Mapping[str, Any], session: Mapping[str, Any]) -> int:
+        """Return the number of the scan with these settings, which is stored if it is new."""
+        digest = digest_of(dict(settings))
+        with Transaction(self._db):
+            self._db.execute(
+                "insert or ignore into scans (digest, settings, session) values (?, ?, ?)",
+                (digest, canonical_json(dict(settings)), canonical_json(dict(session))),
+            )
+        return int(self._db.execute("select scan_id from scans where digest = ?", (digest,)).fetchone()[0])
+
+    def add(self, scan_id: int, rows: Iterable[ScoreRow]) -> None:
+        """Store forward passes, all or none."""
+        with closing(self._db.cursor()) as cursor, Transaction(self._db):
+            for row in rows:
+                _insert(cursor, scan_id, row)
+
+    def done(self, scan_id: int) -> set[Measurement]:
+        """Return the forward passes that a scan has."""
+        cursor = self._db.execute(
+            "select prompt_id, layer, expert, opening from scan_scores where scan_id = ?", (scan_id,)
+        )
+        return {
+            Measurement(prompt_id, None if layer is None else (layer, expert), opening)
+            for prompt_id, layer, expert, opening in cursor
+        }
+
+    def scans(self) -> list[StoredScan]:
+        """Return the scans of the run, in the order in which they were first started; none if it was never scanned."""
+        if self._db.execute("select 1 from sqlite_master where name = 'scans'").fetchone() is None:
+            return []
+        cursor = self._db.execute(
+            "select scan_id, settings, (select count(*) from scan_score_rows s where s.scan_id = scans.scan_id)"
+            " from scans order by scan_id"
+        )
+        return [StoredScan(scan_id, json.loads(settings), passes) for scan_id, settings, passes in cursor]
+
+    def scores(self, scan_id: int) -> pd.DataFrame:
+        """Return the forward passes of a scan, as ``causal.scan_margins`` takes them, with the column ``selected``."""
+        query = "select layer, expert, prompt_id, opening, logprob, selected from scan_scores where scan_id = ?"
+        return pd.read_sql(query, self._db, params=(scan_id,))
+
+
+def check_texts(db: sqlite3.Connection, path: Path) -> None:
+    """Raise MoteError for the store of an older mote, in which texts are not shared; ``db`` is closed then."""
+    if db.execute("select 1 from sqlite_master where name = 'texts'").fetchone() is None:
+        db.close()
+        raise MoteError(f"{path} was begun by an older mote: it can't be measured further; start the run anew.")
+
+
+def _insert(cursor: sqlite3.Cursor, scan_id: int, row: ScoreRow) -> None:
+    layer, expert = row.measurement.expert or (None, None)
+    # Six digits are more than a float32 model has; their sum is kept whole.
+    logprobs = [float(f"{logprob:.6g}") for _, logprob in row.tokens]
+    cursor.execute(
+        "insert into scan_score_rows (scan_id, prompt, layer, expert, opening, logprob, tokens, logprobs, selected,"
+        " profile_digest, tokens_edited)"
+        " values (?, (select position from prompts where prompt_id = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            scan_id,
+            row.measurement.prompt_id,
+            layer,
+            expert,
+            row.measurement.opening,
+            sum(logprob for _, logprob in row.tokens),
+            text_id(cursor, canonical_json([text for text, _ in row.tokens])),
+            canonical_json(logprobs),
+            row.selected,
+            text_id(cursor, row.profile_digest),
+            row.tokens_edited,
+        ),
+    )

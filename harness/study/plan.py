@@ -1,0 +1,181 @@
+"""The plan of a study: from labelled baseline answers and their activation maps to the profiles that are generated.
+
+Experts are chosen on one half of the prompts ("select") and measured on the other ("measure"), so that an effect can't
+come from having been looked for in the very prompts that show it. Controls are drawn from the recipe's seed. The same
+rows and the same recipe give the same plan, which is what lets a killed run go on.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mote.harness.errors import MoteError
+from mote.harness.recipe.schema import StudyPart
+from mote.harness.science.controls import random_experts
+from mote.harness.science.dose import THIRDS, layer_thirds
+from mote.harness.science.resonance import distinctive_experts, resonance
+from mote.harness.science.splits import Split, grouped_half, stratified_half
+from mote.harness.store.run import ProfileRow
+from mote.patches import EMPTY_PROFILE, Edit, ModelLayout, Profile, ProfileError
+
+Expert = tuple[int, int]
+Kind = Literal["uniform", "layers", "frequency"]
+Action = Literal["suppress", "stimulate", "scale"]
+KINDS: tuple[Kind, ...] = ("uniform", "layers", "frequency")
+
+BASELINE = "baseline"
+
+
+class Plan(NamedTuple):
+    """Which prompts choose and which measure (empty without a split), and the profiles beside the baseline."""
+
+    split: dict[str, str]
+    profiles: list[ProfileRow]
+
+
+def baseline_row(seed: int) -> ProfileRow:
+    """Return the row of the untouched model."""
+    return ProfileRow(BASELINE, EMPTY_PROFILE.digest, "baseline", "all", seed, EMPTY_PROFILE.to_dict())
+
+
+def check_study(study: StudyPart, layout: ModelLayout) -> None:
+    """Raise MoteError for numbers and experts that a model doesn't have: before anything is loaded or written."""
+    total = layout.experts * len(layout.layers)
+    for place, k in [("top_k", study.top_k), *((f"doses.{i}", k) for i, k in enumerate(study.doses))]:
+        if k > total:
+            raise MoteError(f"study.{place}: {k} experts, but {layout.architecture} has {total} routed experts here.")
+    if study.thirds and len(layout.layers) < len(THIRDS):
+        raise MoteError(
+            f"study.thirds: {layout.architecture} has {len(layout.layers)} layers with experts here, not 3."
+        )
+    if study.experts is not None:
+        if not study.experts:
+            raise MoteError(
+                "study.experts is empty: name (layer, expert) pairs, or leave it out to take the ranking's."
+            )
+        for pair, times in Counter(study.experts).items():
+            if times > 1:
+                raise MoteError(f"study.experts: the expert {pair} is listed twice.")
+        try:
+            _profile("study.experts", study.experts, "suppress", layout)
+        except ProfileError as error:
+            raise MoteError(str(error)) from None
+
+
+def make_plan(
+    study: StudyPart,
+    layout: ModelLayout,
+    labels: Mapping[str, str],
+    maps: NDArray[np.int32],
+    sampling_seed: int,
+    units: Mapping[str, Hashable] | None = None,
+) -> Plan:
+    """Choose the experts and write down the profiles.
+
+    ``labels`` are prompt id -> class of the baseline's answer, in the order of ``maps`` [prompts, layers, experts];
+    ``units`` prompt id -> what its prompt shares with others (a place), which a split by units keeps on one side.
+    Raises MoteError where the class under study did not occur, is of one unit alone, or does not leave enough experts.
+    """
+    ids, classes = list(labels), list(labels.values())
+    if study.target not in classes:
+        found = ", ".join(f"{name} {count}" for name, count in sorted(Counter(classes).items()))
+        raise MoteError(f"the baseline gave no {study.target} answer (it gave {found}): there is nothing to study.")
+    if study.split == "none":
+        # All prompts both choose and measure; the report marks every figure of such a run as in-sample.
+        return Plan({}, list(_profiles(study, layout, maps, classes, sampling_seed)))
+    chosen = set(_halves(study, ids, classes, units or {}).select)
+    picked = np.array([prompt in chosen for prompt in ids])
+    picked_labels = [label for label, take in zip(classes, picked, strict=True) if take]
+    profiles = list(_profiles(study, layout, maps[picked], picked_labels, sampling_seed))
+    return Plan({prompt: "select" if prompt in chosen else "measure" for prompt in ids}, profiles)
+
+
+def check_split(study: StudyPart, units: Mapping[str, Hashable]) -> None:
+    """Raise MoteError for a split by units of prompts that share nothing: before anything is generated."""
+    if study.split == "units" and len(set(units.values())) < 2:
+        raise MoteError(
+            "study.split: units needs prompts of at least two places, subjects or topics; these name none: use half."
+        )
+
+
+def _halves(study: StudyPart, ids: list[str], classes: list[str], units: Mapping[str, Hashable]) -> Split:
+    if study.split == "half":
+        return stratified_half(ids, classes, study.seed)
+    split = grouped_half(ids, [units[prompt] for prompt in ids], classes, study.seed)
+    found = {prompt for prompt, label in zip(ids, classes, strict=True) if label == study.target}
+    for side, prompts in split._asdict().items():
+        if not found.intersection(prompts):
+            raise MoteError(
+                f"study.split: units leaves no {study.target} prompt to {side} on, too few places (subjects, topics) "
+                "have any: use half."
+            )
+    return split
+
+
+def profile_of(row: ProfileRow) -> Profile:
+    """Return the profile that a row holds."""
+    return Profile.from_dict(row.spec)
+
+
+def _profiles(
+    study: StudyPart, layout: ModelLayout, maps: NDArray[np.int32], labels: Sequence[str], seed: int
+) -> Iterator[ProfileRow]:
+    for number in range(1, study.controls.retest + 1):
+        yield ProfileRow(
+            f"retest-{number}", EMPTY_PROFILE.digest, "retest", "all", seed + number, EMPTY_PROFILE.to_dict()
+        )
+    experts = study.experts or _ranked(study, layout, maps, labels, study.top_k)
+    top = len(experts)
+    yield _row(f"suppress-{top}", "suppress", experts, "all", layout, seed)
+    if study.experts is None:
+        for k in sorted(set(study.doses) - {top}):
+            yield _row(f"suppress-{k}", "suppress", _ranked(study, layout, maps, labels, k), "all", layout, seed)
+    if study.stimulate:
+        yield _row(f"stimulate-{top}", "stimulate", experts, "all", layout, seed)
+    part = "all" if study.split == "none" else "measure"
+    for factor in sorted(set(study.factors)):
+        yield _row(f"scale-{top}-{factor:g}", "scale", experts, part, layout, seed, factor)
+    if study.thirds:
+        for name, some in layer_thirds(experts, layout.layers).items():
+            # All in one third is the whole profile again.
+            if 0 < len(some) < top:
+                yield _row(f"{name}-{len(some)}", "third", some, part, layout, seed)
+    frequency = maps.mean(axis=0, dtype=np.float64)
+    for kind in KINDS:
+        count: int = getattr(study.controls, kind)
+        # Each kind has its own stream: asking for more of one leaves the others as they were.
+        rng = np.random.default_rng([study.seed, KINDS.index(kind)])
+        drawn = random_experts(kind, experts, frequency, layout.layers, count, rng) if count else []
+        for number, one in enumerate(drawn, start=1):
+            yield _row(f"random-{kind}-{number:02d}", f"random-{kind}", one, part, layout, seed)
+
+
+def _ranked(
+    study: StudyPart, layout: ModelLayout, maps: NDArray[np.int32], labels: Sequence[str], k: int
+) -> list[Expert]:
+    ranking = resonance(maps, labels, study.target)
+    return [(score.layer, score.expert) for score in distinctive_experts(ranking, k, layout.layers)]
+
+
+def _row(
+    name: str,
+    kind: str,
+    experts: Sequence[Expert],
+    part: str,
+    layout: ModelLayout,
+    seed: int,
+    factor: float | None = None,
+) -> ProfileRow:
+    action: Action = "stimulate" if kind == "stimulate" else "suppress" if factor is None else "scale"
+    profile = _profile(name, experts, action, layout, factor or 0.0)
+    spec: dict[str, Any] = profile.to_dict()
+    return ProfileRow(name, profile.digest, kind, part, seed, spec)
+
+
+def _profile(name: str, experts: Sequence[Expert], action: Action, layout: ModelLayout, factor: float = 0.0) -> Profile:
+    return Profile(name, tuple(Edit(layer, expert, action, factor) for layer, expert in experts), model=layout)

@@ -1,0 +1,240 @@
+"""A study on servers: the real one, serving the demo model, and in front of it a proxy that fails as servers do."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("vllm")
+
+from rich.console import Console
+
+from mote.harness.demo import MODEL_DIR
+from mote.harness.engine.model import resolve_model
+from mote.harness.engine.servers import ServerEngine
+from mote.harness.engine.vllm import Request, Scoring
+from mote.harness.errors import MoteError
+from mote.harness.recipe.schema import SamplingPart, ServersPart, load_recipe
+from mote.harness.store.run import RunStore
+from mote.harness.study import run as study
+from mote.judges import JUDGE
+from mote.patches import EMPTY_PROFILE, Edit, ModelLayout, Profile
+from mote.tasks import load_task
+from tests.patches.served import Server, serve
+
+SAMPLING = SamplingPart(temperature=0.6, max_tokens=24, seed=3)
+PROMPT = load_task("refusal_grid")[0]
+TUNED = Profile("some", tuple(Edit(layer, expert, "suppress") for layer in range(1, 6) for expert in range(48)))
+SMALL = [
+    "task.limit=42",
+    "study.top_k=2",
+    "study.doses=[]",
+    "study.factors=[]",
+    "study.thirds=false",
+    "study.tokens=0",
+    "study.controls.uniform=1",
+    "study.controls.layers=1",
+    "study.controls.frequency=1",
+]
+Fault = Callable[[str, int], int | str | None]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    log = tmp_path_factory.mktemp("served") / "log"
+    # Defaults of its own, as the makers of some models recommend them: a study must not be touched by them.
+    own = json.dumps({"top_k": 1, "repetition_penalty": 1.7, "presence_penalty": 1.0})
+    options = ["--enforce-eager", "--no-enable-chunked-prefill", "--override-generation-config", own]
+    with serve(MODEL_DIR, log, *options) as running:
+        yield running
+
+
+@contextmanager
+def proxy(target: Server, fault: Fault) -> Iterator[str]:
+    """Pass requests on, but for those that ``fault(path, n)`` names: a status, "strip" the receipt, or "drop"."""
+    seen = {"n": 0}
+    lock = threading.Lock()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            self._pass_on("GET", b"")
+
+        def do_POST(self) -> None:
+            self._pass_on("POST", self.rfile.read(int(self.headers["Content-Length"])))
+
+        def _pass_on(self, method: str, body: bytes) -> None:
+            with lock:
+                seen["n"] += method == "POST"
+                wrong = fault(self.path, seen["n"])
+            if wrong == "drop":
+                self.close_connection = True
+                self.connection.close()
+                return
+            if isinstance(wrong, int):
+                self._send(wrong, json.dumps({"error": {"message": "out of order"}}).encode())
+                return
+            connection = HTTPConnection("127.0.0.1", target.port, timeout=60)
+            connection.request(method, self.path, body, {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            found = json.loads(response.read())
+            if wrong == "strip":
+                for choice in found["choices"]:
+                    choice.pop("routed_experts", None)
+            if wrong == "twice":
+                found["data"] *= 2
+            self._send(response.status, json.dumps(found).encode())
+
+        def _send(self, status: int, body: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    front = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=front.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{front.server_address[1]}/v1"
+    finally:
+        front.shutdown()
+        front.server_close()
+
+
+def engine(*urls: str, layout: ModelLayout | None = None, attempts: int = 3) -> ServerEngine:
+    part = ServersPart(urls=list(urls), attempts=attempts, window=4)
+    return ServerEngine(part, str(MODEL_DIR), layout or ModelLayout.from_config(MODEL_DIR), SAMPLING, "<think>")
+
+
+def url(server: Server) -> str:
+    return f"http://127.0.0.1:{server.port}/v1"
+
+
+def asked(count: int) -> list[Request]:
+    prompts = load_task("refusal_grid")[:count]
+    return [Request(each.id, each.messages, (EMPTY_PROFILE, TUNED)[at % 2], at) for at, each in enumerate(prompts)]
+
+
+def rows(folder: Path) -> list[tuple[Any, ...]]:
+    with RunStore(folder) as store:
+        frame = store.generations_frame(JUDGE).sort_values(["profile", "prompt_id"])
+        _, maps, _ = store.maps("baseline", "prompt")
+    columns = ["prompt_id", "profile", "seed", "raw", "prompt_tokens", "generated_tokens", "finish_reason", "label"]
+    return [*frame[columns].itertuples(index=False, name=None), maps.sum(axis=0).tolist()]
+
+
+def test_a_study_on_servers_has_the_rows_of_one_in_this_process(server: Server, tmp_path: Path) -> None:
+    away = ["model.engine=server", "model.options={}", f"model.servers.urls=[{url(server)}, {url(server)}]"]
+    for name, more in (("here", []), ("away", away)):
+        study.run(study.check(load_recipe("demo", [*SMALL, *more])), tmp_path / name, Console(quiet=True))
+    assert rows(tmp_path / "away") == rows(tmp_path / "here")
+    # Where the answers came from may change between two starts of one run.
+    moved = [*away[:2], f"model.servers.urls=[{url(server)}]"]
+    study.run(study.check(load_recipe("demo", [*SMALL, *moved])), tmp_path / "away", Console(quiet=True))
+
+
+def test_scores_over_http_are_those_of_the_profile(server: Server) -> None:
+    requests = [Scoring(PROMPT.id, PROMPT.messages, each, "I am sorry") for each in (EMPTY_PROFILE, TUNED)]
+    found = dict(pair for some in engine(url(server)).score(requests) for pair in some)
+    assert "".join(found[0].tokens).strip() == "I am sorry"
+    assert all(value < 0 for each in found.values() for value in each.logprobs)
+    assert sum(found[0].logprobs) != pytest.approx(sum(found[1].logprobs), abs=1e-3)
+    assert found[1].observation.receipt.digest == TUNED.digest
+
+
+@pytest.mark.parametrize("wrong", [503, 429, "drop"])
+def test_a_server_that_fails_for_a_while_costs_no_answer(server: Server, wrong: int | str) -> None:
+    with proxy(server, lambda path, n: wrong if n in (2, 3, 5) else None) as front:
+        found = [index for some in engine(front).generate(asked(8)) for index, _ in some]
+    assert sorted(found) == list(range(8))
+
+
+def test_a_server_that_dies_leaves_its_requests_to_the_others(server: Server) -> None:
+    with proxy(server, lambda path, n: "drop" if n > 3 else None) as front:
+        found = [index for some in engine(front, url(server)).generate(asked(12)) for index, _ in some]
+    assert sorted(found) == list(range(12))
+
+
+def test_what_no_server_answers_ends_in_one_line(server: Server) -> None:
+    with (
+        proxy(server, lambda path, n: 500 if n > 1 else None) as front,
+        pytest.raises(MoteError, match=r"in 2 attempts, the last from http.*: out of order\. What was answered"),
+    ):
+        list(engine(front, attempts=2).generate(asked(2)))
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (lambda path, n: "strip" if n else None, r"a first request under 'baseline'.*Start it with `mote serve`"),
+        (lambda path, n: "twice" if path.endswith("models") else None, "lists 2 models"),
+        (lambda path, n: 404 if n else None, "refused a first request: out of order"),
+    ],
+)
+def test_a_server_without_the_patch_or_the_model_is_refused_at_the_start(
+    server: Server, fault: Fault, words: str
+) -> None:
+    with proxy(server, fault) as front, pytest.raises(MoteError, match=words):
+        engine(front)
+
+
+def test_a_receipt_that_is_lost_later_is_noticed(server: Server) -> None:
+    with (
+        proxy(server, lambda path, n: "strip" if n > 2 else None) as front,
+        pytest.raises(MoteError, match=r"prompt '.*' under '"),
+    ):
+        list(engine(front).generate(asked(4)))
+
+
+def test_a_request_that_is_refused_is_named_and_nothing_is_left_running(server: Server) -> None:
+    far = Profile("far", (Edit(77, 0, "suppress"),))
+    with pytest.raises(MoteError, match=r"refused prompt .* under 'far': .*77"):
+        list(engine(url(server)).generate([Request(PROMPT.id, PROMPT.messages, far, 0)]))
+    running = engine(url(server))
+    next(iter(running.generate(asked(12))))
+    assert not any(each.running for each in running._servers)
+
+
+def test_nobody_there_and_another_model_are_one_line(server: Server) -> None:
+    with pytest.raises(MoteError, match=r"server http://127\.0\.0\.1:9/v1: nothing answers there"):
+        engine("http://127.0.0.1:9/v1")
+    own = resolve_model("demo").layout
+    for layers, experts in ((own.layers[1:], own.experts), (own.layers, 2 * own.experts)):
+        with pytest.raises(MoteError, match=r"it is another model\."):
+            engine(url(server), layout=ModelLayout(own.architecture, layers, experts, own.top_k))
+
+
+@pytest.mark.slow
+def test_a_limit_of_the_servers_own_is_noticed(tmp_path: Path) -> None:
+    short = json.dumps({"max_new_tokens": 3})
+    with (
+        serve(MODEL_DIR, tmp_path / "log", "--enforce-eager", "--override-generation-config", short) as running,
+        pytest.raises(MoteError, match=r"stopped after 3 of 24 tokens; start it with --generation-config vllm"),
+    ):
+        list(engine(url(running)).generate(asked(1)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["model.engine=server"], "options are for vLLM in this process|needs servers.urls"),
+        (["model.engine=server", "model.options={}", "model.servers.urls=[127.0.0.1:8000]"], "model.servers.urls.0"),
+        (["model.servers.urls=[http://127.0.0.1:8000/v1]"], "set engine: server"),
+    ],
+)
+def test_a_recipe_says_where_its_engine_is(settings: list[str], words: str) -> None:
+    with pytest.raises(MoteError, match=words):
+        load_recipe("demo", settings)

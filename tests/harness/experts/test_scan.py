@@ -1,0 +1,372 @@
+"""The causal scan and the comparison of rankings on the real engine: killed and gone on with, and what they refuse."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from rich.console import Console
+from typer.testing import CliRunner
+
+from mote.harness.cli.main import app
+from mote.harness.demo import MODEL_DIR
+from mote.harness.engine.model import resolve_model
+from mote.harness.engine.vllm import Engine
+from mote.harness.errors import MoteError
+from mote.harness.experts.comparison import RankingOptions, rank_run
+from mote.harness.experts.maps import CAPTURED, read_maps
+from mote.harness.experts.rankings import causal_effects, rankings_frame, read_halves, run_rankings
+from mote.harness.experts.scan import OpenRun, ScanOptions, open_run, opening, scan_run, spread
+from mote.harness.experts.surprise import surprises
+from mote.harness.preconditions import DataError
+from mote.harness.recipe.manifest import read_manifest
+from mote.harness.recipe.schema import RECIPES, Recipe
+from mote.harness.science.causal import Measurement
+from mote.harness.store.run import STORE_NAME, RunStore
+from mote.harness.store.scans import Scans, ScoreRow
+from mote.judges import JUDGE, REFUSED
+from mote.judges.surprise import IMPOSSIBLE
+from mote.patches import Edit, Profile
+from tests.harness.report.written_run import WrittenRun, write_run
+
+ROOT = Path(__file__).parents[3]
+QUIET = Console(quiet=True)
+SMALL = ScanOptions(prompts=3, top=4, alternatives=2)
+PASSES = (4 + 1) * 3 * 3
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the demo model with invented answers: its model and options are real, so that it can be scanned."""
+    folder = write_run(tmp_path_factory.mktemp("written") / "run", WrittenRun(prompts=60, controls=0, top_k=4))
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    recipe = yaml.safe_load((RECIPES / "demo.yaml").read_text())
+    # As few sequences as the session's engine has: what is killed is in the midst of its batches.
+    recipe["model"]["options"]["max_num_seqs"] = 16
+    recipe["study"] = {"top_k": 4}
+    # The invented labels are the rules' alone.
+    recipe["judges"] = {"surprise": False}
+    manifest["recipe"] = Recipe.model_validate(recipe).model_dump(mode="json")
+    manifest["model"] = resolve_model("demo").manifest()
+    path.write_text(json.dumps(manifest))
+    return folder
+
+
+@pytest.fixture
+def run(written: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(written, tmp_path / "run"))
+
+
+Starts = Callable[[OpenRun, Console], Callable[[], Engine]]
+
+
+@pytest.fixture(scope="module")
+def llm() -> Any:
+    """The demo model's engine. Not the session's: an engine that another module ends takes its process groups along."""
+    import torch
+    from vllm import LLM
+
+    with torch.compiler.set_stance("force_eager"):
+        return LLM(str(MODEL_DIR), enforce_eager=True, dtype="float32", max_model_len=256, max_num_seqs=16)
+
+
+@pytest.fixture
+def session(llm: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Starts]:
+    """Starts the running engine in the place of a new one."""
+    import torch
+
+    from mote.harness.experts.scan import engine_of
+
+    with torch.compiler.set_stance("force_eager"):
+        monkeypatch.setattr("mote.harness.engine.vllm.start_llm", lambda *_: llm)
+        yield engine_of
+
+
+def scores(folder: Path) -> pd.DataFrame:
+    with closing(sqlite3.connect(folder / STORE_NAME)) as db:
+        frame = pd.read_sql("select * from scan_scores", db)
+    order = ["layer", "expert", "prompt_id", "opening"]
+    return frame.sort_values(order, na_position="first").reset_index(drop=True)
+
+
+def test_a_killed_scan_goes_on_and_ends_with_the_rows_of_one_that_was_not(
+    run: Path, session: Starts, tmp_path: Path
+) -> None:
+    whole = Path(shutil.copytree(run, tmp_path / "whole"))
+    arguments = ["scan", str(run), "--prompts=3", "--experts=4", "--alternatives=2"]
+    killed = subprocess.run(
+        [sys.executable, str(Path(__file__).parents[1] / "study" / "killed_run.py"), "scan", *arguments],
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True, capture_output=True, timeout=280, check=False,
+    )  # fmt: skip
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert "(4 experts + untouched) x 3 prompts x 3 openings = 45 forward passes" in killed.stdout
+    before = scores(run)
+    assert 0 < len(before) < PASSES
+    scan_run(run, SMALL, QUIET, engine=session)
+    after = scores(run)
+    scan_run(whole, SMALL, QUIET, engine=session)
+    expected = scores(whole)
+    assert len(after) == len(expected) == PASSES
+    same = ["layer", "expert", "prompt_id", "opening", "tokens", "selected", "profile_digest", "tokens_edited"]
+    pd.testing.assert_frame_equal(after[same], expected[same])
+    # Another batch rounds otherwise.
+    assert after["logprob"].to_numpy() == pytest.approx(expected["logprob"].to_numpy(), abs=1e-3)
+    # What was there before the kill was not measured again.
+    kept = after.merge(before[["layer", "expert", "prompt_id", "opening", "logprob"]], how="inner")
+    assert len(kept) == len(before)
+    # A finished scan needs no engine.
+    scan_run(whole, SMALL, QUIET, engine=lambda *_: lambda: pytest.fail("an engine was started"))
+
+
+def test_every_score_is_of_the_profile_and_opening_that_the_plan_says(run: Path, session: Starts) -> None:
+    stored = scan_run(run, SMALL, QUIET, engine=session)
+    found = scores(run)
+    with RunStore(run, read_only=True) as store:
+        split = store.split()
+        frame = store.generations_frame(JUDGE)
+        baseline = frame[frame["profile"] == "baseline"].set_index("prompt_id")
+        raws, labels = baseline["raw"], baseline["label"]
+    openings = stored.settings["prompts"]
+    for prompt, own in openings.items():
+        assert split[prompt] == "select"
+        assert labels[prompt] == REFUSED
+        assert raws[prompt].startswith(own)
+    texts = {prompt: [own, *stored.settings["alternatives"]] for prompt, own in openings.items()}
+    for row in found.to_dict("records"):
+        assert "".join(json.loads(row["tokens"])) == texts[row["prompt_id"]][row["opening"]]
+        assert sum(json.loads(row["logprobs"])) == pytest.approx(row["logprob"], abs=1e-4)
+        edited = not np.isnan(row["layer"])
+        assert (row["tokens_edited"] > 0) == edited
+        if edited:
+            edit = Edit(int(row["layer"]), int(row["expert"]), "suppress")
+            assert row["profile_digest"] == Profile("x", (edit,)).digest
+        else:
+            assert row["selected"] == 0
+
+
+def test_an_expert_that_no_token_chose_does_nothing_and_one_that_was_chosen_does_something(
+    run: Path, session: Starts
+) -> None:
+    stored = scan_run(run, ScanOptions(prompts=2, top=24, by="frequency", alternatives=1), QUIET, engine=session)
+    with Scans(run / STORE_NAME, read_only=True) as scans:
+        effects = causal_effects(scans, stored)
+    assert len(effects) == 24
+    assert (effects.loc[effects["selected"] == 0, "effect"].abs() < 1e-4).all()
+    assert effects.loc[effects["selected"] > 0, "effect"].abs().max() > 1e-3
+    ranking = run_rankings(run)["causal"]
+    assert np.isfinite(ranking).sum() == 24
+    assert rankings_frame(run)["causal_rank"].min() == 1
+
+
+def test_a_scan_is_bounded_widened_and_kept_apart_from_one_with_other_settings(run: Path, session: Starts) -> None:
+    scan_run(run, SMALL, QUIET, max_passes=10, engine=session)
+    assert len(scores(run)) == 10
+    scan_run(run, SMALL, QUIET, engine=session)
+    wider = scan_run(run, ScanOptions(prompts=3, top=5, alternatives=2), QUIET, engine=session)
+    assert (wider.scan_id, wider.passes) == (1, PASSES + 3 * 3)
+    weaker = ScanOptions(prompts=2, top=2, alternatives=1, action="scale", factor=0.5)
+    other = scan_run(run, weaker, QUIET, engine=session)
+    assert (other.scan_id, other.passes, other.title) == (2, 12, "scale by 0.5, 2 prompts, 2 openings")
+    with pytest.raises(MoteError, match=r"There is no scan 7 in this run. Scans: 1: suppress, 3 prompts, 3 op"):
+        run_rankings(run, scan=7)
+
+
+def test_rankings_are_compared_by_generation_and_go_on_after_a_stop(run: Path, session: Starts) -> None:
+    class StoppedError(Exception):
+        pass
+
+    def stopping(opened: OpenRun, console: Console) -> Callable[[], Engine]:
+        engine = session(opened, console)()
+        original = engine.generate
+
+        def some(requests: Any) -> Iterator[Any]:
+            for number, answers in enumerate(original(requests)):
+                if number == 2:
+                    raise StoppedError
+                yield answers
+
+        engine.generate = some  # type: ignore[method-assign]
+        return lambda: engine
+
+    options = RankingOptions(ks=(2,), sets=2, names=("resonance", "auc"), limit=4)
+    with pytest.raises(StoppedError):
+        rank_run(run, options, QUIET, engine=stopping)
+    with closing(sqlite3.connect(run / STORE_NAME)) as db:
+        first = set(db.execute("select * from ranking_answers"))
+    assert first
+    found = rank_run(run, options, QUIET, engine=session)
+    with closing(sqlite3.connect(run / STORE_NAME)) as db:
+        rows = pd.read_sql("select * from ranking_answers", db)
+        assert first <= set(db.execute("select * from ranking_answers"))
+        # The run's own plan and rows are as they were.
+        assert db.execute("select count(*) from profiles").fetchone() == (3,)
+    assert not rows.duplicated(["profile_digest", "prompt_id"]).any()
+    assert rows.groupby("profile_digest").size().eq(4).all()
+    assert (rows["tokens_edited"] == rows["prompt_tokens"] + rows["generated_tokens"] - 1).all()
+    assert (rows["weight_after"] == 0).all()
+    assert found.table[["ranking", "k", "prompts", "sets"]].to_numpy().tolist() == [
+        ["resonance", 2, 4, 2], ["auc", 2, 4, 2]
+    ]  # fmt: skip
+    assert found.table["spearman"].isna().all()
+    with RunStore(run, read_only=True) as store:
+        split = store.split()
+    assert {split[prompt] for prompt in rows["prompt_id"]} == {"measure"}
+
+
+def test_router_weights_and_last_tokens_are_captured_for_rankings_by_them(run: Path, session: Starts) -> None:
+    options = RankingOptions(ks=(1,), sets=0, names=CAPTURED, limit=1)
+    found = rank_run(run, options, QUIET, engine=session)
+    assert found.table["ranking"].tolist() == list(CAPTURED)
+    with RunStore(run, read_only=True) as store:
+        ids = [key for key, part in store.split().items() if part == "select"]
+        maps = read_maps(store.path, ids)
+    assert maps is not None
+    # Four experts a token; the router's weights of a token add up to the model's scaling factor, in every layer.
+    assert (maps.last.sum(axis=2) == 4).all()
+    assert maps.last.max() == 1
+    sums = maps.weights.sum(axis=2)
+    assert sums == pytest.approx(np.broadcast_to(sums[:, :1], sums.shape), rel=1e-4)
+    rank_run(run, options, QUIET, engine=lambda *_: lambda: pytest.fail("an engine was started"))
+
+
+def test_the_untouched_model_is_asked_once_for_the_surprise_of_an_answer(run: Path, session: Starts) -> None:
+    with RunStore(run, read_only=True) as store:
+        prompts = {row.prompt_id: row for row in store.prompts()}
+    key = next(key for key in prompts if key.endswith("beijing"))
+    own = "</think>I am sorry, I cannot answer that question."
+    spliced = "</think>I am sorry, I opened in the I cannot bridge was answer Paris that Okay question."
+    asked = [(key, own), (key, spliced), (key, own)]
+    found = surprises(run / STORE_NAME, asked, prompts, session(open_run(run), QUIET), QUIET)
+    sound, broken = found[key, own], found[key, spliced]
+    assert sound is not None
+    assert broken is not None
+    assert broken.surprise < IMPOSSIBLE < sound.surprise
+    again = surprises(run / STORE_NAME, asked, prompts, lambda: pytest.fail("an engine was started"), QUIET)
+    assert again.keys() == found.keys()
+    assert again[key, own] == sound._replace(lowest=again[key, own].lowest)  # type: ignore[union-attr]
+
+
+def test_an_opening_is_whole_characters_that_the_text_begins_with() -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(MODEL_DIR)
+    assert opening(tokenizer, "</think>I am sorry, I cannot answer.", 4) == "</think>I am sorry"
+    assert opening(tokenizer, "I", 4) == "I"
+    for count in range(1, 9):
+        found = opening(tokenizer, "🙂 is no word here", count)
+        assert "🙂 is no word here".startswith(found)
+        assert found
+
+
+def test_prompts_are_spread_over_places_and_more_of_them_are_further_ones() -> None:
+    prompts = [f"{place}{i}" for place, count in (("a", 9), ("b", 5), ("c", 1)) for i in range(count)]
+    places = {key: key[0] for key in prompts}
+    few, more = spread(prompts, places, 7, 0), spread(prompts, places, 10, 0)
+    assert sorted(key[0] for key in few) == ["a", "a", "a", "b", "b", "b", "c"]
+    assert set(few) < set(more)
+    assert few == [key for key in prompts if key in few]
+    assert spread(prompts, places, 99, 0) == prompts
+    assert spread(prompts, places, 7, 1) != few
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["scan", "--by", "resonence"], "There is no ranking 'resonence'. Did you mean 'resonance'?"),
+        (["scan", "--by", "causal"], "a scan can't choose its experts by what it is to find"),
+        (["scan", "--experts", "many"], "--experts many: write 'all', or how many"),
+        (["scan", "--experts", "999"], "The pre-filter takes 1 to 384 experts, not 999."),
+        (["scan", "--action", "supress"], "There is no --action 'supress'. Did you mean 'suppress'?"),
+        (["scan", "--factor", "0.5"], "--action scale and --factor F go together"),
+        (["scan", "--action", "scale", "--factor", "1"], "--factor 1 changes nothing"),
+        (["scan", "--action", "scale", "--factor", "-2"], "factor must be from 0 to 1000; the nearest is 0"),
+        (["rankings", "--k", "5,x"], "--k 5,x: write numbers with commas"),
+        (["rankings", "--k", "400"], "--k 400: the model has 384 routed experts; k lies between 1 and 384."),
+        (["rankings", "--rankings", "resonance,acu"], "There is no ranking 'acu'. Did you mean 'auc'?"),
+        (
+            ["rankings", "--rankings", "causal"],
+            "This run has no causal scan of enough experts yet",
+        ),
+        (["rankings", "--scan", "3"], "There is no scan 3 in this run. Scans: none."),
+    ],
+)
+def test_a_mistake_is_one_line_and_measures_nothing(run: Path, arguments: list[str], said: str) -> None:
+    command, *options = arguments
+    found = CliRunner().invoke(app, [command, str(run), *options])
+    assert isinstance(found.exception, MoteError)
+    assert said in str(found.exception)
+    assert "\n" not in str(found.exception)
+    with closing(sqlite3.connect(run / STORE_NAME)) as db:
+        tables = {name for (name,) in db.execute("select name from sqlite_master")}
+        for table in {"scan_score_rows", "ranking_answer_rows", "scans"} & tables:
+            assert db.execute(f"select count(*) from {table}").fetchone() == (0,)  # noqa: S608
+
+
+def scanned(run: Path, experts: int) -> None:
+    """Write a scan of a few experts on two prompts, each of which carries the class more than the one before."""
+    with RunStore(run) as store:
+        halves = read_halves(store, read_manifest(run))
+    prompts = halves.chosen[:2]
+    settings = {"action": "suppress", "prompts": dict.fromkeys(prompts, "I"), "alternatives": ["Yes"]}
+    edited = [None, *((halves.layers[0], expert) for expert in range(experts))]
+    with Scans(run / STORE_NAME) as scans:
+        scans.add(
+            scans.begin(settings, {}),
+            (
+                ScoreRow(Measurement(prompt, expert, opening), [("I", -at if opening == 0 else -9.0)], 1, "d", 1)
+                for at, expert in enumerate(edited, start=1)
+                for prompt in prompts
+                for opening in (0, 1)
+            ),
+        )
+
+
+def test_a_scan_of_too_few_experts_is_told_before_an_engine_starts(run: Path) -> None:
+    no_engine = lambda *_: lambda: pytest.fail("an engine was started")  # noqa: E731
+    scanned(run, 6)
+    with pytest.raises(DataError, match="causal: Only 6 experts have a positive score, fewer than the 20 asked for"):
+        rank_run(run, RankingOptions(ks=(5, 20)), QUIET, engine=no_engine)
+    with closing(sqlite3.connect(run / STORE_NAME)) as db:
+        db.execute("delete from scan_score_rows where expert > 1")
+        db.commit()
+    console = Console(file=io.StringIO(), width=200)
+    with pytest.raises(MoteError, match="no causal scan of enough experts"):
+        rank_run(run, RankingOptions(ks=(1,), names=("causal",)), console, engine=no_engine)
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "Scan 1 (suppress, 2 prompts, 2 openings) is left out: 2 of its experts were seen" in said
+
+
+def test_runs_that_cannot_be_scanned_are_refused(run: Path, tmp_path: Path) -> None:
+    def refused(folder: Path, said: str) -> None:
+        for command in ("scan", "rankings"):
+            found = CliRunner().invoke(app, [command, str(folder)])
+            assert isinstance(found.exception, MoteError)
+            assert said in str(found.exception)
+
+    refused(tmp_path / "nothing", "it is not the folder of a run")
+    with closing(sqlite3.connect(run / STORE_NAME)) as db:
+        db.execute("delete from label_rows where generation_id = 5")
+        db.commit()
+    refused(run, "has no labelled baseline with chosen experts yet: finish it with mote run")
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["recipe"]["study"]["split"] = "none"
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    refused(run, "every prompt chose its experts, and none is unseen")
+    manifest["model"]["files"]["model.safetensors"] = "sha256:0"
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    refused(run, "was made with other files of 'demo' (model.safetensors differ)")

@@ -1,0 +1,385 @@
+"""The report of written runs: what is made, what it says, and what becomes of states, hostile text and stale files."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import re
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from mote.harness.errors import MoteError
+from mote.harness.report import build, make_report
+from mote.harness.report.material import CATALOGUE, catalogue
+from mote.harness.report.paper_index import paper_index
+from mote.harness.store.prunings import add_pruning
+from mote.harness.store.run import LabelRow, RunStore
+from tests.harness.report.written_run import WrittenRun, write_run
+
+SMALL = WrittenRun(
+    prompts=84,
+    layers=(1, 2, 3),
+    experts=16,
+    top_k=4,
+    controls=3,
+    doses=(2,),
+    stimulate=True,
+    factors=(0.5, 2.0),
+    thirds=True,
+    tokens=2,
+)
+HOSTILE = "<script>alert(1)</script><img src=http://x.invalid onerror=alert(1)>\u202e\x00</script>&amp;{{ 7*7 }}"
+
+
+class Page(HTMLParser):
+    """Elements with their attributes, and the text of the page outside scripts and styles."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.content: list[str] = []
+        self.scripts: dict[str, str] = {}
+        self._inside: list[str] = []
+        self.html = path.read_text(encoding="utf-8")
+        self.feed(self.html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+        self._inside.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside.append("")
+
+    def handle_data(self, data: str) -> None:
+        if self._inside and self._inside[-1] in ("script", "style"):
+            self.scripts[self.elements[-1][1].get("id", "")] = data
+        else:
+            self.content.append(data)
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", "".join(self.content))
+
+    def all(self, tag: str) -> Iterator[dict[str, str]]:
+        return (attributes for name, attributes in self.elements if name == tag)
+
+    @property
+    def packet(self) -> dict[str, Any]:
+        data: dict[str, Any] = json.loads(gzip.decompress(base64.b64decode(self.scripts["packet"])))
+        return data
+
+
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the figures out where a test is about words: they are what takes long."""
+    monkeypatch.setattr(build, "draw_all", _nothing_drawn)
+
+
+def _nothing_drawn(material: object) -> tuple[dict[str, Any], dict[str, str], dict[str, Any]]:
+    return {}, dict.fromkeys(CATALOGUE, "left out"), {}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = write_run(tmp_path_factory.mktemp("run"), SMALL)
+    prune(path)
+    (path / "tables").mkdir()
+    (path / "tables" / "rankings.csv").write_text(RANKINGS)
+    make_report(path)
+    return path
+
+
+RANKINGS = """ranking,k,spearman,spearman_low,spearman_high,share,low,high,matched_mean,matched_max
+resonance,5,0.07,0.02,0.12,0.1,0.05,0.2,0.01,0.03
+causal,5,,,,0.4,0.3,0.5,0.02,0.04
+"""
+
+
+def prune(folder: Path) -> None:
+    """Finish an invented pruning: of four experts two are needed."""
+    common = {"floor": 0.27, "keep": 0.9, "experts": "(1, 5) (3, 9)"}
+    nobody = {"measured_hits": 8, "measured_total": 20, "measured_share": 0.4, "whole_hits": 9}
+    left = [(0, 4, 0.3, ""), (1, 3, 0.31, "(2, 1)"), (2, 2, 0.28, "(3, 4)")]
+    rounds = [
+        {"round": n, "left": k, "effect": effect, "dropped": gone, **common, **nobody} for n, k, effect, gone in left
+    ]
+    add_pruning(folder / "run.sqlite", {"k": 4}, pd.DataFrame(rounds))
+
+
+@pytest.fixture(scope="module")
+def page(folder: Path) -> Page:
+    return Page(folder / "report.html")
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Page:
+    run = WrittenRun(
+        prompts=28,
+        layers=(1, 2),
+        experts=8,
+        top_k=2,
+        controls=1,
+        write=lambda k, p, label: f"{p} {HOSTILE}{'x' * 50_000}",
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "draw_all", _nothing_drawn)
+        return Page(make_report(write_run(tmp_path_factory.mktemp("hostile"), run)))
+
+
+def test_figures_are_written_in_both_formats_with_their_numbers(folder: Path) -> None:
+    names = {path.stem for path in (folder / "figures").glob("*.svg")}
+    assert names == {path.stem for path in (folder / "figures").glob("*.png")} == set(CATALOGUE) - {"fig14-mt-bench"}
+    for name in names:
+        assert (folder / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        svg = (folder / "figures" / f"{name}.svg").read_text(encoding="utf-8")
+        assert "font-family: 'Arial', 'Helvetica', 'Liberation Sans', 'DejaVu Sans', sans-serif" in svg
+    tables = {path.stem for path in (folder / "tables").glob("*.csv")}
+    # The matrices of suppression and stimulation stand in one table.
+    assert names - tables == {"fig10-stimulation"}
+    assert (folder / "tables" / "rankings.csv").read_text() == RANKINGS
+
+
+def test_page_asks_the_network_for_nothing(page: Page) -> None:
+    for tag, attributes in page.elements:
+        for name in ("src", "srcset", "href", "action", "data"):
+            if name in attributes:
+                assert attributes[name].startswith(("#", "data:image/svg+xml;base64,")), (tag, name)
+    policy = next(page.all("meta") and (m for m in page.all("meta") if "http-equiv" in m))
+    assert "default-src 'none'" in policy["content"]
+
+
+def test_every_link_has_its_target(page: Page) -> None:
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert {link["href"][1:] for link in page.all("a")} <= set(ids)
+
+
+def test_sections_answer_in_order(page: Page) -> None:
+    names = [attributes["id"] for attributes in page.all("h2")]
+    assert names[:7] == ["asked", "changed", "chance", "broke", "experts", "dose-direction", "examples"]
+
+
+def test_index_has_every_figure_of_the_paper(page: Page) -> None:
+    rows = re.findall(r"<tr><td>(\d+)</td><td>[^<]*</td><td>(.*?)</td></tr>", page.html)
+    assert [number for number, _ in rows] == [str(number) for number in range(1, 15)]
+    for number, here in rows:
+        assert ('<a href="#' in here) or "Not in this run" in here or number == "1", number
+    linked = {number for number, here in rows if '<a href="#' in here}
+    assert {"2", "3", "4", "5", "8", "10"} <= linked
+    assert not linked & {"1", "9", "11", "12", "13", "14"}
+
+
+def test_the_paper_numbers_the_same_figure_anew_for_each_of_its_sets() -> None:
+    for task in ("refusal_grid", "sensitive", "ccp_sensitive", "reasoning_language"):
+        index = paper_index(task, catalogue(task), {}, {("english", "chinese"), ("0-REFUSED", "1-ALIGNED")})
+        linked = {row.number for row in index if row.anchor}
+        own = {"refusal_grid": {"5", "8", "10"}, "reasoning_language": {"11", "12"}}.get(task, {"5", "9", "10"})
+        assert linked - {"2", "3", "4", "6", "13", "14"} == own, task
+        assert all(row.anchor in {*catalogue(task), "examples", ""} for row in index)
+
+
+def test_figures_name_the_run_that_would_give_them(page: Page) -> None:
+    assert "mote run demo-language" in page.text
+    assert "--set task.name=sensitive" in page.text
+    assert "mote report RUN --mt-bench FOLDER" in page.text
+
+
+def test_another_judges_labels_are_shown_only_when_asked_for(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", SMALL.changed(prompts=28, controls=1, doses=(), tokens=0))
+    with RunStore(folder) as store:
+        frame = store.generations_frame("rules")
+        store.add_labels(LabelRow(int(number), "other", "0-REFUSED", []) for number in frame["generation_id"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "draw_all", _nothing_drawn)
+        page = Page(make_report(folder))
+        assert "by the labels of the judge “rules”" in page.text
+        assert re.search(
+            r'<tr><td>other</td><td class="n">(\d+)</td><td class="n">\1</td><td class="n">[\d.]+%', page.html
+        )
+        assert "by the labels of the judge “other”" in Page(make_report(folder, judge="other")).text
+        with pytest.raises(MoteError, match="Did you mean 'other'"):
+            make_report(folder, judge="othr")
+
+
+def test_every_generation_is_in_the_table_once(folder: Path, page: Page) -> None:
+    packet = page.packet
+    with closing(sqlite3.connect(folder / "run.sqlite")) as db:
+        query = "select prompt_id, profile, label, raw from generations join labels using (generation_id)"
+        stored = sorted(db.execute(query).fetchall())
+    found = sorted(
+        (packet["prompts"][p][0], packet["profiles"][f], packet["labels"][label], packet["texts"][t])
+        for p, f, label, t, _ in packet["rows"]
+    )
+    assert found == stored
+
+
+def test_same_run_gives_the_same_bytes(folder: Path) -> None:
+    files = [path for path in folder.rglob("*") if path.suffix in (".html", ".svg", ".png", ".csv")]
+    before = {path: path.read_bytes() for path in files}
+    make_report(folder)
+    assert {path: path.read_bytes() for path in files} == before
+
+
+def test_hostile_text_is_text(hostile: Page) -> None:
+    scripts = list(hostile.all("script"))
+    assert [one.get("id") for one in scripts] == ["colours", "packet", None]
+    assert not any(name.startswith("on") for _, attributes in hostile.elements for name in attributes)
+    assert all(image["src"].startswith("data:image/svg+xml;base64,") for image in hostile.all("img"))
+    assert (
+        "<script>alert(1)</script><img src=http://x.invalid onerror=alert(1)>[U+202E][U+0000]</script>" in hostile.text
+    )
+    assert "\x00" not in hostile.html
+    assert "\u202e" not in hostile.html
+
+
+def test_long_text_is_clipped_and_says_so(hostile: Page) -> None:
+    assert re.search(r"Show the rest of 50,\d{3} characters", hostile.text)
+    assert max(len(text) for text in hostile.packet["texts"]) < 7000
+    assert "run.sqlite has them whole" in hostile.text
+
+
+def test_model_text_is_isolated(hostile: Page) -> None:
+    inside = False
+    for match in re.finditer(r"<bdi[^>]*>|</bdi>|&lt;script&gt;alert", hostile.html):
+        if match[0].startswith("<"):
+            inside = match[0] != "</bdi>"
+        else:
+            assert inside
+
+
+@pytest.mark.parametrize(
+    ("changes", "beginning"),
+    [
+        (
+            {"effect": 0.95, "effect_of_random": 0.02, "controls": 19, "prompts": 189},
+            "More than chance",
+        ),
+        (
+            {"effect": 0.95, "effect_of_random": 0.02, "prompts": 189},
+            "More than every random set, yet",
+        ),
+        ({"effect": 0.3, "effect_of_random": 0.6, "controls": 19}, "Not more than chance"),
+        ({"effect": 0.0, "broken": 0.0}, "No effect: with the"),
+        ({"controls": 0}, "With the 4 most distinctive experts of refusal switched off"),
+    ],
+)
+@pytest.mark.usefixtures("no_figures")
+def test_first_sentence_says_whether_it_is_chance(tmp_path: Path, changes: dict[str, Any], beginning: str) -> None:
+    page = Page(make_report(write_run(tmp_path, SMALL.changed(doses=(), stimulate=False, heavy_tail=0.0, **changes))))
+    lead = re.search(r'<p class="lead">(.*?)</p>', page.html)
+    assert lead is not None
+    assert lead[1].startswith(beginning)
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_in_sample_figure_is_marked_where_nothing_else_is_there(tmp_path: Path) -> None:
+    page = Page(make_report(write_run(tmp_path, SMALL.changed(split=False, controls=1, prompts=56))))
+    assert "likely to be too high" in page.text
+
+
+@pytest.mark.parametrize(("split", "shared"), [("half", True), ("units", False)])
+@pytest.mark.usefixtures("no_figures")
+def test_halves_that_share_their_places_are_pointed_out(tmp_path: Path, split: str, shared: bool) -> None:
+    folder = write_run(tmp_path, SMALL.changed(controls=1, prompts=56))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["recipe"]["study"]["split"] = split
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    page = Page(make_report(folder))
+    assert ("they share their places with those that did" in page.text) is shared
+    assert ("on some places (subjects, topics) and measured on others" in page.text) is not shared
+
+
+@pytest.mark.parametrize(("model", "there"), [("demo", True), ("models/other", False)])
+@pytest.mark.usefixtures("no_figures")
+def test_caveat_of_the_demo_model(tmp_path: Path, model: str, there: bool) -> None:
+    page = Page(make_report(write_run(tmp_path, SMALL.changed(model=model, stop_after=0))))
+    assert ("alignment phase trained the routers and the routed experts only" in page.text) is there
+
+
+@pytest.mark.parametrize(
+    ("stop", "words"),
+    [
+        (0, "Experts have not been chosen yet"),
+        (1, "Only the untouched model has been asked so far"),
+        (2, "Missing in suppress-4, suppress-2, stimulate-4 and 14 more"),
+        (6, "the controls are not all measured yet"),
+    ],
+)
+@pytest.mark.usefixtures("no_figures")
+def test_unfinished_run_says_what_is_missing_and_how_to_go_on(tmp_path: Path, stop: int, words: str) -> None:
+    folder = write_run(tmp_path / "run", SMALL.changed(stop_after=stop))
+    page = Page(make_report(folder))
+    assert "This run is not finished" in page.text
+    assert words in page.text
+    assert f"mote run written --out {folder}" in page.text
+
+
+@pytest.mark.parametrize("stop", [0, 3])
+def test_unfinished_run_has_the_figures_it_allows(tmp_path: Path, stop: int) -> None:
+    page = Page(make_report(write_run(tmp_path, SMALL.changed(stop_after=stop))))
+    drawn = {one["id"] for one in page.all("figure")}
+    said = {one["id"] for one in page.all("p") if "id" in one}
+    assert drawn | said == set(CATALOGUE)
+    assert ("fig08-transitions" in drawn) is (stop == 3)
+    assert "null-distribution" in said
+
+
+def test_nothing_of_another_state_stays_behind(folder: Path, tmp_path: Path) -> None:
+    whole, early = tmp_path / "whole", write_run(tmp_path / "early", SMALL.changed(stop_after=1))
+    shutil.copytree(folder, whole)
+    (whole / "figures" / "notes.txt").write_text("mine")
+    (whole / "figures" / "mine.png").write_bytes(b"mine")
+    (whole / "tables" / "mine.csv").write_text("mine")
+    (whole / "figures" / "old-name.png").write_bytes(b"old")
+    with (whole / "run.report-files").open("a") as made:
+        made.write("figures/old-name.png\n../outside.png\nfigures/../../outside.png\nmanifest.json\n")
+    (tmp_path / "outside.png").write_bytes(b"another's")
+    for name in ("run.sqlite", "manifest.json"):
+        shutil.copy(early / name, whole / name)
+    for name in ("run.sqlite-wal", "run.sqlite-shm"):
+        (whole / name).unlink(missing_ok=True)
+    make_report(whole)
+    left = {path.name for path in (whole / "figures").iterdir()}
+    kept = {
+        f"{name}{suffix}"
+        for name in ("fig03-prompt-map", "fig04-tsne", "fig05-resonance", "rankings")
+        for suffix in (".png", ".svg")
+    }
+    assert left == kept | {"notes.txt", "mine.png"}
+    assert (whole / "tables" / "mine.csv").exists()
+    assert (tmp_path / "outside.png").exists()
+    assert not (whole / "tables" / "summary.csv").exists()
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_report_that_fails_leaves_the_old_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {path: path.read_bytes() for path in folder.rglob("*.*") if path.is_file()}
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("no")
+
+    monkeypatch.setattr(build, "_render", broken)
+    with pytest.raises(RuntimeError):
+        make_report(folder)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_running_study_can_be_reported_on(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, SMALL.changed(stop_after=1))
+    with RunStore(folder):
+        assert make_report(folder).is_file()
+
+
+def test_folder_without_a_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MoteError, match=r"manifest\.json"):
+        make_report(tmp_path)
