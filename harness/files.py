@@ -10,6 +10,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+MODEL_DIR = Path(__file__).parent / "demo" / "model"
+"""The packaged checkpoint, which recipes call ``demo``: a Hugging Face folder that vLLM loads as it is."""
+
 _CHUNK = 1 << 20
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mote.harness.engine.model import MODEL_DIR
+from mote.harness.files import MODEL_DIR
 
 if TYPE_CHECKING:
     from mote.harness.demo.trainer import train as train

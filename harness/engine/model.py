@@ -8,11 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mote.harness.errors import MoteError, nearest
-from mote.harness.files import digest_file
+from mote.harness.files import MODEL_DIR, digest_file
 from mote.patches import ModelLayout, ProfileError
-
-MODEL_DIR = Path(__file__).parents[1] / "demo" / "model"
-"""The packaged checkpoint, which recipes call ``demo``: a Hugging Face folder that vLLM loads as it is."""
 
 _WHOLE = 1 << 28
 """Files up to this many bytes are hashed whole; of larger ones (weights of real models), the size and the first MiB."""

@@ -105,7 +105,7 @@ def test_the_table_over_seeds_has_every_row_of_every_seed(tmp_path: Path) -> Non
     table = pd.read_csv(tmp_path / "rankings.csv")
     assert table["seed"].tolist() == [1, 1, 1, 2, 2, 2]
     text = (tmp_path / "rankings.md").read_text()
-    assert "ranking_seeds 1=RUN 2=RUN --out" in text
+    assert "demo.seeds 1=RUN 2=RUN --out" in text
     assert "not measured" not in text
     assert "| 2 | 10 | causal |  | 44/60 = 73% | 43 | 2% (10%) | 0.048 | 0.30 | 0.010 | 3 |" in text
     assert "| 1 | 377 | 0.07 (0.01 to 0.12) | 0.07 (0.01 to 0.12) | 0.78 |" in text
@@ -130,6 +130,6 @@ def test_seeds_of_which_no_run_is_named_stay_as_they_are(tmp_path: Path) -> None
     build({1: tmp_path / "run1"}, tmp_path)
     both = (tmp_path / "rankings.csv").read_text(), (tmp_path / "rankings.md").read_text()
     assert pd.read_csv(tmp_path / "rankings.csv")["flips"].tolist() == [9, 44, 9, 30]
-    assert "ranking_seeds 1=RUN 2=RUN --out" in both[1]
+    assert "demo.seeds 1=RUN 2=RUN --out" in both[1]
     build({}, tmp_path)
     assert both == ((tmp_path / "rankings.csv").read_text(), (tmp_path / "rankings.md").read_text())
