@@ -4,7 +4,8 @@ Written for vLLM's ways of running a model on a GPU, and not yet run on one by i
 
 What a CUDA graph sees. When vLLM replays a graph, no Python of the model runs, so ``route`` is not called: the kernel
 that was recorded runs again, with the addresses it was recorded with. Everything that differs between steps therefore
-lives in ``DeviceBuffers``, which are allocated once, before the first graph is recorded, and never grow:
+lives in ``DeviceBuffers`` (``mote.patches.buffers``), which are allocated once, before the first graph is recorded, and
+never grow:
 
 - ``control`` says how many rows the batch has and whether the step captures, then each row's slot and where it is
   counted. It is one upload a step, on the stream of the forward pass and before it. A batch without profiles has 0
@@ -29,7 +30,7 @@ lower ``gpu_memory_utilization``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,71 +38,16 @@ import torch
 from numpy.typing import NDArray
 from vllm.utils.torch_utils import async_tensor_h2d
 
+from mote.patches.buffers import CONTROL_HEADER, DeviceBuffers, Launch
 from mote.patches.capture import Segment, Segments, map_parts, tokens_of
-from mote.patches.guards import DEVICE_EDITS, OFF, UnprovenConfigurationError
+from mote.patches.guards import OFF, UnprovenConfigurationError
 from mote.patches.layout import ModelLayout
 from mote.patches.messages import Hits, Pending, RowPart, StepReport
 from mote.patches.slots import SlotTable, Spec
 from mote.patches.worker import TokenMap, WorkerState
 
-_HEADER = 4
 _CHUNK = 1 << 21
 """Most elements of a temporary while maps are counted: 16 MiB each, a few at a time, beside the maps themselves."""
-
-
-class DeviceBuffers(NamedTuple):
-    """What the kernel reads and writes. Nothing here is ever allocated again: graphs hold the addresses.
-
-    Attributes:
-        control: int32 [4 + 2 * tokens]: rows mapped, capture (0 no, 1 ids, 2 ids and weights), two unused; then for
-            each row its slot and the row of ``sums`` where its request's first edit is counted, -1 for not at all.
-        number: int16 [slots, layers, experts]: 0 for an expert that is not edited, else the edit's number plus one.
-        gain: float32 [slots, edits + 1]: by number plus one, 1 at index 0; see ``mote.patches.edit``.
-        wanted: int16 [slots, layers, k]: the k lowest stimulated experts, ascending, padded with -1. More can never
-            enter: of the k lowest some may be chosen already, and each of those keeps a slot from the others.
-        touches: int8 [slots, layers]: whether the slot's profile edits the layer.
-        sums: float64 [requests * edits, 4]: selected, entered, weight before, weight after.
-        kept_ids: int16 [tokens, layers, k], the bits of uint16.
-        kept_weights: float32 [tokens, layers, k].
-    """
-
-    control: torch.Tensor
-    number: torch.Tensor
-    gain: torch.Tensor
-    wanted: torch.Tensor
-    touches: torch.Tensor
-    sums: torch.Tensor
-    kept_ids: torch.Tensor
-    kept_weights: torch.Tensor
-
-    @classmethod
-    def allocate(cls, layout: ModelLayout, requests: int, tokens: int, device: torch.device) -> DeviceBuffers:
-        """Allocate for batches of so many requests and tokens, with ``SlotTable``'s slots; no row is mapped."""
-        slots = requests + 2
-        layers, k = len(layout.layers), layout.top_k
-
-        def zeros(dtype: torch.dtype, *shape: int) -> torch.Tensor:
-            return torch.zeros(shape, dtype=dtype, device=device)
-
-        return cls(
-            zeros(torch.int32, _HEADER + 2 * tokens),
-            zeros(torch.int16, slots, layers, layout.experts),
-            zeros(torch.float32, slots, DEVICE_EDITS + 1).fill_(1.0),
-            zeros(torch.int16, slots, layers, k).fill_(-1),
-            zeros(torch.int8, slots, layers),
-            zeros(torch.float64, requests * DEVICE_EDITS, 4),
-            zeros(torch.int16, tokens, layers, k),
-            zeros(torch.float32, tokens, layers, k),
-        )
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes on the device."""
-        return sum(tensor.nbytes for tensor in self)
-
-
-Launch = Callable[[DeviceBuffers, int, torch.Tensor, torch.Tensor], None]
-"""Edits one layer's routing in place by what the buffers say: (buffers, layer, weights [rows, k], ids [rows, k])."""
 
 
 class DeviceState(WorkerState):
@@ -168,9 +114,9 @@ class DeviceState(WorkerState):
             self._clear()
             return
         self._busy = [True] * len(self.layout.layers) if edits is None or capture is not None else edits.busy
-        block = np.zeros((_HEADER // 2 + tokens, 2), np.int32)
+        block = np.zeros((CONTROL_HEADER // 2 + tokens, 2), np.int32)
         block[0] = tokens, 0 if capture is None else 2 if capture.weighed else 1
-        rows = block[_HEADER // 2 :]
+        rows = block[CONTROL_HEADER // 2 :]
         rows[:, 1] = -1
         if edits is not None:
             bases = np.cumsum([0] + [len(spec.edits) for spec in specs])
@@ -271,7 +217,7 @@ class DeviceState(WorkerState):
     def _clear(self) -> None:
         """Map no row on the device."""
         if not self._idle:
-            self.buffers.control[:_HEADER].zero_()
+            self.buffers.control[:CONTROL_HEADER].zero_()
             self._idle = True
 
     def _forget_step(self) -> None:

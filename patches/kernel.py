@@ -1,7 +1,7 @@
 """The edit on a GPU: one Triton kernel for one layer's routing, over tokens and their k slots.
 
 It holds the rule of ``mote.patches.edit`` a third time, for tensors that a CUDA graph may replay: everything that
-changes between steps is read from buffers that never move (``mote.patches.device.DeviceBuffers``), nothing is decided
+changes between steps is read from buffers that never move (``mote.patches.buffers.DeviceBuffers``), nothing is decided
 on the host, nothing is allocated. One program handles one token, so an untouched one costs one load to four:
 
 - rows from the batch's size on (the padding of a CUDA graph, and every row of a batch without profiles) leave after
@@ -28,7 +28,7 @@ import triton  # type: ignore[import-not-found, unused-ignore]
 import triton.language as tl  # type: ignore[import-not-found, unused-ignore]
 
 if TYPE_CHECKING:
-    from mote.patches.device import DeviceBuffers
+    from mote.patches.buffers import DeviceBuffers
 
 LANES = 32
 """Least width of the kernel's vectors: a whole warp, so that no lane holds an element twice."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from mote.patches.device import DeviceBuffers
+from mote.patches.buffers import DeviceBuffers
 from mote.patches.edit import edit_rows
 
 
