@@ -14,8 +14,9 @@ from rich.table import Table
 from mote.harness.errors import MoteError, nearest
 from mote.harness.files import digest_of, write_atomic
 from mote.harness.mt_bench.answers import BenchEngine, BenchQuestion, answer_bench
+from mote.harness.mt_bench.fastchat_files import export, file_name
 from mote.harness.mt_bench.judging import CORRECTED, ORIGINAL, REFERENCE_SETS, Material, Mode, judge_bench, pairs_of
-from mote.harness.mt_bench.rows import export, file_name, judges_of, matches, ratings
+from mote.harness.mt_bench.ratings import judges_of, matches, ratings
 from mote.harness.mt_bench.scores import ALL, difference_table, score_table, state_table, win_table
 from mote.harness.mt_bench.store import BenchStore, ModelRow
 from mote.harness.store.run import RunStore

@@ -25,19 +25,20 @@ from mote.harness.experts.output import RANKINGS_TABLE
 from mote.harness.experts.output import TABLES as RANKING_TABLES
 from mote.harness.files import write_atomic
 from mote.harness.recipe.manifest import read_manifest
-from mote.harness.report import extras, page, sections
+from mote.harness.report import curve_sentences, effect_sections, evidence_sections
 from mote.harness.report.analysis import StudyResult, analyse
-from mote.harness.report.bench import find_bench
+from mote.harness.report.catalogue import catalogue, key_of
 from mote.harness.report.curve_figures import best_profile
-from mote.harness.report.embedding import thin
+from mote.harness.report.embedding_figure import thin
+from mote.harness.report.figure_data import FigureData
 from mote.harness.report.figures import Drawn, draw_all
-from mote.harness.report.material import Material, catalogue, key_of
+from mote.harness.report.generations_packet import pack_rows
+from mote.harness.report.lead import caveats, lead
+from mote.harness.report.model_text import clip, compare
+from mote.harness.report.mt_bench_figure import find_bench
 from mote.harness.report.paper_index import paper_index
-from mote.harness.report.rows import pack_rows
 from mote.harness.report.tables import all_tables, beside_the_paper
-from mote.harness.report.texts import clip, compare
 from mote.harness.report.tuned_experts import controls_gap
-from mote.harness.report.words import caveats, lead
 from mote.harness.store.prunings import read_pruning
 from mote.harness.store.run import RunStore
 from mote.harness.store.token_rows import read_token_rows
@@ -54,7 +55,7 @@ class Read(NamedTuple):
     manifest: Mapping[str, Any]
     result: StudyResult
     frame: pd.DataFrame
-    material: Material
+    data: FigureData
     gap: pd.DataFrame
     agreement: str
 
@@ -67,7 +68,7 @@ def make_report(folder: Path, *, mt_bench: Path | None = None, judge: str | None
     instead of those of the run's label set. Raises MoteError where the folder holds no run, or there is no such judge.
     """
     read = _read(folder, mt_bench, judge)
-    figures, missing, drawn_tables = draw_all(read.material)
+    figures, missing, drawn_tables = draw_all(read.data)
     beside = beside_the_paper(read.result, read.manifest)
     tables = all_tables(read.result, read.gap, beside) | drawn_tables
     # What other commands made of the same rows: rankings, and the audit of the judges.
@@ -116,7 +117,7 @@ def _read(folder: Path, mt_bench: Path | None, judge: str | None) -> Read:
         tokens, pruned = read_token_rows(store.path), read_pruning(store.path)
         agreement = _agreement(store, result.judge)
     rows = baseline.loc[ids]
-    material = Material(
+    data = FigureData(
         result=result,
         maps=maps,
         labels=[str(label) for label in rows["label"]],
@@ -131,7 +132,7 @@ def _read(folder: Path, mt_bench: Path | None, judge: str | None) -> Read:
         pruned=pruned,
         rankings=_rankings(folder),
     )
-    return Read(manifest, result, frame, material, gap, agreement)
+    return Read(manifest, result, frame, data, gap, agreement)
 
 
 def _agreement(store: RunStore, judge: str) -> str:
@@ -165,39 +166,39 @@ def _render(
     template = environment.from_string(_asset("page.html.j2"))
     script = _asset("page.js")
     manifest, result = read.manifest, read.result
-    chance, notes = page.chance(result)
-    gap = page.gap_note(result, read.gap)
+    chance, notes = effect_sections.chance(result)
+    gap = effect_sections.gap_note(result, read.gap)
     part = {"measured": "the prompts that experts were chosen on", "all": "all prompts"}.get(result.view, "")
-    baseline_columns, baseline_rows = page.baseline_table(read.frame, result)
-    summary_columns, summary_rows = page.summary_table(result)
-    broke, broke_columns, broke_rows = sections.broke(result)
-    experts, expert_columns, expert_rows = sections.experts(result, part)
-    index = read.material.shown_prompt()
-    example = read.material.questions[index] if index is not None else _first_question(read.frame)
+    baseline_columns, baseline_rows = effect_sections.baseline_table(read.frame, result)
+    summary_columns, summary_rows = effect_sections.summary_table(result)
+    broke, broke_columns, broke_rows = evidence_sections.broke(result)
+    experts, expert_columns, expert_rows = evidence_sections.experts(result, part)
+    index = read.data.shown_prompt()
+    example = read.data.questions[index] if index is not None else _first_question(read.frame)
     labels = [*result.classes, "TRUNCATED", "DEGENERATE", "UNSCORED"]
     return template.render(
         css=Markup(_asset("page.css")),  # noqa: S704 - our own files, not a run's text
         script=Markup(script),  # noqa: S704
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        heading=page.heading(result, manifest),
+        heading=effect_sections.heading(result, manifest),
         model_name=manifest["model"]["name"],
         task=f"{manifest['prompts']['count']:,} prompts of {manifest['prompts']['task']}",
-        banner=page.banner(result, manifest, str(folder)),
+        banner=effect_sections.banner(result, manifest, str(folder)),
         lead=lead(result),
         caveats=caveats(result, manifest),
-        facts=page.facts(result),
-        sections=page.SECTIONS,
-        asked=[*page.asked(result, manifest, example), ("Agreement of judges", read.agreement)],
+        facts=effect_sections.facts(result),
+        sections=effect_sections.SECTIONS,
+        asked=[*effect_sections.asked(result, manifest, example), ("Agreement of judges", read.agreement)],
         baseline_columns=baseline_columns,
         baseline_rows=baseline_rows,
-        changed=page.changed(result),
-        paper_rows=page.paper_rows(beside),
+        changed=effect_sections.changed(result),
+        paper_rows=effect_sections.paper_rows(beside),
         paper_note=_paper_note(result),
         summary_columns=summary_columns,
         summary_rows=summary_rows,
         tuned=result.tuned or "",
         chance=chance,
-        null_rows=page.null_rows(result),
+        null_rows=effect_sections.null_rows(result),
         chance_notes=[*notes, *([gap] if gap else [])],
         broke=broke,
         broke_columns=broke_columns,
@@ -206,41 +207,41 @@ def _render(
         expert_columns=expert_columns,
         expert_rows=expert_rows,
         resonance_caption=_resonance_caption(result, part),
-        mechanism=sections.mechanism(result),
-        coverage=sections.coverage(result),
+        mechanism=evidence_sections.mechanism(result),
+        coverage=evidence_sections.coverage(result),
         map_caption=f"“{example}”: how many of its tokens chose each expert.",
         examples=[
             one._asdict()
             | {
-                "why": page.WHY[one.pick],
+                "why": effect_sections.WHY[one.pick],
                 "marked": compare(one.before.raw, one.after.raw),
                 "question": clip(one.question, 2000),
             }
             for one in result.examples
         ],
         packet=pack_rows(read.frame),
-        provenance=sections.provenance(manifest),
-        recipe=sections.recipe_text(manifest),
-        profile_rows=sections.profile_rows(result, manifest, manifest["profiles"]),
+        provenance=evidence_sections.provenance(manifest),
+        recipe=evidence_sections.recipe_text(manifest),
+        profile_rows=evidence_sections.profile_rows(result, manifest, manifest["profiles"]),
         model_files=list(manifest["model"]["files"].items()),
         table_names=[f"{name}.csv" for name in tables],
         index=paper_index(
-            read.material.task, figures, missing, {(one.before.label, one.after.label) for one in result.examples}
+            read.data.task, figures, missing, {(one.before.label, one.after.label) for one in result.examples}
         ),
-        judges=extras.judges(result),
-        judge_rows=extras.judge_rows(result),
-        best=extras.best(result, best_profile(read.material)),
-        thirds_lines=extras.thirds(result),
-        pruned=extras.pruned(read.material.pruned),
-        reasons=read.material.task == "reasoning_language",
-        key_of=lambda name: key_of(name, read.material.task),
+        judges=evidence_sections.judges(result),
+        judge_rows=evidence_sections.judge_rows(result),
+        best=curve_sentences.best(result, best_profile(read.data)),
+        thirds_lines=curve_sentences.thirds(result),
+        pruned=curve_sentences.pruned(read.data.pruned),
+        reasons=read.data.task == "reasoning_language",
+        key_of=lambda name: key_of(name, read.data.task),
         version=_version(),
         rows=f"{len(read.frame):,}",
         colours={label: colour_of(label, result.classes) for label in labels},
         colour=lambda label: colour_of(label, result.classes),
         figures=figures,
         missing=missing,
-        title=lambda key: _title(key, read.material.task),
+        title=lambda key: _title(key, read.data.task),
     )
 
 

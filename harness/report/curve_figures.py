@@ -7,7 +7,7 @@ import math
 import pandas as pd
 
 from mote.harness.drawing import ACCENT, INK, SIGNAL, SOFT
-from mote.harness.report.curve_sections import (
+from mote.harness.report.curve_drawings import (
     Series,
     draw_direction,
     draw_dose,
@@ -15,23 +15,23 @@ from mote.harness.report.curve_sections import (
     draw_thirds,
     draw_trade_off,
 )
-from mote.harness.report.material import Made, Material
+from mote.harness.report.figure_data import FigureData, Made
 from mote.harness.science.dose import best_dose
 
 
-def dose(material: Material) -> Made:
+def dose(data: FigureData) -> Made:
     """Return the curve over the number of suppressed experts."""
-    curves = material.result.curves
+    curves = data.result.curves
     if len(curves.doses) < 2:
         return None, "Give `study.doses` further numbers of experts, for instance `[1, 3, 5, 20, 50]`.", None
-    k = _k(material)
+    k = _k(data)
     alt = "Share of flips over the number of suppressed experts: " + _listed(curves.doses, "k")
-    return lambda layout: draw_dose(curves.doses, curves.sets, k, noise(material)[1], layout), alt, _table(curves.doses)
+    return lambda layout: draw_dose(curves.doses, curves.sets, k, noise(data)[1], layout), alt, _table(curves.doses)
 
 
-def direction(material: Material) -> Made:
+def direction(data: FigureData) -> Made:
     """Return the way from suppression to stimulation of the same experts."""
-    rows = material.result.curves.direction
+    rows = data.result.curves.direction
     if len(rows) < 3 or not rows["kind"].isin(["scale", "stimulate"]).any():
         missing = "Give `study.factors` in the recipe, for instance `[0.5, 2]`, and set `study.stimulate: true`."
         return None, missing, None
@@ -39,9 +39,9 @@ def direction(material: Material) -> Made:
     return lambda layout: draw_direction(rows, layout), alt, _table(rows)
 
 
-def trade_off(material: Material) -> Made:
+def trade_off(data: FigureData) -> Made:
     """Return every profile as a point: flips against what changed of the other prompts."""
-    curves = material.result.curves
+    curves = data.result.curves
     if not len(curves.doses):
         return None, "No labelled answer of the tuned profile is there yet; `mote run` generates them.", None
     series = [Series("top k suppressed", curves.doses, [f"top {k}" for k in curves.doses["k"]], SIGNAL, "D", True)]
@@ -52,7 +52,7 @@ def trade_off(material: Material) -> Made:
     series.append(Series("forced on", forced, [f"top {k} on" for k in forced["k"]], INK, "P", False))
     series.append(Series("other seed", again, [""] * len(again), SOFT, "X", False))
     shown = [one for one in series if len(one.rows)]
-    ringed = best_profile(material)
+    ringed = best_profile(data)
     table = pd.concat([*(one.rows for one in shown), curves.sets], ignore_index=True)
     alt = "Flips of the target class against changes of the other prompts, a point a profile; " + _listed(
         curves.doses, "k"
@@ -60,18 +60,18 @@ def trade_off(material: Material) -> Made:
     return lambda layout: draw_trade_off(shown, curves.sets, ringed, layout), alt, _table(table)
 
 
-def thirds(material: Material) -> Made:
+def thirds(data: FigureData) -> Made:
     """Return the flips with the experts of one third of the layers only."""
-    rows = material.result.curves.thirds
+    rows = data.result.curves.thirds
     if not len(rows):
         return None, "Set `study.thirds: true` in the recipe.", None
     alt = "Flips with the experts of one third of the layers only: " + _listed(rows, "part")
-    return lambda layout: draw_thirds(rows, noise(material)[0], layout), alt, _table(rows)
+    return lambda layout: draw_thirds(rows, noise(data)[0], layout), alt, _table(rows)
 
 
-def pruning(material: Material) -> Made:
+def pruning(data: FigureData) -> Made:
     """Return the effect left as experts are taken out one by one."""
-    rows = material.pruned
+    rows = data.pruned
     if not len(rows):
         return None, "`mote prune RUN` takes the experts out one by one and finds which are needed.", None
     floor = float(rows["floor"].iloc[0])
@@ -79,26 +79,26 @@ def pruning(material: Material) -> Made:
     return lambda layout: draw_pruning(rows, floor, layout), alt, rows
 
 
-def noise(material: Material) -> tuple[float, float]:
+def noise(data: FigureData) -> tuple[float, float]:
     """Return what another seed alone does: the flips, and the share of the other prompts that changes; nan unasked."""
-    rows = material.result.curves.direction
+    rows = data.result.curves.direction
     again = rows[rows["kind"] == "retest"] if len(rows) else rows
     if not len(again):
         return math.nan, math.nan
     return float(again["flips"].iloc[0]), 1 - float(again["kept"].iloc[0])
 
 
-def best_profile(material: Material) -> str:
+def best_profile(data: FigureData) -> str:
     """Return the profile with most flips among those that break and reverse at most 2% (`dose.best_dose`), or ""."""
-    curves = material.result.curves
+    curves = data.result.curves
     rows = pd.concat([curves.doses, curves.direction[curves.direction["kind"] == "scale"]], ignore_index=True)
     best = best_dose(rows.assign(dose=rows["k"])) if len(rows) else None
     return "" if best is None or not best["flips_hits"] else str(best["profile"])
 
 
-def _k(material: Material) -> int:
-    rows = material.result.curves.doses
-    own = rows[rows["profile"] == material.result.tuned]
+def _k(data: FigureData) -> int:
+    rows = data.result.curves.doses
+    own = rows[rows["profile"] == data.result.tuned]
     return int(own["k"].iloc[0]) if len(own) else 0
 
 

@@ -1,6 +1,6 @@
 """Which figures a run's data allow, each drawn wide and narrow; and for those they do not allow, what would give them.
 
-Every figure stands in ``material.CATALOGUE`` under its file name, with the number it has in the paper, so that a
+Every figure stands in ``CATALOGUE`` under its file name, with the number it has in the paper, so that a
 reader of the paper finds it; ``fig08-transitions.svg`` is the paper's Figure 8 for this run.
 """
 
@@ -16,15 +16,16 @@ from matplotlib.figure import Figure
 
 from mote.harness.drawing import NARROW, WIDE, drawing, name_typeface, short
 from mote.harness.report.analysis import StudyResult
-from mote.harness.report.bench import draw_bench
+from mote.harness.report.catalogue import key_of
 from mote.harness.report.curve_figures import direction, dose, pruning, thirds, trade_off
-from mote.harness.report.embedding import FEWEST_POINTS, colourings, draw_embedding, embed
-from mote.harness.report.maps import draw_map, draw_resonance
-from mote.harness.report.material import KIND_TITLES, Draw, Made, Material, key_of, long_map, title_of
-from mote.harness.report.matrices import Panel, draw_matrices
+from mote.harness.report.embedding_figure import FEWEST_POINTS, colourings, draw_embedding, embed
+from mote.harness.report.figure_data import KIND_TITLES, Draw, FigureData, Made, long_map, title_of
+from mote.harness.report.map_figures import draw_map, draw_resonance
+from mote.harness.report.mt_bench_figure import draw_bench
+from mote.harness.report.null_figure import draw_null
 from mote.harness.report.ranking_figure import rankings
-from mote.harness.report.strips import draw_null
-from mote.harness.report.tokens import draw_tokens, panels_of
+from mote.harness.report.token_figure import draw_tokens, panels_of
+from mote.harness.report.transition_figure import Panel, draw_matrices
 from mote.harness.store.token_rows import long_table
 
 PNG_DPI: Final = 200
@@ -42,14 +43,14 @@ class Drawn(NamedTuple):
     alt: str
 
 
-def draw_all(material: Material) -> tuple[dict[str, Drawn], dict[str, str], dict[str, pd.DataFrame]]:
+def draw_all(data: FigureData) -> tuple[dict[str, Drawn], dict[str, str], dict[str, pd.DataFrame]]:
     """Return the figures by key, the reason of each one that is missing, and the tables some are made of."""
     made: dict[str, Drawn] = {}
     missing: dict[str, str] = {}
     tables: dict[str, pd.DataFrame] = {}
     for name, make in _MAKERS.items():
-        key = key_of(name, material.task)
-        draw, alt, table = make(material)
+        key = key_of(name, data.task)
+        draw, alt, table = make(data)
         if draw is None:
             missing[key] = alt
             continue
@@ -88,29 +89,29 @@ def _uri(svg: bytes) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
 
 
-def _prompt_map(material: Material) -> Made:
-    index = material.shown_prompt()
+def _prompt_map(data: FigureData) -> Made:
+    index = data.shown_prompt()
     if index is None:
         return None, "The baseline's activation maps are not stored yet; `mote run` captures them.", None
-    values, layers = material.maps[index], material.result.layers
+    values, layers = data.maps[index], data.result.layers
     table = long_map(values, layers, "tokens")
     alt = f"Activation map of one prompt: {len(layers)} layers by {values.shape[1]} experts."
     return lambda layout: draw_map(values, layers, layout, "tokens"), alt, table
 
 
-def _tsne(material: Material) -> Made:
-    if len(material.maps) < FEWEST_POINTS:
+def _tsne(data: FigureData) -> Made:
+    if len(data.maps) < FEWEST_POINTS:
         return None, f"t-SNE needs at least {FEWEST_POINTS} labelled prompts with activation maps.", None
-    points = embed(material.maps)
-    panels = colourings(material.labels, material.attributes, material.result.classes)
-    places = {"x": points[:, 0], "y": points[:, 1], "label": material.labels}
-    table = pd.DataFrame(places).join(material.attributes)
+    points = embed(data.maps)
+    panels = colourings(data.labels, data.attributes, data.result.classes)
+    places = {"x": points[:, 0], "y": points[:, 1], "label": data.labels}
+    table = pd.DataFrame(places).join(data.attributes)
     alt = f"{len(points)} prompts as points, coloured {', '.join(panel.title for panel in panels)}."
     return lambda layout: draw_embedding(points, panels, layout), alt, table
 
 
-def _resonance(material: Material) -> Made:
-    result = material.result
+def _resonance(data: FigureData) -> Made:
+    result = data.result
     ranking = result.resonance
     if ranking is None:
         return None, result.no_resonance, None
@@ -118,11 +119,11 @@ def _resonance(material: Material) -> Made:
     experts = [(int(layer), int(expert)) for layer, expert in pairs]
     alt = f"Resonance of {short(result.target)}; circled: {', '.join(map(str, experts))}."
     table = long_map(ranking, result.layers, "resonance")
-    return lambda layout: draw_resonance(ranking, result.layers, experts, layout, material.unit), alt, table
+    return lambda layout: draw_resonance(ranking, result.layers, experts, layout, data.unit), alt, table
 
 
-def _transitions(material: Material) -> Made:
-    result = material.result
+def _transitions(data: FigureData) -> Made:
+    result = data.result
     if result.tuned is None or (result.tuned, result.view) not in result.matrices:
         return None, "No labelled answer of the tuned profile is there yet; `mote run` generates them.", None
     panels = [Panel(*title_of(result, result.tuned), result.matrices[result.tuned, result.view])]
@@ -134,8 +135,8 @@ def _transitions(material: Material) -> Made:
     return lambda layout: draw_matrices(panels, layout), alt, transitions_table(result)
 
 
-def _stimulation(material: Material) -> Made:
-    result = material.result
+def _stimulation(data: FigureData) -> Made:
+    result = data.result
     kinds = dict(zip(result.progress["profile"], result.progress["kind"], strict=True))
     names = [name for name, view in result.matrices if view == result.view and kinds.get(name) == "stimulate"]
     if not names:
@@ -148,8 +149,8 @@ def _stimulation(material: Material) -> Made:
     return lambda layout: draw_matrices(panels, layout), alt, None
 
 
-def _null(material: Material) -> Made:
-    result = material.result
+def _null(data: FigureData) -> Made:
+    result = data.result
     rates = result.rate_of(result.tuned)
     if rates is None or not rates.flips.total or result.null_values.empty:
         why = "Random sets come after the tuned profile; `mote run` generates them."
@@ -172,28 +173,28 @@ def _ranges(result: StudyResult) -> str:
     return "; ".join(f"{KIND_TITLES.get(str(kind), str(kind))} {s.min():.1%} to {s.max():.1%}" for kind, s in groups)
 
 
-def _single_token(material: Material) -> Made:
-    if not material.tokens:
+def _single_token(data: FigureData) -> Made:
+    if not data.tokens:
         return None, "Set `study.tokens: 3` in the recipe: so many prompts are kept token by token.", None
-    result = material.result
-    layers, experts = result.layers, material.experts
-    shown = panels_of(material.tokens, material.known, result.target)
+    result = data.result
+    layers, experts = result.layers, data.experts
+    shown = panels_of(data.tokens, data.known, result.target)
     pairs = zip(result.distinctive["layer"], result.distinctive["expert"], strict=True)
     tuned = {(int(layer), int(expert)) for layer, expert in pairs}
-    table = long_table(material.tokens, layers, material.known)
+    table = long_table(data.tokens, layers, data.known)
     alt = "Experts chosen in each layer by single tokens: " + "; ".join(panel.title for panel in shown) + "."
     return lambda layout: draw_tokens(shown, layers, experts, tuned, layout), alt, table
 
 
-def _bench(material: Material) -> Made:
-    bench = material.bench
+def _bench(data: FigureData) -> Made:
+    bench = data.bench
     if bench is None:
         return None, "Make `mote mt-bench` under both profiles; `mote report RUN --mt-bench FOLDER` shows it.", None
     alt = f"MT-Bench of {', '.join(bench.models)}, judged by {bench.judge}. The numbers are in fig14-mt-bench.csv."
     return lambda layout: draw_bench(bench, layout), alt, bench.scores
 
 
-_MAKERS: Final[dict[str, Callable[[Material], Made]]] = {
+_MAKERS: Final[dict[str, Callable[[FigureData], Made]]] = {
     "fig02-single-token": _single_token,
     "fig03-prompt-map": _prompt_map,
     "fig04-tsne": _tsne,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Final, NamedTuple
 
-from mote.harness.report.material import catalogue, key_of
+from mote.harness.report.catalogue import catalogue, key_of
 
 
 class PaperRow(NamedTuple):

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from mote.harness.drawing import ACCENT, INK, RULE, SIGNAL, SOFT, Layout
 from mote.harness.experts.rankings import CAUSAL
-from mote.harness.report.material import Made, Material
+from mote.harness.report.figure_data import FigureData, Made
 
 NAMES: Final = {
     "resonance": "resonance",
@@ -29,9 +29,9 @@ NAMES: Final = {
 _COLUMNS: Final = ("ranking", "k", "share", "low", "high", "matched_mean", "matched_max")
 
 
-def rankings(material: Material) -> Made:
+def rankings(data: FigureData) -> Made:
     """Return each ranking's agreement with the causal scan, and the flips of its top k beside matched random sets."""
-    table = material.rankings
+    table = data.rankings
     if not len(table) or any(name not in table for name in _COLUMNS):
         return (
             None,

@@ -10,7 +10,7 @@ import pandas as pd
 from mote.harness.drawing import short
 from mote.harness.preconditions import STATES
 from mote.harness.report.analysis import StudyResult
-from mote.harness.report.texts import visible
+from mote.harness.report.model_text import visible
 from mote.harness.science import paper
 from mote.harness.science.inference import Rate, rate
 

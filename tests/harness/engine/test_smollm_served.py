@@ -23,8 +23,9 @@ from mote.harness.engine.vllm import Answer, Request
 from mote.harness.files import digest_of
 from mote.harness.judging.judge import judge_run
 from mote.harness.mt_bench.answers import answer_bench
+from mote.harness.mt_bench.fastchat_files import export
 from mote.harness.mt_bench.judging import Material, judge_bench
-from mote.harness.mt_bench.rows import export, ratings
+from mote.harness.mt_bench.ratings import ratings
 from mote.harness.mt_bench.scores import state_table
 from mote.harness.mt_bench.store import ANSWERED, CUT_OFF, BenchStore, ModelRow
 from mote.judges import Markers

@@ -10,7 +10,7 @@ from mote.harness.engine.vllm import Request
 from mote.harness.errors import MoteError
 from mote.harness.mt_bench.answers import answer_state
 from mote.harness.mt_bench.commands import load_profile, plan_models
-from mote.harness.mt_bench.rows import export
+from mote.harness.mt_bench.fastchat_files import export
 from mote.harness.mt_bench.store import BenchStore, ModelRow
 from mote.judges import Markers
 from mote.judges.mt_bench import TEMPERATURES

@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 
 from mote.harness.demo import MODEL_DIR
-from mote.harness.mt_bench.rows import matches, ratings
+from mote.harness.mt_bench.ratings import matches, ratings
 from mote.harness.mt_bench.scores import state_table
 from mote.harness.mt_bench.store import BenchStore
 from mote.patches import Edit, ModelLayout, Profile

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from mote.harness.engine.vllm import Request
+from mote.harness.mt_bench.fastchat_files import export
 from mote.harness.mt_bench.judging import judge_bench
-from mote.harness.mt_bench.rows import export, matches, ratings
+from mote.harness.mt_bench.ratings import matches, ratings
 from mote.harness.mt_bench.scores import score_table, state_table, win_table
 from mote.harness.mt_bench.store import BenchStore
 from mote.judges.llm.asks import Tally

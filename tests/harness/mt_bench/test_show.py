@@ -16,8 +16,9 @@ from typer.testing import CliRunner
 from mote.harness.cli import mt_bench as cli_mt_bench
 from mote.harness.errors import MoteError
 from mote.harness.mt_bench.commands import load_material
+from mote.harness.mt_bench.fastchat_files import export
 from mote.harness.mt_bench.judging import judge_bench
-from mote.harness.mt_bench.rows import export, matches, ratings
+from mote.harness.mt_bench.ratings import matches, ratings
 from mote.harness.mt_bench.scores import difference_table, score_table, win_table
 from tests.harness.mt_bench.parts import WrittenEngine, answered, judged_text, material, question_of, quiet
 from tests.harness.mt_bench.test_judging import endpoint, pairwise, rate

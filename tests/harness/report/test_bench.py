@@ -9,7 +9,7 @@ import pytest
 from mote.harness.errors import MoteError
 from mote.harness.mt_bench.judging import judge_bench
 from mote.harness.report import make_report
-from mote.harness.report.bench import find_bench
+from mote.harness.report.mt_bench_figure import find_bench
 from tests.harness.mt_bench.parts import answered, judged_text, material, quiet
 from tests.harness.mt_bench.test_judging import endpoint
 from tests.harness.report.written_run import WrittenRun, write_run

@@ -19,7 +19,7 @@ import pytest
 
 from mote.harness.errors import MoteError
 from mote.harness.report import build, make_report
-from mote.harness.report.material import CATALOGUE, catalogue
+from mote.harness.report.catalogue import CATALOGUE, catalogue
 from mote.harness.report.paper_index import paper_index
 from mote.harness.store.prunings import add_pruning
 from mote.harness.store.run import LabelRow, RunStore

@@ -19,18 +19,18 @@ from matplotlib import colormaps
 from matplotlib.colors import Colormap, to_rgb
 
 from mote.harness.drawing import CLASS_COLOURS, NARROW, RESONANCE, SEQUENTIAL, WIDE, Layout, drawing
-from mote.harness.report.bench import draw_bench
-from mote.harness.report.curve_sections import Series, draw_direction, draw_dose, draw_thirds, draw_trade_off
+from mote.harness.report.curve_drawings import Series, draw_direction, draw_dose, draw_thirds, draw_trade_off
 from mote.harness.report.curve_tables import curve_tables
-from mote.harness.report.embedding import colourings, embed, thin
-from mote.harness.report.maps import draw_map, draw_resonance, spread_out
-from mote.harness.report.material import Bench
-from mote.harness.report.matrices import Panel, draw_matrices, percent, shown
+from mote.harness.report.embedding_figure import colourings, embed, thin
+from mote.harness.report.figure_data import Bench
+from mote.harness.report.generations_packet import pack_rows
+from mote.harness.report.map_figures import draw_map, draw_resonance, spread_out
+from mote.harness.report.model_text import HEAD, clip, compare, visible
+from mote.harness.report.mt_bench_figure import draw_bench
+from mote.harness.report.null_figure import draw_null
 from mote.harness.report.ranking_figure import NAMES, draw_rankings
-from mote.harness.report.rows import pack_rows
-from mote.harness.report.strips import draw_null
-from mote.harness.report.texts import HEAD, clip, compare, visible
-from mote.harness.report.tokens import draw_tokens, panels_of
+from mote.harness.report.token_figure import draw_tokens, panels_of
+from mote.harness.report.transition_figure import Panel, draw_matrices, percent, shown
 from mote.harness.science.transitions import transition_matrix
 from mote.harness.store.token_rows import TokenRows, long_table
 

@@ -1,4 +1,4 @@
-"""The later sections of the page: what broke, which experts, and what the run was made from."""
+"""What a report rests on: broken answers, the tuned experts, what the edits did, the judges, and where it is from."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from mote.harness.drawing import short
 from mote.harness.preconditions import STATES
 from mote.harness.report.analysis import LEVEL, StudyResult
-from mote.harness.report.words import pct
+from mote.harness.report.phrases import pct
 
 
 def broke(result: StudyResult) -> tuple[str, list[str], list[list[str]]]:
@@ -135,6 +135,21 @@ def coverage(result: StudyResult) -> str:
         f"{row['maps']:,} maps of the baseline count {share} {row['tokens']:,} {row['role']} tokens "
         f"(those of the chat template are among them){whole}."
     )
+
+
+def judges(result: StudyResult) -> str:
+    """Say whose labels the report uses: those of the run's label set, unless it was asked for another judge's."""
+    others = result.judges[result.judges["judge"] != result.judge]
+    line = f"Every number here is by the labels of the judge “{result.judge}”."
+    if others.empty:
+        return f"{line} No other judge has labelled this run; `mote judge RUN` asks one."
+    return f"{line} Other judges' labels stand beside it; `mote report RUN --judge NAME` makes the report with theirs."
+
+
+def judge_rows(result: StudyResult) -> list[list[str]]:
+    """Return each other judge with how many answers it labelled, and how often it gives the same label as the first."""
+    rows = result.judges[result.judges["judge"] != result.judge].to_dict("records")
+    return [[str(row["judge"]), f"{row['labels']:,}", f"{row['shared']:,}", pct(row["same"])] for row in rows]
 
 
 def provenance(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -10,8 +10,8 @@ import pandas as pd
 
 from mote.harness.preconditions import STATES
 from mote.harness.report.analysis import RANDOM, StudyResult
-from mote.harness.report.material import KIND_TITLES
-from mote.harness.report.words import model_words, p_is, p_value, pct, where_words, with_interval, words_for
+from mote.harness.report.figure_data import KIND_TITLES
+from mote.harness.report.phrases import model_words, p_is, p_value, pct, where_words, with_interval, words_for
 
 SECTIONS: Final = (
     ("asked", "What was asked"),

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from mote.harness.drawing import ACCENT, INK, PAPER, RULE, SIGNAL, SOFT, Layout, short
-from mote.harness.report.texts import clip
+from mote.harness.report.model_text import clip
 from mote.harness.store.token_rows import TokenRows
 
 Expert = tuple[int, int]

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from mote.harness.drawing import ACCENT, INK, PAPER, RULE, SIGNAL, SOFT, Layout
-from mote.harness.report.maps import spread_out
+from mote.harness.report.map_figures import spread_out
 
 _RATES: Final = ("flips", "reverse", "broken", "broken_others")
 _SET_MARKERS: Final = {"random-uniform": "o", "random-layers": "s", "random-frequency": "^"}

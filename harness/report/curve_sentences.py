@@ -1,4 +1,4 @@
-"""The sentences on judges, trade-off, layers and pruning."""
+"""The sentences on trade-off, thirds of the layers and pruning."""
 
 from __future__ import annotations
 
@@ -7,22 +7,7 @@ import math
 import pandas as pd
 
 from mote.harness.report.analysis import StudyResult
-from mote.harness.report.words import pct
-
-
-def judges(result: StudyResult) -> str:
-    """Say whose labels the report uses: those of the run's label set, unless it was asked for another judge's."""
-    others = result.judges[result.judges["judge"] != result.judge]
-    line = f"Every number here is by the labels of the judge “{result.judge}”."
-    if others.empty:
-        return f"{line} No other judge has labelled this run; `mote judge RUN` asks one."
-    return f"{line} Other judges' labels stand beside it; `mote report RUN --judge NAME` makes the report with theirs."
-
-
-def judge_rows(result: StudyResult) -> list[list[str]]:
-    """Return each other judge with how many answers it labelled, and how often it gives the same label as the first."""
-    rows = result.judges[result.judges["judge"] != result.judge].to_dict("records")
-    return [[str(row["judge"]), f"{row['labels']:,}", f"{row['shared']:,}", pct(row["same"])] for row in rows]
+from mote.harness.report.phrases import pct
 
 
 def best(result: StudyResult, profile: str) -> str:

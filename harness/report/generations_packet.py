@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 import pandas as pd
 
-from mote.harness.report.texts import clip
+from mote.harness.report.model_text import clip
 
 BUDGET: Final = 24_000_000
 """Characters of text that the page holds."""

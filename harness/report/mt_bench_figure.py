@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from mote.harness.drawing import Layout
 from mote.harness.errors import MoteError
-from mote.harness.report.material import Bench
+from mote.harness.report.figure_data import Bench
 
 
 def find_bench(run: Path, given: Path | None) -> Bench | None:
@@ -17,7 +17,7 @@ def find_bench(run: Path, given: Path | None) -> Bench | None:
     Of several judges the one with most ratings is taken. Raises MoteError where a given folder holds none.
     """
     from mote.harness.mt_bench.judging import REFERENCE_SETS
-    from mote.harness.mt_bench.rows import judges_of, ratings
+    from mote.harness.mt_bench.ratings import judges_of, ratings
     from mote.harness.mt_bench.scores import score_table
     from mote.harness.mt_bench.store import STORE_NAME, BenchStore
 
