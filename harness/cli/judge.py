@@ -1,38 +1,70 @@
-"""``mote judge``: another judge over a run's answers, a blind sheet for people, and how far all of them agree."""
+"""``mote judge ask | sheet | read | show``: other judges of a run's answers, people among them, and their agreement."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
-from mote.harness.errors import MoteError
+from mote.harness.cli.endpoint import body_of, endpoint_of
+from mote.harness.errors import MoteError, nearest
 
 if TYPE_CHECKING:
+    from mote.harness.judging.judge import Judged
     from mote.harness.recipe.label_sets import LabelSet
 
-
-def mount(app: typer.Typer) -> None:
-    """Add the command to ``mote``."""
-    app.command("judge")(judge_command)
+_OLD_FORMS = {"--judge": "ask RUN --judge MODEL", "--sample": "sheet RUN --size N", "--read": "read RUN SHEET"}
 
 
-def judge_command(
-    run: Annotated[Path, typer.Argument(help="The folder of a run.", metavar="RUN")],
-    judge: Annotated[
-        str | None, typer.Option(help="A model to judge by, as its server names it.", metavar="MODEL")
-    ] = None,
+class _Commands(TyperGroup):
+    """The commands; ``mote judge RUN --judge ...`` of version 0.1.0 is refused with the command that took its place."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        """Refuse what names no command in one line."""
+        if args and args[0] not in self.commands and args[0] not in ("-h", "--help"):
+            given = [arg.partition("=")[0] for arg in args]
+            form = next((new for old, new in _OLD_FORMS.items() if old in given), None)
+            if form is None and Path(args[0]).exists():
+                form = "show RUN"
+            advice = f" Write: mote judge {form}" if form else nearest(args[0], self.commands)
+            raise MoteError(f"mote judge takes a command before the run.{advice}")
+        return super().parse_args(ctx, args)
+
+
+# A further command is a function below this app with a decorator of its own.
+app = typer.Typer(
+    cls=_Commands,
+    help="Other judges of a run's answers: a language model, people by a blind sheet; how far all judges agree.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+_Run = Annotated[Path, typer.Argument(help="The folder of a run.", metavar="RUN")]
+_Kind = Annotated[
+    str | None, typer.Option(help="What is judged: refusal, language, or side-by-side.  [default: the run's label set]")
+]
+_Truth = Annotated[
+    str | None, typer.Option(help="The judge that rates are corrected by.  [default: each person]", metavar="JUDGE")
+]
+
+
+def mount(parent: typer.Typer) -> None:
+    """Add the commands to ``mote``."""
+    parent.add_typer(app, name="judge")
+
+
+@app.command()
+def ask(
+    run: _Run,
+    judge: Annotated[str, typer.Option(help="A model to judge by, as its server names it.", metavar="MODEL")],
     url: Annotated[str, typer.Option(help="Base URL of its OpenAI-compatible API.")] = "http://127.0.0.1:8000/v1",
     key_env: Annotated[
         str | None, typer.Option(help="The environment variable that holds its key (its name, not the key).")
     ] = None,
-    kind: Annotated[
-        str | None,
-        typer.Option(help="What is judged: refusal, language, or side-by-side.  [default: the run's label set]"),
-    ] = None,
+    kind: _Kind = None,
     profile: Annotated[
         list[str] | None, typer.Option(help="Judge answers under this profile (and the baseline); may be repeated.")
     ] = None,
@@ -45,53 +77,83 @@ def judge_command(
     timeout: Annotated[float, typer.Option(help="Seconds until a request is given up.")] = 180.0,
     max_tokens: Annotated[int, typer.Option(help="What a judge may write, its reasoning included.")] = 2048,
     body: Annotated[str | None, typer.Option(help="Further fields of each request, as a JSON object.")] = None,
-    sample: Annotated[int | None, typer.Option(help="Write a blind sheet of so many answers for people.")] = None,
+) -> None:
+    """Ask a language model for the label of each answer; resumes, then shows how far all judges agree.
+
+    Example: mote judge ask results/runs/demo --judge Qwen/Qwen3-32B --url http://127.0.0.1:8000/v1 --max-judgments 500
+    """
+    from mote.harness.judging.judge import Scope, judge_run
+
+    console = Console(highlight=False)
+    endpoint = endpoint_of(
+        url, judge, key_env, structured=structured, concurrency=concurrency, timeout=timeout, max_tokens=max_tokens,
+        body=body_of(body),
+    )  # fmt: skip
+    found = judge_run(
+        run, kind or _label_set(run).name, endpoint, console,
+        scope=Scope(tuple(profile or ()), limit), prompt=prompt, name=name, max_judgments=max_judgments,
+    )  # fmt: skip
+    _print_judged(found, console)
+    _agreement(run, None, console)
+
+
+@app.command()
+def sheet(
+    run: _Run,
+    size: Annotated[int, typer.Option(help="How many answers to draw.", min=1)] = 120,
     out: Annotated[Path | None, typer.Option(help="Where to write the sheet.  [default: RUN/sheet.csv]")] = None,
     by: Annotated[
-        str | None, typer.Option(help="The judge whose labels stratify the sheet.  [default: the run's own]")
+        str | None,
+        typer.Option(help="The judge whose labels stratify the sheet.  [default: the run's own]", metavar="JUDGE"),
     ] = None,
-    seed: Annotated[int, typer.Option(help="The seed of the sheet.", min=0)] = 0,
-    read: Annotated[Path | None, typer.Option(help="Read a sheet that a person filled in.", metavar="SHEET")] = None,
-    rater: Annotated[str | None, typer.Option(help="Who filled the sheet in, as a short name.")] = None,
-    truth: Annotated[
-        str | None, typer.Option(help="The judge that rates are corrected by.  [default: each person]")
-    ] = None,
+    kind: _Kind = None,
+    seed: Annotated[int, typer.Option(help="The seed of the draw.", min=0)] = 0,
 ) -> None:
-    """Add a judge's labels to a run, or people's by way of a sheet; then show how far all judges agree.
+    """Write a blind sheet of a run's answers for a person to label.
 
-    Example: mote judge results/runs/demo --judge Qwen/Qwen3-32B --url http://127.0.0.1:8000/v1 --max-judgments 500
-
-    Example: mote judge results/runs/demo --sample 120 --out sheet.csv; fill in its column "label"; then
-    mote judge results/runs/demo --read sheet.csv --rater anna
+    Example: mote judge sheet results/runs/demo --size 120 --out sheet.csv
     """
+    from mote.harness.judging.sheet import write_sheet
+
+    path, own = out or run / "sheet.csv", _label_set(run)
+    lines = write_sheet(run, path, size, by or own.judge, kind=kind or own.name, seed=seed)
+    Console(highlight=False).print(
+        f"{path}: {lines} answers to label; read it back with: mote judge read {run} {path} --rater NAME",
+        soft_wrap=True,
+    )
+
+
+@app.command()
+def read(
+    run: _Run,
+    sheet: Annotated[Path, typer.Argument(help="A sheet that a person filled in.", metavar="SHEET")],
+    rater: Annotated[str, typer.Option(help="Who filled the sheet in, as a short name.", metavar="NAME")],
+) -> None:
+    """Read a filled-in sheet back, as labels of judge human:NAME; then show how far all judges agree.
+
+    Example: mote judge read results/runs/demo sheet.csv --rater anna
+    """
+    from mote.harness.judging.sheet import read_sheet
+
     console = Console(highlight=False)
-    if sum(option is not None for option in (judge, sample, read)) > 1:
-        raise MoteError("--judge, --sample and --read are three things to do; give one of them.")
-    if sample is not None:
-        from mote.harness.judging.sheet import write_sheet
+    found = read_sheet(run, sheet, rater)
+    console.print(
+        f"{found.rater}: {found.added} labels added, {found.known} known before, {found.blank} blank", soft_wrap=True
+    )
+    _agreement(run, None, console)
 
-        path, own = out or run / "sheet.csv", _label_set(run)
-        lines = write_sheet(run, path, sample, by or own.judge, kind=kind or own.name, seed=seed)
-        console.print(f"{path}: {lines} answers to label; read it back with --read {path} --rater NAME", soft_wrap=True)
-        return
-    if read is not None:
-        from mote.harness.judging.sheet import read_sheet
 
-        if rater is None:
-            raise MoteError("--read needs --rater: whose labels are these?")
-        found = read_sheet(run, read, rater)
-        console.print(
-            f"{found.rater}: {found.added} labels added, {found.known} known before, {found.blank} blank",
-            soft_wrap=True,
-        )
-    if judge is not None:
-        endpoint = endpoint_of(
-            url, judge, key_env, structured=structured, concurrency=concurrency, timeout=timeout,
-            max_tokens=max_tokens, body=body_of(body),
-        )  # fmt: skip
-        kind = kind or _label_set(run).name
-        _judge(run, kind, endpoint, console, tuple(profile or ()), limit, max_judgments, name, prompt)
-    _agreement(run, truth, console)
+@app.command()
+def show(
+    run: _Run,
+    truth: _Truth = None,
+    every: Annotated[bool, typer.Option("--all", help="Print the confusion matrix of every pair of judges.")] = False,
+) -> None:
+    """Show how far a run's judges agree, one confusion matrix, and flip rates corrected by people's labels.
+
+    Example: mote judge show results/runs/demo --all
+    """
+    _agreement(run, truth, Console(highlight=False), every=every)
 
 
 def _label_set(run: Path) -> LabelSet:
@@ -101,44 +163,7 @@ def _label_set(run: Path) -> LabelSet:
     return label_set(read_manifest(run)["recipe"])
 
 
-def endpoint_of(url: str, model: str, key_env: str | None, **options: Any) -> Any:
-    """Return the endpoint of a judge; raise MoteError for what is wrong in it."""
-    from mote.judges.llm.endpoint import Endpoint, JudgeError
-
-    try:
-        return Endpoint(url, model, key_env, **options)
-    except JudgeError as error:
-        raise MoteError(str(error)) from None
-
-
-def body_of(text: str | None) -> dict[str, Any]:
-    """Return further fields of a request from JSON."""
-    try:
-        body = json.loads(text or "{}")
-    except ValueError:
-        body = None
-    if not isinstance(body, dict):
-        raise MoteError("--body should be a JSON object, for instance '{\"top_k\": 1}'.")
-    return body
-
-
-def _judge(
-    run: Path,
-    kind: str,
-    endpoint: Any,
-    console: Console,
-    profiles: tuple[str, ...],
-    limit: int | None,
-    max_judgments: int | None,
-    name: str | None,
-    prompt: str | None,
-) -> None:
-    from mote.harness.judging.judge import Scope, judge_run
-
-    found = judge_run(
-        run, kind, endpoint, console,
-        scope=Scope(profiles, limit), prompt=prompt, name=name, max_judgments=max_judgments,
-    )  # fmt: skip
+def _print_judged(found: Judged, console: Console) -> None:
     tally = found.tally
     console.print(
         f"{found.judge}: {tally.scored} judgments scored, {tally.unusable} unusable (UNSCORED),"
@@ -150,13 +175,13 @@ def _judge(
     console.print(f"Labels of {found.generations} answers: {counted}{waiting}", soft_wrap=True)
 
 
-def _agreement(run: Path, truth: str | None, console: Console) -> None:
+def _agreement(run: Path, truth: str | None, console: Console, *, every: bool = False) -> None:
     try:
         from mote.harness.judging.audit import audit_run, show_audit, write_audit
     except ImportError as error:
         raise MoteError(f'agreement needs another package ({error}): pip install "mote-harness[judge]".') from None
 
     found = audit_run(run, truth=truth)
-    show_audit(found, console)
+    show_audit(found, console, judge=_label_set(run).judge, every=every)
     for path in write_audit(found, run):
         console.print(str(path), soft_wrap=True)

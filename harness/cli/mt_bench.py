@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from mote.harness.cli.judge import body_of, endpoint_of
+from mote.harness.cli.endpoint import body_of, endpoint_of
 from mote.harness.errors import MoteError, nearest
 
 BENCHES = Path("results/mt-bench")

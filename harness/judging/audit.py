@@ -127,8 +127,12 @@ def write_audit(found: JudgeAudit, folder: Path) -> list[Path]:
     return written
 
 
-def show_audit(found: JudgeAudit, console: Console) -> None:
-    """Print agreement, the confusions of pairs, and corrected rates."""
+def show_audit(found: JudgeAudit, console: Console, *, judge: str, every: bool = False) -> None:
+    """Print agreement, confusions, and corrected rates.
+
+    Of the confusions only the one of ``judge`` that says most is printed, unless ``every`` is asked for: with a person
+    if one has labelled, else with the other judge that shares most answers.
+    """
     if found.kappas.empty:
         console.print("One judge only: nothing to compare yet.")
     else:
@@ -148,11 +152,35 @@ def show_audit(found: JudgeAudit, console: Console) -> None:
             f" ({one.low:.3f} to {one.high:.3f})",
             soft_wrap=True,
         )
-    for (first, second), counts in found.confusions.items():
-        shown = Table(f"{first} \\ {second}", *map(str, counts.columns), title="Confusion", title_justify="left")
-        for name, values in counts.iterrows():
-            shown.add_row(str(name), *(str(int(value)) for value in values))
-        console.print(shown)
+    printed = list(found.confusions) if every else _telling_pair(found, judge)
+    for first, second in printed:
+        console.print(_confusion_table(first, second, found.confusions[first, second]))
+    if left := len(found.confusions) - len(printed):
+        console.print(f"{left} more confusion matri{'x' if left == 1 else 'ces'}: mote judge show RUN --all")
+    _show_corrected(found, console)
+    for (of, truth), reason in found.uncorrected.items():
+        console.print(f"Rates of {of} are not corrected by {truth}: {reason}", soft_wrap=True)
+
+
+def _telling_pair(found: JudgeAudit, judge: str) -> list[tuple[str, str]]:
+    """Return the pair of judges to print, as a list of one, or none where there is no pair."""
+    if not found.confusions:
+        return []
+
+    def weight(pair: tuple[str, str]) -> tuple[bool, bool, int]:
+        return judge in pair, any(name.startswith(HUMAN) for name in pair), int(found.confusions[pair].to_numpy().sum())
+
+    return [max(found.confusions, key=weight)]
+
+
+def _confusion_table(first: str, second: str, counts: pd.DataFrame) -> Table:
+    shown = Table(f"{first} \\ {second}", *map(str, counts.columns), title="Confusion", title_justify="left")
+    for name, values in counts.iterrows():
+        shown.add_row(str(name), *(str(int(value)) for value in values))
+    return shown
+
+
+def _show_corrected(found: JudgeAudit, console: Console) -> None:
     if len(found.corrected):
         unit = str(found.corrected["unit"].iloc[0])
         by_unit = [f"95% by {unit}"] if unit else []
@@ -173,8 +201,6 @@ def show_audit(found: JudgeAudit, console: Console) -> None:
         console.print(shown)
         if random.any():
             console.print(f"{int(random.sum())} rows of random sets are in the table judge-corrected-flips.csv alone.")
-    for (judge, truth), reason in found.uncorrected.items():
-        console.print(f"Rates of {judge} are not corrected by {truth}: {reason}", soft_wrap=True)
 
 
 def _rows(frame: pd.DataFrame) -> Iterable[Any]:

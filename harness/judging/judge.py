@@ -1,4 +1,4 @@
-"""``mote judge RUN``: another judge over the same text. Labels are added under the judge's own name, never replaced.
+"""``mote judge ask``: another judge over the same text. Labels are added under the judge's own name, never replaced.
 
 The judge's name is its model, prompt and the prompt's digest, so another version of a prompt is another judge. What it
 replied is in the table ``judgments``; a label is made when all parts of its judgment are there. A judgment that got no

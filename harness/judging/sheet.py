@@ -62,7 +62,7 @@ def write_sheet(folder: Path, path: Path, size: int, judge: str, *, kind: str = 
     file exists: it may hold people's work.
     """
     if size < 1:
-        raise MoteError(f"--sample {size}: a sheet needs at least one line.")
+        raise MoteError(f"--size {size}: a sheet needs at least one line.")
     if path.exists():
         raise MoteError(f"{path} exists; name a new file with --out.")
     labels = _labels_of(kind)

@@ -117,7 +117,7 @@ def test_a_sheet_asks_for_the_label_set_of_its_run_and_of_its_strata(tmp_path: P
         store.add_labels(LabelRow(number, LANGUAGE_JUDGE, ENGLISH, []) for number in numbers)
     app = typer.Typer()
     cli_judge.mount(app)
-    arguments = [str(folder), "--sample", "10", "--out", str(tmp_path / "sheet.csv")]
+    arguments = ["judge", "sheet", str(folder), "--size", "10", "--out", str(tmp_path / "sheet.csv")]
     for other in (["--kind", "refusal"], ["--by", JUDGE]):
         wrong = CliRunner().invoke(app, [*arguments, *other])
         assert isinstance(wrong.exception, MoteError)
@@ -132,22 +132,25 @@ def test_the_command_judges_samples_reads_and_shows(tmp_path: Path, monkeypatch:
     folder = write_run(tmp_path / "run", RUN)
     app = typer.Typer()
     cli_judge.mount(app)
-    app.command("other")(lambda: None)
 
-    def call(*arguments: str) -> str:
-        result = CliRunner().invoke(app, ["judge", str(folder), *arguments], catch_exceptions=False)
+    def call(command: str, *arguments: str) -> str:
+        result = CliRunner().invoke(app, ["judge", command, str(folder), *arguments], catch_exceptions=False)
         assert result.exit_code == 0, result.output
         return result.output
 
     with scripted_judge(honest) as server:
-        output = call("--judge", "scripted", "--url", server.url, "--limit", "12", "--structured", "text")
+        output = call("ask", "--judge", "scripted", "--url", server.url, "--limit", "12", "--structured", "text")
     assert "judgments scored" in output
     assert "Agreement" in output
     sheet = tmp_path / "sheet.csv"
-    assert "answers to label" in call("--sample", "40", "--out", str(sheet))
+    assert "answers to label" in call("sheet", "--size", "40", "--out", str(sheet))
     filled(sheet, by_text)
-    output = call("--read", str(sheet), "--rater", "anna")
+    output = call("read", str(sheet), "--rater", "anna")
     assert "40 labels added" in output
+    assert output.count("Confusion") == 1
+    assert f"human:anna \\ {JUDGE}" in output
+    assert "2 more confusion matrices: mote judge show RUN --all" in output
+    assert call("show", "--all").count("Confusion") == 3
     assert "Flip rates" in output
     assert "95% by place" in output
     with RunStore(folder, read_only=True) as store:
@@ -166,10 +169,13 @@ def test_the_command_judges_samples_reads_and_shows(tmp_path: Path, monkeypatch:
         "judge-corrected-flips.csv",
     }
     for arguments, message in (
-        (["--judge", "x", "--sample", "3"], "give one of them"),
-        (["--read", str(sheet)], "needs --rater"),
-        (["--judge", "x", "--body", "3"], "JSON object"),
-        (["--judge", "x", "--url", "ftp://x"], "write for instance"),
+        (["ask", str(folder), "--judge", "x", "--body", "3"], "JSON object"),
+        (["ask", str(folder), "--judge", "x", "--url", "ftp://x"], "write for instance"),
+        ([str(folder)], "Write: mote judge show RUN"),
+        ([str(folder), "--judge", "x"], "Write: mote judge ask RUN --judge MODEL"),
+        (["--sample=3", str(folder)], "Write: mote judge sheet RUN --size N"),
+        ([str(folder), "--read", str(sheet)], "Write: mote judge read RUN SHEET"),
+        (["shwo", str(folder)], "Did you mean 'show'"),
     ):
         with pytest.raises(MoteError, match=message):
-            CliRunner().invoke(app, ["judge", str(folder), *arguments], catch_exceptions=False)
+            CliRunner().invoke(app, ["judge", *arguments], catch_exceptions=False)
