@@ -108,14 +108,14 @@ def _read(folder: Path, mt_bench: Path | None, judge: str | None) -> Read:
         if judge is not None and judge not in store.judges():
             raise MoteError(f"--judge: '{judge}' has labelled nothing of this run.{nearest(judge, store.judges())}")
         result = analyse(store, manifest, judge)
-        frame = store.generations_frame(result.judge)
-        gap = controls_gap(store.mean_map("baseline", role), store.profiles(), result.tuned, result.layers)
+        frame = store.generations_frame(result.asked.judge)
+        gap = controls_gap(store.mean_map("baseline", role), store.profiles(), result.asked.tuned, result.asked.layers)
         baseline = frame[(frame["profile"] == "baseline") & frame["label"].notna()].set_index("prompt_id")
         keys = [str(key) for key in baseline.index]
         # As many maps as a picture can show; the ranking has used all.
         ids, maps, _ = store.maps("baseline", role, {keys[i] for i in thin(len(keys))})
         tokens, pruned = read_token_rows(store.path), read_pruning(store.path)
-        agreement = _agreement(store, result.judge)
+        agreement = _agreement(store, result.asked.judge)
     rows = baseline.loc[ids]
     data = FigureData(
         result=result,
@@ -168,14 +168,14 @@ def _render(
     manifest, result = read.manifest, read.result
     chance, notes = effect_sections.chance(result)
     gap = effect_sections.gap_note(result, read.gap)
-    part = {"measured": "the prompts that experts were chosen on", "all": "all prompts"}.get(result.view, "")
+    part = {"measured": "the prompts that experts were chosen on", "all": "all prompts"}.get(result.asked.view, "")
     baseline_columns, baseline_rows = effect_sections.baseline_table(read.frame, result)
     summary_columns, summary_rows = effect_sections.summary_table(result)
     broke, broke_columns, broke_rows = evidence_sections.broke(result)
     experts, expert_columns, expert_rows = evidence_sections.experts(result, part)
     index = read.data.shown_prompt()
     example = read.data.questions[index] if index is not None else _first_question(read.frame)
-    labels = [*result.classes, "TRUNCATED", "DEGENERATE", "UNSCORED"]
+    labels = [*result.asked.classes, "TRUNCATED", "DEGENERATE", "UNSCORED"]
     return template.render(
         css=Markup(_asset("page.css")),  # noqa: S704 - our own files, not a run's text
         script=Markup(script),  # noqa: S704
@@ -196,7 +196,7 @@ def _render(
         paper_note=_paper_note(result),
         summary_columns=summary_columns,
         summary_rows=summary_rows,
-        tuned=result.tuned or "",
+        tuned=result.asked.tuned or "",
         chance=chance,
         null_rows=effect_sections.null_rows(result),
         chance_notes=[*notes, *([gap] if gap else [])],
@@ -237,8 +237,8 @@ def _render(
         key_of=lambda name: key_of(name, read.data.task),
         version=_version(),
         rows=f"{len(read.frame):,}",
-        colours={label: colour_of(label, result.classes) for label in labels},
-        colour=lambda label: colour_of(label, result.classes),
+        colours={label: colour_of(label, result.asked.classes) for label in labels},
+        colour=lambda label: colour_of(label, result.asked.classes),
         figures=figures,
         missing=missing,
         title=lambda key: _title(key, read.data.task),
@@ -246,9 +246,9 @@ def _render(
 
 
 def _resonance_caption(result: StudyResult, part: str) -> str:
-    named = "Circled and named, as (layer, expert), are the tuned experts. " if len(result.distinctive) else ""
+    named = "Circled and named, as (layer, expert), are the tuned experts. " if len(result.experts.distinctive) else ""
     return (
-        f"Resonance of {short(result.target)} on {part}. {named}"
+        f"Resonance of {short(result.asked.target)} on {part}. {named}"
         "Red is seen more in the class, blue less; only red gets dark."
     )
 
@@ -264,7 +264,7 @@ def _title(key: str, task: str) -> str:
 
 
 def _paper_note(result: StudyResult) -> str:
-    if result.tuned is None or (result.tuned, result.view) not in result.matrices:
+    if result.asked.tuned is None or (result.asked.tuned, result.asked.view) not in result.changes.matrices:
         return ""
     return "The paper's figures are not set beside these: they are for its grid with the top 10 experts."
 

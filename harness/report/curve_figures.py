@@ -98,7 +98,7 @@ def best_profile(data: FigureData) -> str:
 
 def _k(data: FigureData) -> int:
     rows = data.result.curves.doses
-    own = rows[rows["profile"] == data.result.tuned]
+    own = rows[rows["profile"] == data.result.asked.tuned]
     return int(own["k"].iloc[0]) if len(own) else 0
 
 

@@ -9,7 +9,8 @@ from typing import Any, Final, NamedTuple
 import pandas as pd
 
 from mote.harness.preconditions import STATES
-from mote.harness.report.analysis import RANDOM, StudyResult
+from mote.harness.report.analysis import StudyResult
+from mote.harness.report.changes import RANDOM
 from mote.harness.report.figure_data import KIND_TITLES
 from mote.harness.report.phrases import model_words, p_is, p_value, pct, where_words, with_interval, words_for
 
@@ -44,24 +45,26 @@ class Fact(NamedTuple):
 
 def heading(result: StudyResult, manifest: Mapping[str, Any]) -> str:
     """Return the question that the run asks, which is the page's title."""
-    return f"Which experts of {model_words(manifest['model']['name'])} carry {words_for(result.target).behaviour}?"
+    return (
+        f"Which experts of {model_words(manifest['model']['name'])} carry {words_for(result.asked.target).behaviour}?"
+    )
 
 
 def banner(result: StudyResult, manifest: Mapping[str, Any], folder: str) -> dict[str, str] | None:
     """Say what is missing of a run that isn't finished, and how to go on."""
-    if result.complete and manifest.get("finished"):
+    if result.record.complete and manifest.get("finished"):
         return None
-    progress = result.progress
+    progress = result.record.progress
     planned, generated, labelled = (int(progress[name].sum()) for name in ("planned", "generated", "labelled"))
     parts = [f"{generated:,} of {planned:,} planned generations are there, {labelled:,} of them labelled."]
-    if result.tuned is None:
+    if result.asked.tuned is None:
         parts.append("Experts have not been chosen yet; tuned profiles and controls come after that.")
     else:
         open_ = [str(name) for name in progress.loc[progress["labelled"] < progress["planned"], "profile"]]
         more = f" and {len(open_) - 3} more" if len(open_) > 3 else ""
         if open_:
             parts.append(f"Missing in {', '.join(open_[:3])}{more}.")
-    if result.complete and result.tuned is not None:
+    if result.record.complete and result.asked.tuned is not None:
         parts = ["All planned generations are there and labelled; only the run's end was not recorded."]
     name = str(manifest["recipe"]["name"])
     return {"text": " ".join(parts), "command": f"mote run {name} --out {folder}"}
@@ -69,10 +72,10 @@ def banner(result: StudyResult, manifest: Mapping[str, Any], folder: str) -> dic
 
 def facts(result: StudyResult) -> list[Fact]:
     """Return the numbers at the top: the effect, chance, the other direction, what broke."""
-    rates = result.rate_of(result.tuned)
+    rates = result.rate_of(result.asked.tuned)
     if rates is None or not rates.flips.total:
         return []
-    words = words_for(result.target)
+    words = words_for(result.asked.target)
     found = [
         Fact(
             f"of the {words.prompts} {words.changed}",
@@ -80,8 +83,8 @@ def facts(result: StudyResult) -> list[Fact]:
             f"95% interval {pct(rates.flips.low)} to {pct(rates.flips.high)}",
         )
     ]
-    if result.nulls:
-        kind, null = max(result.nulls.items(), key=lambda item: (item[1].p, item[1].mean))
+    if result.chance.nulls:
+        kind, null = max(result.chance.nulls.items(), key=lambda item: (item[1].p, item[1].mean))
         where = KIND_TITLES.get(kind, kind).removeprefix("Random, ")
         found.append(
             Fact(f"with random experts ({where})", pct(null.mean), f"mean of {null.controls} sets, {p_is(null.p)}")
@@ -108,7 +111,11 @@ def asked(result: StudyResult, manifest: Mapping[str, Any], example: str) -> lis
     sampling, study = recipe["sampling"], recipe["study"]
     layers = layout["layers"]
     options = ", ".join(f"{name} {value}" for name, value in recipe["model"].get("options", {}).items())
-    chosen = "named in the recipe" if result.given else f"top {study['top_k']} by {study['ranking']} of {result.target}"
+    chosen = (
+        "named in the recipe"
+        if result.asked.given
+        else f"top {study['top_k']} by {study['ranking']} of {result.asked.target}"
+    )
     split = {
         "half": "experts are chosen on one half of the prompts and measured on the other",
         "units": "experts are chosen on some places (subjects, topics) and measured on others",
@@ -124,7 +131,7 @@ def asked(result: StudyResult, manifest: Mapping[str, Any], example: str) -> lis
         ("Engine", f"{recipe['model']['engine']}{f' ({options})' if options else ''}"),
         ("Prompts", f"{manifest['prompts']['count']:,} of {manifest['prompts']['task']}, for instance “{example}”"),
         ("Sampling", ", ".join(f"{name} {value}" for name, value in sampling.items())),
-        ("Class studied", f"{result.target}, labels by the judge “{result.judge}”"),
+        ("Class studied", f"{result.asked.target}, labels by the judge “{result.asked.judge}”"),
         ("Tuned experts", chosen),
         ("Split", split.get(str(study["split"]), str(study["split"]))),
     ]
@@ -133,27 +140,27 @@ def asked(result: StudyResult, manifest: Mapping[str, Any], example: str) -> lis
 def baseline_table(frame: pd.DataFrame, result: StudyResult) -> tuple[list[str], list[list[str]]]:
     """Return the labels of the untouched model, with counts and shares."""
     labels = frame.loc[frame["profile"] == "baseline", "label"].dropna()
-    order = [*result.classes, *STATES]
+    order = [*result.asked.classes, *STATES]
     rows = [
         [name, f"{(labels == name).sum():,}", pct(float((labels == name).mean()))]
         for name in order
-        if name in result.classes or (labels == name).any()
+        if name in result.asked.classes or (labels == name).any()
     ]
     return ["label", "prompts", "share"], rows if len(labels) else []
 
 
 def changed(result: StudyResult) -> list[str]:
     """Return the sentences beside the matrices: flips, the other direction, and the in-sample figure marked as such."""
-    rates, words = result.rate_of(result.tuned), words_for(result.target)
+    rates, words = result.rate_of(result.asked.tuned), words_for(result.asked.target)
     if rates is None:
         return ["No tuned answer is labelled yet."]
-    where = where_words(result, result.view)
+    where = where_words(result, result.asked.view)
     lines = [
         f"{where[0].upper()}{where[1:]}, {with_interval(rates.flips)} of the {words.prompts} {words.changed}; "
         f"of the others, {with_interval(rates.reverse)} {words.reverse}."
     ]
-    inside = result.rate_of(result.tuned, "in-sample")
-    if inside is not None and inside.flips.total and not result.given:
+    inside = result.rate_of(result.asked.tuned, "in-sample")
+    if inside is not None and inside.flips.total and not result.asked.given:
         lines.append(
             f"In-sample, on the prompts that the experts were chosen on, it was {with_interval(inside.flips)}: "
             "this figure is shown for comparison only, as choosing and measuring on the same prompts flatters."
@@ -164,37 +171,42 @@ def changed(result: StudyResult) -> list[str]:
 def chance(result: StudyResult) -> tuple[list[str], list[str]]:
     """Return the sentences on chance, and the notes below the null distribution."""
     lines, notes = [], []
-    verdict = result.verdict
+    verdict = result.chance.verdict
     words = {
         "above": f"Yes: against every kind of random experts p is at most {p_value(verdict.p)}.",
         "few": "It cannot be said: no random set did as well, but with so few of them the smallest possible p is "
         f"{p_value(verdict.least_p)}.",
         "not-above": f"No: against at least one kind of random experts p is {p_value(verdict.p)}.",
         "unknown": "It cannot be said: there is no random control."
-        if result.complete
+        if result.record.complete
         else "It cannot be said yet: not all random controls are measured.",
     }
     lines.append(words[verdict.kind])
-    if result.nulls:
+    if result.chance.nulls:
         lines.append(
             "p is (1 + number of random sets with at least as many flips) / (sets + 1), one-sided; an effect must pass "
             "against each kind of control, so the largest p counts."
         )
     retests = [
         (name, rates)
-        for (name, view), rates in result.rates.items()
-        if name.startswith("retest") and view == result.view
+        for (name, view), rates in result.changes.rates.items()
+        if name.startswith("retest") and view == result.asked.view
     ]
     for name, rates in retests:
         notes.append(
             f"Sampling noise ({name}: the untouched model, another seed): {with_interval(rates.flips)} of the "
-            f"{words_for(result.target).prompts} changed, {with_interval(rates.reverse)} of the others the other way."
+            f"{words_for(result.asked.target).prompts} changed, "
+            f"{with_interval(rates.reverse)} of the others the other way."
         )
     note = _clustered_note(result)
     if note:
         notes.append(note)
-    effects = result.effects
-    own = effects[(effects["profile"] == result.tuned) & (effects["view"] == result.view)] if len(effects) else effects
+    effects = result.changes.effects
+    own = (
+        effects[(effects["profile"] == result.asked.tuned) & (effects["view"] == result.asked.view)]
+        if len(effects)
+        else effects
+    )
     if len(own):
         row = own.iloc[0]
         notes.append(
@@ -208,11 +220,11 @@ def chance(result: StudyResult) -> tuple[list[str], list[str]]:
 
 def _clustered_note(result: StudyResult) -> str:
     """Give the interval over whole places; without any flip (or with nothing but flips) resampling has no spread."""
-    found, rates = result.clustered, result.rate_of(result.tuned)
+    found, rates = result.chance.clustered, result.rate_of(result.asked.tuned)
     if found is None or found.flips_interval is None or rates is None or rates.flips.hits in (0, rates.flips.total):
         return ""
     return (
-        f"Prompts that share a {result.unit} are not independent. With whole {result.unit}s resampled "
+        f"Prompts that share a {result.asked.unit} are not independent. With whole {result.asked.unit}s resampled "
         f"({found.clusters} of them) the interval of the flips is {pct(found.flips_interval.low)} to "
         f"{pct(found.flips_interval.high)}, and the paired test of flips against reverse flips gives "
         f"{p_is(found.test.p)}."
@@ -222,8 +234,8 @@ def _clustered_note(result: StudyResult) -> str:
 def null_rows(result: StudyResult) -> list[list[str]]:
     """Return the table of the null distributions, one row a kind of control."""
     rows = []
-    for kind, null in result.nulls.items():
-        most = result.null_values.loc[result.null_values["kind"] == kind, "share"].max()
+    for kind, null in result.chance.nulls.items():
+        most = result.chance.sets.loc[result.chance.sets["kind"] == kind, "share"].max()
         name = KIND_TITLES.get(kind, kind).removeprefix("Random, ")
         middle = f"{pct(null.low)} to {pct(null.high)}"
         rows.append(
@@ -263,7 +275,7 @@ def summary_table(result: StudyResult) -> tuple[list[str], list[list[str]]]:
     """Return one row a profile and one a kind of random control: flips, interval or range, reverse flips."""
     columns = ["profile", "prompts", "flips", "share", "95% interval or range", "reverse flips", "share"]
     rows = []
-    for row in result.summary.to_dict("records"):
+    for row in result.changes.summary.to_dict("records"):
         least, most = row.get("least", math.nan), row.get("most", math.nan)
         pooled = str(row["group"]).startswith(RANDOM)
         spread = f"{pct(least)} to {pct(most)}" if pooled else f"{pct(row['low'])} to {pct(row['high'])}"

@@ -9,35 +9,37 @@ from typing import Any
 
 from mote.harness.drawing import short
 from mote.harness.preconditions import STATES
-from mote.harness.report.analysis import LEVEL, StudyResult
+from mote.harness.report.analysis import StudyResult
+from mote.harness.report.chance import LEVEL
 from mote.harness.report.phrases import pct
 
 
 def broke(result: StudyResult) -> tuple[str, list[str], list[list[str]]]:
     """Return a sentence and the table of broken answers: prompts that had a class before and have none after."""
     columns = ["profile", "answers", "truncated", "degenerate", "unscored", "broken in all"]
-    if result.tuned is None or result.summary.empty:
+    if result.asked.tuned is None or result.changes.summary.empty:
         return "No tuned answer is labelled yet.", columns, []
     rows, share = [], math.nan
-    for row in result.summary.to_dict("records"):
+    for row in result.changes.summary.to_dict("records"):
         if row["view"] == "in-sample" or not row["usable"]:
             continue
         counts = [int(row[state.lower()]) for state in STATES]
         cells = [f"{n:,} ({pct(n / row['usable'])})" if n else "0" for n in (*counts, sum(counts))]
         rows.append([str(row["group"]), f"{row['usable']:,}", *cells])
-        if row["group"] == result.tuned:
+        if row["group"] == result.asked.tuned:
             share = sum(counts) / row["usable"]
     text = (
-        f"Of the answers that had a class before, {pct(share)} have none after {result.tuned}. Cut off, degenerate, "
-        "and not to be scored are outcomes of their own: such an answer is never counted as a change of class."
+        f"Of the answers that had a class before, {pct(share)} have none after {result.asked.tuned}. Cut off, "
+        "degenerate, and not to be scored are outcomes of their own: such an answer is never counted as a change of "
+        "class."
     )
     return text, columns, rows
 
 
 def experts(result: StudyResult, part: str) -> tuple[list[str], list[str], list[list[str]]]:
     """Return sentences and the table of the tuned experts."""
-    frame = result.distinctive
-    mean = f"mean in {short(result.target)}"
+    frame = result.experts.distinctive
+    mean = f"mean in {short(result.asked.target)}"
     columns = ["rank", "layer", "expert", "resonance", "95% interval", mean, "in others", "kept", "rank in other half"]
     rows = [
         [
@@ -56,15 +58,16 @@ def experts(result: StudyResult, part: str) -> tuple[list[str], list[str], list[
     if frame.empty:
         return ["No experts have been chosen yet."], columns, []
     lines = [
-        f"Resonance is the mean activation of an expert over the {short(result.target)} prompts minus that over the "
-        f"others, in activations a prompt, counted on {part}. It says which experts are seen when the class occurs, "
-        "not that they cause it."
+        f"Resonance is the mean activation of an expert over the {short(result.asked.target)} prompts minus that over "
+        f"the others, in activations a prompt, counted on {part}. It says which experts are seen when the class "
+        "occurs, not that they cause it."
     ]
-    if result.overlap is not None:
+    overlap, unit = result.experts.overlap, result.asked.unit
+    if overlap is not None:
         lines.append(
-            f"Ranked on the other half alone, {result.overlap} of the {len(frame)} would be chosen again; the last "
+            f"Ranked on the other half alone, {overlap} of the {len(frame)} would be chosen again; the last "
             f"column has their rank there. Kept is how often an expert is among the first {len(frame)} when "
-            f"{f'whole {result.unit}s' if result.unit else 'prompts'} are drawn anew, which the interval is of, too."
+            f"{f'whole {unit}s' if unit else 'prompts'} are drawn anew, which the interval is of, too."
         )
     lines += _beyond_chance(result)
     return lines, columns, rows
@@ -72,15 +75,15 @@ def experts(result: StudyResult, part: str) -> tuple[list[str], list[str], list[
 
 def _beyond_chance(result: StudyResult) -> list[str]:
     """Say how many experts stand out more than any expert does when labels are shuffled, at all and within a topic."""
-    frame = result.distinctive
+    frame, unit = result.experts.distinctive, result.asked.unit
     if frame["p_shuffled"].isna().any():
         return []
     beyond = int((frame["p_shuffled"] <= LEVEL).sum())
     line = f"Of the {len(frame)}, {beyond} score higher than the best of all experts with shuffled labels (p ≤ 0.05)"
-    if result.unit and frame["p_within"].notna().all():
+    if unit and frame["p_within"].notna().all():
         within = int((frame["p_within"] <= LEVEL).sum())
         line += (
-            f"; with labels shuffled only among prompts of one {result.unit}, so that the topic stays, {within} do. An "
+            f"; with labels shuffled only among prompts of one {unit}, so that the topic stays, {within} do. An "
             "expert that passes only the first test may follow the topic rather than the behaviour"
         )
     return [f"{line}."]
@@ -88,7 +91,7 @@ def _beyond_chance(result: StudyResult) -> list[str]:
 
 def mechanism(result: StudyResult) -> list[str]:
     """Return what the mechanism check counted: that the edit did what it says, in how many tokens."""
-    frame = result.mechanism
+    frame = result.record.mechanism
     if frame.empty:
         return ["No edited answer is stored yet."]
     off = frame[frame["action"] == "suppress"]
@@ -104,11 +107,11 @@ def mechanism(result: StudyResult) -> list[str]:
             f"Over {int(off['answers'].sum()):,} answers, a suppressed expert was chosen by the router {selected:,} "
             f"times (expert and token); {verdict}."
         )
-        own = off[off["profile"] == result.tuned]
+        own = off[off["profile"] == result.asked.tuned]
         if len(own):
             row = own.iloc[0]
             lines.append(
-                f"Under {result.tuned} alone: {int(row['selected']):,} times in {int(row['answers']):,} answers."
+                f"Under {result.asked.tuned} alone: {int(row['selected']):,} times in {int(row['answers']):,} answers."
             )
     scaled = frame[frame["action"] == "scale"]
     if len(scaled):
@@ -126,7 +129,7 @@ def mechanism(result: StudyResult) -> list[str]:
 
 def coverage(result: StudyResult) -> str:
     """Say over how many tokens the maps were counted."""
-    row = result.coverage.iloc[0]
+    row = result.record.coverage.iloc[0]
     if not row["maps"]:
         return "No activation map is stored yet."
     share = "all" if row["tokens_counted"] == row["tokens"] else f"{row['tokens_counted']:,} of"
@@ -139,16 +142,16 @@ def coverage(result: StudyResult) -> str:
 
 def judges(result: StudyResult) -> str:
     """Say whose labels the report uses: those of the run's label set, unless it was asked for another judge's."""
-    others = result.judges[result.judges["judge"] != result.judge]
-    line = f"Every number here is by the labels of the judge “{result.judge}”."
+    others = result.record.judges[result.record.judges["judge"] != result.asked.judge]
+    line = f"Every number here is by the labels of the judge “{result.asked.judge}”."
     if others.empty:
-        return f"{line} No other judge has labelled this run; `mote judge RUN` asks one."
+        return f"{line} No other judge has labelled this run; `mote judge ask RUN` asks one."
     return f"{line} Other judges' labels stand beside it; `mote report RUN --judge NAME` makes the report with theirs."
 
 
 def judge_rows(result: StudyResult) -> list[list[str]]:
     """Return each other judge with how many answers it labelled, and how often it gives the same label as the first."""
-    rows = result.judges[result.judges["judge"] != result.judge].to_dict("records")
+    rows = result.record.judges[result.record.judges["judge"] != result.asked.judge].to_dict("records")
     return [[str(row["judge"]), f"{row['labels']:,}", f"{row['shared']:,}", pct(row["same"])] for row in rows]
 
 
@@ -178,7 +181,7 @@ def profile_rows(result: StudyResult, manifest: Mapping[str, Any], digests: Mapp
             f"{row.labelled:,}",
             digests.get(str(row.profile), "")[:16],
         ]
-        for row in result.progress.itertuples()
+        for row in result.record.progress.itertuples()
     ]
 
 

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from mote.harness.drawing import Layout
-from mote.harness.report.analysis import RANDOM, StudyResult
+from mote.harness.report.analysis import StudyResult
+from mote.harness.report.changes import RANDOM
 from mote.harness.report.phrases import where_words
 from mote.harness.science.dose import THIRDS
 from mote.harness.store.token_rows import TokenRows
@@ -57,7 +58,7 @@ class FigureData:
         """The prompt of Figure 3: the first whose label is the target's, else the first."""
         if not len(self.maps):
             return None
-        return next((i for i, label in enumerate(self.labels) if label == self.result.target), 0)
+        return next((i for i, label in enumerate(self.labels) if label == self.result.asked.target), 0)
 
 
 KIND_TITLES: Final = {
@@ -69,9 +70,9 @@ KIND_TITLES: Final = {
 
 def title_of(result: StudyResult, name: str) -> tuple[str, str]:
     """Return the title of a profile or kind of control, and a line that says on what it was counted."""
-    where = where_words(result, result.view)
+    where = where_words(result, result.asked.view)
     if name.startswith(RANDOM) and name in KIND_TITLES:
-        sets = int((result.null_values["kind"] == name).sum())
+        sets = int((result.chance.sets["kind"] == name).sum())
         return KIND_TITLES[name], f"{sets} sets pooled"
     if name.startswith("retest"):
         return "Untouched, other seed", where

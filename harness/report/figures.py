@@ -93,7 +93,7 @@ def _prompt_map(data: FigureData) -> Made:
     index = data.shown_prompt()
     if index is None:
         return None, "The baseline's activation maps are not stored yet; `mote run` captures them.", None
-    values, layers = data.maps[index], data.result.layers
+    values, layers = data.maps[index], data.result.asked.layers
     table = long_map(values, layers, "tokens")
     alt = f"Activation map of one prompt: {len(layers)} layers by {values.shape[1]} experts."
     return lambda layout: draw_map(values, layers, layout, "tokens"), alt, table
@@ -103,7 +103,7 @@ def _tsne(data: FigureData) -> Made:
     if len(data.maps) < FEWEST_POINTS:
         return None, f"t-SNE needs at least {FEWEST_POINTS} labelled prompts with activation maps.", None
     points = embed(data.maps)
-    panels = colourings(data.labels, data.attributes, data.result.classes)
+    panels = colourings(data.labels, data.attributes, data.result.asked.classes)
     places = {"x": points[:, 0], "y": points[:, 1], "label": data.labels}
     table = pd.DataFrame(places).join(data.attributes)
     alt = f"{len(points)} prompts as points, coloured {', '.join(panel.title for panel in panels)}."
@@ -112,37 +112,43 @@ def _tsne(data: FigureData) -> Made:
 
 def _resonance(data: FigureData) -> Made:
     result = data.result
-    ranking = result.resonance
+    ranking = result.experts.resonance
     if ranking is None:
-        return None, result.no_resonance, None
-    pairs = zip(result.distinctive["layer"], result.distinctive["expert"], strict=True)
+        return None, result.experts.no_resonance, None
+    pairs = zip(result.experts.distinctive["layer"], result.experts.distinctive["expert"], strict=True)
     experts = [(int(layer), int(expert)) for layer, expert in pairs]
-    alt = f"Resonance of {short(result.target)}; circled: {', '.join(map(str, experts))}."
-    table = long_map(ranking, result.layers, "resonance")
-    return lambda layout: draw_resonance(ranking, result.layers, experts, layout, data.unit), alt, table
+    alt = f"Resonance of {short(result.asked.target)}; circled: {', '.join(map(str, experts))}."
+    table = long_map(ranking, result.asked.layers, "resonance")
+    return lambda layout: draw_resonance(ranking, result.asked.layers, experts, layout, data.unit), alt, table
 
 
 def _transitions(data: FigureData) -> Made:
     result = data.result
-    if result.tuned is None or (result.tuned, result.view) not in result.matrices:
+    if result.asked.tuned is None or (result.asked.tuned, result.asked.view) not in result.changes.matrices:
         return None, "No labelled answer of the tuned profile is there yet; `mote run` generates them.", None
-    panels = [Panel(*title_of(result, result.tuned), result.matrices[result.tuned, result.view])]
-    kinds = [name for name, view in result.matrices if view == result.view and name in KIND_TITLES]
-    panels += [Panel(*title_of(result, kind), result.matrices[kind, result.view]) for kind in kinds]
-    retest = [name for name, view in result.matrices if view == result.view and name.startswith("retest")]
-    panels += [Panel(*title_of(result, name), result.matrices[name, result.view]) for name in retest[:1]]
+    panels = [
+        Panel(*title_of(result, result.asked.tuned), result.changes.matrices[result.asked.tuned, result.asked.view])
+    ]
+    kinds = [name for name, view in result.changes.matrices if view == result.asked.view and name in KIND_TITLES]
+    panels += [Panel(*title_of(result, kind), result.changes.matrices[kind, result.asked.view]) for kind in kinds]
+    retest = [name for name, view in result.changes.matrices if view == result.asked.view and name.startswith("retest")]
+    panels += [Panel(*title_of(result, name), result.changes.matrices[name, result.asked.view]) for name in retest[:1]]
     alt = f"Transition matrices: {', '.join(panel.title for panel in panels)}. The numbers are in transitions.csv."
     return lambda layout: draw_matrices(panels, layout), alt, transitions_table(result)
 
 
 def _stimulation(data: FigureData) -> Made:
     result = data.result
-    kinds = dict(zip(result.progress["profile"], result.progress["kind"], strict=True))
-    names = [name for name, view in result.matrices if view == result.view and kinds.get(name) == "stimulate"]
+    kinds = dict(zip(result.record.progress["profile"], result.record.progress["kind"], strict=True))
+    names = [
+        name for name, view in result.changes.matrices if view == result.asked.view and kinds.get(name) == "stimulate"
+    ]
     if not names:
         return None, "Set `study.stimulate: true` in the recipe.", None
     panels = [
-        Panel(*title_of(result, name), result.matrices[name, result.view]) for name in [result.tuned, *names] if name
+        Panel(*title_of(result, name), result.changes.matrices[name, result.asked.view])
+        for name in [result.asked.tuned, *names]
+        if name
     ]
     panels = [panel for panel in panels if panel.matrix.to_numpy().sum()]
     alt = f"Transition matrices: {', '.join(panel.title for panel in panels)}."
@@ -151,25 +157,25 @@ def _stimulation(data: FigureData) -> Made:
 
 def _null(data: FigureData) -> Made:
     result = data.result
-    rates = result.rate_of(result.tuned)
-    if rates is None or not rates.flips.total or result.null_values.empty:
+    rates = result.rate_of(result.asked.tuned)
+    if rates is None or not rates.flips.total or result.chance.sets.empty:
         why = "Random sets come after the tuned profile; `mote run` generates them."
-        if result.complete:
+        if result.record.complete:
             why = "Give `study.controls` random sets; twenty of each kind are the default."
         return None, why, None
     retest = [
-        result.rates[name, view].flips.share
-        for name, view in result.rates
-        if name.startswith("retest") and view == result.view
+        result.changes.rates[name, view].flips.share
+        for name, view in result.changes.rates
+        if name.startswith("retest") and view == result.asked.view
     ]
-    title = title_of(result, str(result.tuned))[0]
+    title = title_of(result, str(result.asked.tuned))[0]
     tuned = (title, rates.flips.share, rates.flips.low, rates.flips.high)
     alt = f"{title}: {rates.flips.share:.1%}; random sets: {_ranges(result)}."
-    return lambda layout: draw_null(result.null_values, tuned, retest, layout), alt, None
+    return lambda layout: draw_null(result.chance.sets, tuned, retest, layout), alt, None
 
 
 def _ranges(result: StudyResult) -> str:
-    groups = result.null_values.groupby("kind", sort=False)["share"]
+    groups = result.chance.sets.groupby("kind", sort=False)["share"]
     return "; ".join(f"{KIND_TITLES.get(str(kind), str(kind))} {s.min():.1%} to {s.max():.1%}" for kind, s in groups)
 
 
@@ -177,9 +183,9 @@ def _single_token(data: FigureData) -> Made:
     if not data.tokens:
         return None, "Set `study.tokens: 3` in the recipe: so many prompts are kept token by token.", None
     result = data.result
-    layers, experts = result.layers, data.experts
-    shown = panels_of(data.tokens, data.known, result.target)
-    pairs = zip(result.distinctive["layer"], result.distinctive["expert"], strict=True)
+    layers, experts = result.asked.layers, data.experts
+    shown = panels_of(data.tokens, data.known, result.asked.target)
+    pairs = zip(result.experts.distinctive["layer"], result.experts.distinctive["expert"], strict=True)
     tuned = {(int(layer), int(expert)) for layer, expert in pairs}
     table = long_table(data.tokens, layers, data.known)
     alt = "Experts chosen in each layer by single tokens: " + "; ".join(panel.title for panel in shown) + "."
@@ -215,7 +221,7 @@ _MAKERS: Final[dict[str, Callable[[FigureData], Made]]] = {
 def transitions_table(result: StudyResult) -> pd.DataFrame:
     """Return all transition matrices as one frame: profile, view, before, after, count, share of the row."""
     parts = []
-    for (name, view), matrix in result.matrices.items():
+    for (name, view), matrix in result.changes.matrices.items():
         long = matrix.reset_index(names="before").melt("before", var_name="after", value_name="count")
         totals = long.groupby("before")["count"].transform("sum")
         parts.append(long.assign(share=long["count"] / totals.where(totals > 0), profile=name, view=view))

@@ -32,18 +32,18 @@ def lead(result: StudyResult) -> str:
 
 
 def _lead(result: StudyResult) -> str:
-    words = words_for(result.target)
-    rates = result.rate_of(result.tuned)
-    if result.tuned is None or rates is None:
+    target, tuned = result.asked.target, result.asked.tuned
+    words, rates = words_for(target), result.rate_of(tuned)
+    if tuned is None or rates is None:
         return _nothing_yet(result, words)
     if not rates.flips.total:
-        return f"No prompt of the measured ones had the label {short(result.target)}, so there was nothing to change."
+        return f"No prompt of the measured ones had the label {short(target)}, so there was nothing to change."
     changed = f"{with_interval(rates.flips)} of the {words.prompts} {words.changed}"
     effect = f"with {_experts(result, words)} switched off, {changed}"
-    verdict = result.verdict
+    verdict = result.chance.verdict
     if verdict.kind == "unknown":
-        why = "there is no random control" if result.complete else "the controls are not all measured yet"
-        return f"{'' if result.complete else 'So far, '}{effect}; {why}, so this may be chance."
+        why = "there is no random control" if result.record.complete else "the controls are not all measured yet"
+        return f"{'' if result.record.complete else 'So far, '}{effect}; {why}, so this may be chance."
     control = _strictest(result)
     if verdict.kind == "above":
         return f"More than chance: {effect}; {control}."
@@ -59,8 +59,8 @@ def _lead(result: StudyResult) -> str:
 
 
 def _experts(result: StudyResult, words: Words) -> str:
-    k = len(result.distinctive)
-    if result.given:
+    k = len(result.experts.distinctive)
+    if result.asked.given:
         return f"the {k} experts that the recipe names" if k != 1 else "the expert that the recipe names"
     return (
         f"the {k} most distinctive experts of {words.behaviour}"
@@ -70,8 +70,8 @@ def _experts(result: StudyResult, words: Words) -> str:
 
 
 def _strictest(result: StudyResult) -> str:
-    kind, null = max(result.nulls.items(), key=lambda item: (item[1].p, item[1].mean))
-    shares = result.null_values.loc[result.null_values["kind"] == kind, "share"]
+    kind, null = max(result.chance.nulls.items(), key=lambda item: (item[1].p, item[1].mean))
+    shares = result.chance.sets.loc[result.chance.sets["kind"] == kind, "share"]
     reached = int((shares >= null.observed).sum())
     where = KIND_WORDS.get(kind, kind)
     sets = f"{null.controls} random sets" if null.controls != 1 else "the one random set"
@@ -82,9 +82,9 @@ def _strictest(result: StudyResult) -> str:
 
 
 def _nothing_yet(result: StudyResult, words: Words) -> str:
-    if result.progress.empty or not result.progress["generated"].sum():
+    if result.record.progress.empty or not result.record.progress["generated"].sum():
         return "Nothing has been generated yet."
-    if result.tuned is None:
+    if result.asked.tuned is None:
         return "Only the untouched model has been asked so far; the experts have not been chosen yet."
     return f"The experts are chosen; no answer of the tuned model says yet what becomes of the {words.prompts}."
 
@@ -94,25 +94,25 @@ def caveats(result: StudyResult, manifest: Mapping[str, Any]) -> list[str]:
     notes = []
     if manifest["model"]["name"] == "demo":
         notes.append(DEMO_CAVEAT)
-    rates = result.rate_of(result.tuned)
-    if result.view == "all" and rates is not None and not result.given:
+    rates = result.rate_of(result.asked.tuned)
+    if result.asked.view == "all" and rates is not None and not result.asked.given:
         notes.append(
             "The experts were chosen on the same prompts on which the effect is measured (study.split: none), "
             "so the figure is likely to be too high."
         )
-    if result.view == "measured" and result.unit and manifest["recipe"]["study"]["split"] == "half":
+    if result.asked.view == "measured" and result.asked.unit and manifest["recipe"]["study"]["split"] == "half":
         notes.append(
-            f"The prompts that are measured chose no expert, but they share their {result.unit}s with those that did "
-            "(study.split: units keeps them apart)."
+            f"The prompts that are measured chose no expert, but they share their {result.asked.unit}s with those that "
+            "did (study.split: units keeps them apart)."
         )
     tried = rates is not None and rates.flips.hits > 0
-    if tried and result.verdict.kind in ("few", "not-above") and result.verdict.least_p > 0.05:
+    if tried and result.chance.verdict.kind in ("few", "not-above") and result.chance.verdict.least_p > 0.05:
         notes.append(
-            f"With this number of random sets no p-value can be below {p_value(result.verdict.least_p)}; "
+            f"With this number of random sets no p-value can be below {p_value(result.chance.verdict.least_p)}; "
             "it takes nineteen sets of each kind to show 0.05."
         )
     if rates is not None and 0 < rates.flips.total < FEW:
-        few = f"Only {rates.flips.total} {words_for(result.target).prompts} were measured"
+        few = f"Only {rates.flips.total} {words_for(result.asked.target).prompts} were measured"
         notes.append(f"{few}: the interval is wide, and a small effect would not be seen.")
     if rates is not None and rates.flips.total:
         broken = rates.broken

@@ -43,7 +43,7 @@ def model_words(name: str) -> str:
 
 def where_words(result: StudyResult, view: str) -> str:
     """Return on which prompts a view counts."""
-    if result.given:
+    if result.asked.given:
         return {"measured": "on the measured half", "in-sample": "on the other half", "all": "on all prompts"}[view]
     return {
         "measured": "on prompts that chose no expert",

@@ -13,7 +13,8 @@ from rich.table import Table
 
 from mote.harness.compare.matrix_table import matrix_table
 from mote.harness.recipe.manifest import read_manifest
-from mote.harness.report.analysis import RANDOM, StudyResult, analyse
+from mote.harness.report.analysis import StudyResult, analyse
+from mote.harness.report.changes import RANDOM
 from mote.harness.store.run import RunStore
 from mote.judges import REFUSED
 
@@ -29,32 +30,42 @@ def print_summary(folder: Path, console: Console, judge: str | None = None) -> N
     """Print what a run's rows say: the matrices of the tuned profile and its controls, and one line a group."""
     with RunStore(folder, read_only=True) as store:
         result = analyse(store, read_manifest(folder), judge)
-    shown = [name for name in (result.tuned, *_kinds(result)) if name and (name, result.view) in result.matrices]
+    shown = [
+        name
+        for name in (result.asked.tuned, *_kinds(result))
+        if name and (name, result.asked.view) in result.changes.matrices
+    ]
     if not shown:
         console.print("No profile has been compared with the baseline yet.")
         return
-    where = "prompts that chose no expert" if result.view == "measured" else "all prompts (in-sample)"
+    where = "prompts that chose no expert" if result.asked.view == "measured" else "all prompts (in-sample)"
     console.print(f"\nTransitions on {where}: rows before, columns after")
-    console.print(Columns([matrix_table(name, result.matrices[name, result.view]) for name in shown], padding=(1, 3)))
+    console.print(
+        Columns(
+            [matrix_table(name, result.changes.matrices[name, result.asked.view]) for name in shown], padding=(1, 3)
+        )
+    )
     console.print(_groups(result))
-    if "in-sample" in set(result.summary["view"]):
+    if "in-sample" in set(result.changes.summary["view"]):
         console.print("* in-sample: on the prompts that the experts were chosen on")
-    verdict = _VERDICTS[result.verdict.kind].format(p=result.verdict.p, least=result.verdict.least_p)
+    verdict = _VERDICTS[result.chance.verdict.kind].format(
+        p=result.chance.verdict.p, least=result.chance.verdict.least_p
+    )
     console.print(f"{verdict}\n")
 
 
 def _kinds(result: StudyResult) -> list[str]:
-    groups = result.summary["group"].tolist() if len(result.summary) else []
+    groups = result.changes.summary["group"].tolist() if len(result.changes.summary) else []
     return [str(group) for group in dict.fromkeys(groups) if str(group).startswith((RANDOM, "retest"))]
 
 
 def _groups(result: StudyResult) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("profiles", no_wrap=True)
-    answered = "answered" if result.target == REFUSED else "flipped"
-    for title in (answered, "share", "interval or sets", f"new {result.target.partition('-')[2]}", "broken"):
+    answered = "answered" if result.asked.target == REFUSED else "flipped"
+    for title in (answered, "share", "interval or sets", f"new {result.asked.target.partition('-')[2]}", "broken"):
         table.add_column(title, justify="right", no_wrap=True)
-    for row in result.summary.to_dict(orient="records"):
+    for row in result.changes.summary.to_dict(orient="records"):
         in_sample = " *" if row["view"] == "in-sample" else ""
         table.add_row(
             f"{row['group']}{in_sample}",

@@ -17,17 +17,17 @@ from mote.harness.science.inference import Rate, rate
 
 def all_tables(result: StudyResult, gap: pd.DataFrame, beside: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Return the tables by file name, without those that have no row."""
-    controls = result.null_values.merge(gap[["profile", "gap"]], on="profile", how="left")
+    controls = result.chance.sets.merge(gap[["profile", "gap"]], on="profile", how="left")
     tables = {
-        "progress": result.progress,
-        "labels": result.labels,
-        "summary": result.summary,
-        "effects": result.effects,
+        "progress": result.record.progress,
+        "labels": result.changes.labels,
+        "summary": result.changes.summary,
+        "effects": result.changes.effects,
         "null-distribution": controls,
         "null": null_table(result),
-        "experts": result.distinctive,
-        "mechanism": result.mechanism,
-        "coverage": result.coverage,
+        "experts": result.experts.distinctive,
+        "mechanism": result.record.mechanism,
+        "coverage": result.record.coverage,
         "examples": _examples(result),
         "paper": beside,
     }
@@ -36,7 +36,7 @@ def all_tables(result: StudyResult, gap: pd.DataFrame, beside: pd.DataFrame) -> 
 
 def null_table(result: StudyResult) -> pd.DataFrame:
     """Return one row a kind of control: what the random sets did, and where the tuned profile stands among them."""
-    rows = [{"kind": kind, **null._asdict()} for kind, null in result.nulls.items()]
+    rows = [{"kind": kind, **null._asdict()} for kind, null in result.chance.nulls.items()]
     return pd.DataFrame(rows)
 
 
@@ -55,18 +55,18 @@ def beside_the_paper(result: StudyResult, manifest: Mapping[str, Any]) -> pd.Dat
     """
     columns = ["what", "hits", "total", "share", "low", "high", "paper", "about", "section"]
     recipe = manifest["recipe"]
-    if len(result.distinctive) != paper.TUNED or result.given:
+    if len(result.experts.distinctive) != paper.TUNED or result.asked.given:
         return pd.DataFrame(columns=columns)
     rows = []
     for figure in paper.FIGURES:
         if figure.experiment == _EXPERIMENTS.get(recipe["task"]["name"], recipe["task"]["name"]):
             profile = {
-                "suppress top 10": result.tuned,
+                "suppress top 10": result.asked.tuned,
                 "suppress random 10": "random-uniform",
                 "stimulate top 10": "stimulate-10",
             }[figure.profile]
             # The rules write languages in lower case.
-            names = [_ours(name, result.classes) for name in (figure.from_class, figure.to_class)]
+            names = [_ours(name, result.asked.classes) for name in (figure.from_class, figure.to_class)]
             ours = _share(result, str(profile), *names)
             if ours is not None:
                 what = f"{figure.profile}: {_class(figure.from_class)} → {_class(figure.to_class)}"
@@ -93,7 +93,7 @@ def _class(name: str) -> str:
 
 def _share(result: StudyResult, profile: str, before: str, after: str) -> Rate | None:
     """Our share of the same transition; broken text is no class, so it is never "not REFUSED"."""
-    matrix = result.matrices.get((profile, result.view))
+    matrix = result.changes.matrices.get((profile, result.asked.view))
     if matrix is None:
         return None
     classes = [str(name) for name in matrix.index if name not in STATES]

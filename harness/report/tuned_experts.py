@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
@@ -24,6 +25,21 @@ BOOTSTRAPS: Final = 300
 SHUFFLES: Final = 499
 
 
+@dataclass(frozen=True)
+class TunedExperts:
+    """The tuned experts and the ranking that they come from, for the section "Which experts".
+
+    ``resonance``: [layers, experts] over the prompts that experts were chosen on; ``no_resonance`` says why there is
+    none. ``distinctive``: the tuned experts with their place in that ranking, and how sure the place is. ``overlap``:
+    how many of them the other prompts' ranking would choose.
+    """
+
+    resonance: NDArray[np.float64] | None
+    no_resonance: str
+    distinctive: pd.DataFrame
+    overlap: int | None
+
+
 class Ranking(NamedTuple):
     """Resonance [layers, experts] on the prompts that experts were chosen on; ``other`` the same on the rest.
 
@@ -40,6 +56,10 @@ class Ranking(NamedTuple):
     shuffled: NDArray[np.float64] | None
     within: NDArray[np.float64] | None
     reason: str
+
+    def tuned(self, experts: Sequence[Expert], layers: Sequence[int]) -> TunedExperts:
+        """Return the ranking with what it says of the tuned experts."""
+        return TunedExperts(self.map, self.reason, self.table(experts, layers), self.overlap(experts, layers))
 
     def overlap(self, experts: Sequence[Expert], layers: Sequence[int]) -> int | None:
         """Return how many of the experts would be among the first as many of the other prompts' ranking."""
