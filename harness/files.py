@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +51,3 @@ def digest_file(path: Path) -> str:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def digest_folder(folder: Path, suffixes: Iterable[str]) -> dict[str, str]:
-    """Return the sha256 of each file directly in a folder whose name ends in one of the suffixes, by name."""
-    endings = tuple(suffixes)
-    return {
-        path.name: digest_file(path)
-        for path in sorted(folder.iterdir())
-        if path.is_file() and path.name.endswith(endings)
-    }

@@ -77,14 +77,6 @@ class CorrectedFlips(NamedTuple):
     reverse: Corrected
 
 
-def rogan_gladen(share: float, sensitivity: float, specificity: float) -> float:
-    """Return the true share behind an apparent one, cut to 0 to 1; raise CorrectionError for a judge without skill."""
-    skill = sensitivity + specificity - 1
-    if not skill > _LEAST_SKILL:
-        raise CorrectionError(_unskilled(sensitivity, specificity))
-    return min(1.0, max(0.0, (share + specificity - 1) / skill))
-
-
 def audit(said: ArrayLike, truth: ArrayLike, weights: ArrayLike | None = None) -> Audit:
     """Measure a judge against people's labels of a sample.
 

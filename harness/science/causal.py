@@ -23,7 +23,7 @@ from scipy import special, stats
 from mote.harness.preconditions import DataError, check_level, check_unique
 from mote.harness.science.controls import Expert
 from mote.harness.science.inference import holm
-from mote.harness.science.resonance import ExpertScore, distinctive_experts
+from mote.harness.science.resonance import distinctive_experts
 
 Definition = Literal["margin", "own"]
 """What an effect is the fall of: the margin of the own opening over the alternatives, or its log-probability alone."""
@@ -246,14 +246,6 @@ def scan_ranking(effects: pd.DataFrame, layers: Sequence[int], experts: int) -> 
             raise DataError(f"Expert ({layer}, {expert}) is none of this model's.")
         found[row[layer], expert] = effect
     return found
-
-
-def strongest_experts(effects: pd.DataFrame, k: int, layers: Sequence[int], experts: int) -> list[ExpertScore]:
-    """Return the `k` experts of most effect, as `resonance.distinctive_experts` does for a ranking of all experts.
-
-    Experts that were not scanned never come in; raises `DataError` when fewer than `k` have a positive effect.
-    """
-    return distinctive_experts(np.nan_to_num(scan_ranking(effects, layers, experts), nan=0.0), k, layers)
 
 
 def _paired(values: NDArray[np.float64], level: float) -> tuple[float, float, float]:

@@ -137,18 +137,6 @@ def rankings(
     return found
 
 
-def resonance_by_position(
-    maps: NDArray[Any], labels: Sequence[str], target: str, *, ignore: Collection[str] = STATES
-) -> NDArray[np.float64]:
-    """Return the resonance at each token position from the end, [positions, layers, experts].
-
-    `maps` is [prompts, positions, layers, experts], as `maps.position_maps` gives it for each prompt.
-    """
-    if maps.ndim != 4:
-        raise DataError(f"Position maps have the shape [prompts, positions, layers, experts], not {list(maps.shape)}.")
-    return np.stack([resonance(maps[:, at], labels, target, ignore=ignore) for at in range(maps.shape[1])])
-
-
 def compare_rankings(rankings_: Mapping[str, NDArray[Any]], k: int) -> pd.DataFrame:
     """Set rankings side by side: one row for each pair, with rank correlation and shared experts of the top `k`.
 

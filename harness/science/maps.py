@@ -31,29 +31,6 @@ def activation_map(chosen: NDArray[Any], experts: int, *, last: int | None = Non
     return _count(chosen, None, experts).astype(np.int32)
 
 
-def weight_map(
-    chosen: NDArray[Any], weights: NDArray[Any], experts: int, *, last: int | None = None
-) -> NDArray[np.float64]:
-    """Sum the router weights instead of the choices: `chosen` and `weights` [tokens, layers, top_k]."""
-    chosen = _check_chosen(chosen, experts)
-    if np.shape(weights) != chosen.shape:
-        raise DataError(f"The weights have the shape {list(np.shape(weights))}, the choices {list(chosen.shape)}.")
-    return _count(_last(chosen, last), _last(np.asarray(weights, dtype=np.float64), last), experts)
-
-
-def position_maps(chosen: NDArray[Any], experts: int, n: int) -> NDArray[np.int32]:
-    """Return the maps of the last `n` tokens one by one, [n, layers, experts], the last token first.
-
-    Raises `DataError` when the prompt has fewer than `n` tokens: a position that is not there has no map.
-    """
-    chosen = _check_chosen(chosen, experts)
-    if not 1 <= n <= chosen.shape[0]:
-        raise DataError(
-            f"The prompt has {chosen.shape[0]} tokens; maps of the last {n} positions cannot be made of it."
-        )
-    return np.stack([activation_map(chosen[-at - 1][None], experts) for at in range(n)])
-
-
 def per_token(maps: NDArray[Any], tokens: Sequence[int] | NDArray[Any]) -> NDArray[np.float64]:
     """Return length-normalised maps: activations a token instead of a prompt, [prompts, layers, experts]."""
     counted = check_tokens(tokens, maps.shape[0])

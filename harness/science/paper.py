@@ -78,11 +78,6 @@ MT_BENCH: Final[dict[str, dict[str, float]]] = {
 """MT-Bench scores of appendix B (Fig. 14). The category stem is missing in the paper."""
 
 
-def figures_table() -> pd.DataFrame:
-    """Return `FIGURES` as a frame, one row a figure, with the column names of `PaperFigure`."""
-    return pd.DataFrame(FIGURES, columns=list(PaperFigure._fields))
-
-
 def mt_bench_table() -> pd.DataFrame:
     """Return the paper's MT-Bench scores: rows the categories, columns the profiles."""
     return pd.DataFrame(MT_BENCH).rename_axis(index="category", columns="profile")

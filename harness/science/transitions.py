@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from mote.harness.errors import nearest
 from mote.harness.preconditions import STATES, DataError
 from mote.harness.science.inference import Interval, Rate, Significance, cluster_rate_interval, cluster_sign_test, rate
-from mote.judges import REFUSED, UNSCORED
+from mote.judges import REFUSED
 
 
 class FlipRates(NamedTuple):
@@ -139,23 +139,6 @@ def clustered_flips(
     change: NDArray[np.float64] = flipped.to_numpy(dtype=np.float64) - reversed_.to_numpy(dtype=np.float64)
     test = cluster_sign_test(change, list(unit), seed=seed)
     return ClusteredFlips(*sides[0], *sides[1], test, int(unit.nunique()))
-
-
-def majority_label(samples: pd.DataFrame) -> pd.Series[str]:
-    """Return one label for each prompt of several samples: the one that more than half of its samples have.
-
-    `samples` has the columns prompt_id and label, one row a sample. Where no label has more than half, the prompt is
-    UNSCORED: it has no class of which one could say that it changed. For rates over samples rather than prompts, pair
-    the samples by (prompt_id, seed) and use `clustered_flips` with the prompt as cluster.
-    """
-    for column in ("prompt_id", "label"):
-        if column not in samples.columns:
-            raise DataError(f"The samples have no column '{column}'.{nearest(column, map(str, samples.columns))}")
-    if samples["label"].isna().any():
-        raise DataError("A sample has no label; one that could not be scored is UNSCORED.")
-    counts = pd.crosstab(samples["prompt_id"], samples["label"])
-    clear = counts.max(axis="columns") * 2 > counts.sum(axis="columns")
-    return counts.idxmax(axis="columns").where(clear, UNSCORED).rename("label")
 
 
 def _answers(names: Sequence[str], target: str) -> list[str]:

@@ -25,7 +25,6 @@ from mote.judges.misclassification import (
     CorrectionError,
     audit,
     corrected_flips,
-    rogan_gladen,
 )
 
 LABELS = ("0-REFUSED", "1-ALIGNED", "2-REASONED")
@@ -168,7 +167,8 @@ def test_the_correction_undoes_the_error_and_its_margins_are_rogan_and_gladens(
     found = corrected_flips(before, after, audited, draws=50)
     assert found.flips.corrected == pytest.approx(truth[0, 1] / truth[0].sum(), abs=0.01)
     assert found.reverse.corrected == pytest.approx(truth[1, 0] / truth[1].sum(), abs=0.01)
-    share = rogan_gladen(float(before.mean()), sensitivity, specificity)
+    # Rogan and Gladen's estimate of the share itself, written out.
+    share = (before.mean() + specificity - 1) / (sensitivity + specificity - 1)
     assert share == pytest.approx(truth[0].sum() / truth.sum(), abs=0.01)
 
 
@@ -248,8 +248,6 @@ def test_a_sample_that_says_nothing_is_refused(said: list[bool], truth: list[boo
 def test_a_judge_without_skill_is_refused_and_one_without_data_is_unknown() -> None:
     with pytest.raises(CorrectionError, match="hardly better than chance"):
         corrected_flips([True, False], [True, False], exact(0.5, 0.52, 0.5, 50))
-    with pytest.raises(CorrectionError, match="hardly better than chance"):
-        rogan_gladen(0.5, 0.5, 0.5)
     found = corrected_flips([False] * 9, [False] * 9, exact(0.9, 1.0, 0.5, 50))
     assert math.isnan(found.flips.raw)
     assert (found.flips.low, found.flips.high) == (0.0, 1.0)

@@ -18,9 +18,9 @@ from mote.harness.science.causal import (
     scan_effects,
     scan_margins,
     scan_ranking,
-    strongest_experts,
 )
 from mote.harness.science.detectors import compare_rankings
+from mote.harness.science.resonance import distinctive_experts
 
 LAYERS = (3, 5)
 
@@ -103,9 +103,11 @@ def test_experts_are_ranked_by_what_they_do() -> None:
     ranking = scan_ranking(table, LAYERS, 4)
     assert np.isnan(ranking).sum() == 5
     assert ranking[0, 2] == pytest.approx(np.mean(falls[3, 2]))
-    assert [(e.layer, e.expert, e.rank) for e in strongest_experts(table, 1, LAYERS, 4)] == [(3, 2, 1)]
+    # An expert that was not scanned is none of the strongest.
+    scanned = np.nan_to_num(ranking, nan=0.0)
+    assert [(e.layer, e.expert, e.rank) for e in distinctive_experts(scanned, 1, LAYERS)] == [(3, 2, 1)]
     with pytest.raises(DataError, match="fewer than the 3"):
-        strongest_experts(table, 3, LAYERS, 4)
+        distinctive_experts(scanned, 3, LAYERS)
     compared = compare_rankings({"scan": ranking, "same": np.nan_to_num(ranking)}, k=1)
     assert (compared["experts"][0], compared["spearman"][0]) == (3, pytest.approx(1.0))
     with pytest.raises(DataError, match=r"Expert \(5, 1\) is none of this model's"):

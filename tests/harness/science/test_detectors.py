@@ -17,11 +17,10 @@ from mote.harness.science.detectors import (
     detector,
     log_odds,
     rankings,
-    resonance_by_position,
     risk_difference,
     standardised_mean_difference,
 )
-from mote.harness.science.maps import activation_map, contrast, position_maps, weight_map
+from mote.harness.science.maps import activation_map, contrast
 from mote.harness.science.resonance import resonance
 
 REFUSED, ALIGNED, REASONED = "0-REFUSED", "1-ALIGNED", "2-REASONED"
@@ -37,6 +36,14 @@ def routed(seed: int, prompts: int = 14) -> Routed:
     chosen = [np.argsort(rng.random((n, LAYERS, EXPERTS)) * rng.random(EXPERTS), axis=2)[:, :, :TOP_K] for n in tokens]
     labels = [REFUSED, REFUSED, ALIGNED, ALIGNED, *rng.choice([REFUSED, ALIGNED, REASONED], prompts - 4).tolist()]
     return chosen, np.stack([activation_map(c, EXPERTS) for c in chosen]), labels, tokens
+
+
+def weighted(chosen: NDArray[np.int64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sum router weights where `activation_map` counts choices."""
+    sums = np.zeros((LAYERS, EXPERTS))
+    for (token, layer, slot), weight in np.ndenumerate(weights):
+        sums[layer, chosen[token, layer, slot]] += weight
+    return sums
 
 
 seeds = st.integers(0, 10_000)
@@ -138,7 +145,7 @@ def test_auc_is_sklearns(seed: int) -> None:
 def test_all_rankings_by_their_names() -> None:
     chosen, maps, labels, tokens = routed(3, prompts=30)
     rng = np.random.default_rng(0)
-    weights = np.stack([weight_map(c, rng.random(c.shape), EXPERTS) for c in chosen])
+    weights = np.stack([weighted(c, rng.random(c.shape)) for c in chosen])
     found = rankings(maps, labels, REFUSED, tokens, weights=weights)
     assert list(found) == [
         "resonance",
@@ -183,18 +190,6 @@ def test_longer_prompts_alone_move_counts_but_not_rates() -> None:
     assert found["auc"].min() > 0.3
     for name in ("resonance_per_token", "risk_difference"):
         assert np.abs(found[name]).max() < 0.05
-
-
-def test_resonance_by_position() -> None:
-    chosen = [np.random.default_rng(s).permuted(np.tile(np.arange(6), (5, 2, 1)), axis=2)[:, :, :2] for s in range(6)]
-    maps = np.stack([position_maps(c, 6, 3) for c in chosen])
-    labels = [REFUSED] * 3 + [ALIGNED] * 3
-    found = resonance_by_position(maps, labels, REFUSED)
-    assert found.shape == (3, 2, 6)
-    lasts = np.stack([activation_map(c, 6, last=3) for c in chosen])
-    assert found.sum(axis=0) == pytest.approx(resonance(lasts, labels, REFUSED))
-    with pytest.raises(DataError, match="positions"):
-        resonance_by_position(lasts, labels, REFUSED)
 
 
 def test_rankings_side_by_side() -> None:

@@ -17,9 +17,7 @@ from mote.harness.science.maps import (
     contrast,
     frequency,
     per_token,
-    position_maps,
     tokens_counted,
-    weight_map,
 )
 from mote.harness.science.resonance import class_means, resonance
 
@@ -45,29 +43,6 @@ def test_a_map_counts_choices(tokens: int, last: int, seed: int) -> None:
     assert found.dtype == np.int32
     assert np.array_equal(found, plain)
     assert tokens_counted(found[None], 2).tolist() == [min(tokens, last)]
-
-
-def test_positions_count_from_the_end_and_add_up_to_the_map() -> None:
-    chosen = routing(6)
-    maps = position_maps(chosen, 5, 6)
-    assert np.array_equal(maps[0], activation_map(chosen, 5, last=1))
-    assert np.array_equal(maps[:4].sum(axis=0), activation_map(chosen, 5, last=4))
-    assert np.array_equal(maps.sum(axis=0), activation_map(chosen, 5))
-    with pytest.raises(DataError, match="6 tokens; maps of the last 7 positions"):
-        position_maps(chosen, 5, 7)
-
-
-def test_weights_are_summed_where_choices_are_counted() -> None:
-    chosen = routing(9)
-    weights = np.random.default_rng(1).random(chosen.shape)
-    plain = np.zeros((2, 5))
-    for (token, layer, slot), weight in np.ndenumerate(weights):
-        if token >= 6:
-            plain[layer, chosen[token, layer, slot]] += weight
-    assert weight_map(chosen, weights, 5, last=3) == pytest.approx(plain)
-    assert np.array_equal(weight_map(chosen, np.ones(chosen.shape), 5), activation_map(chosen, 5))
-    with pytest.raises(DataError, match="weights have the shape"):
-        weight_map(chosen, weights[:2], 5)
 
 
 def test_refuses_choices_that_are_none() -> None:

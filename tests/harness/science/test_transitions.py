@@ -11,7 +11,7 @@ from scipy import stats
 
 from mote.harness.preconditions import STATES, DataError
 from mote.harness.science.inference import clopper_pearson, mcnemar_exact
-from mote.harness.science.transitions import clustered_flips, flip_rates, majority_label, row_shares, transition_matrix
+from mote.harness.science.transitions import clustered_flips, flip_rates, row_shares, transition_matrix
 
 REFUSED, ALIGNED, REASONED = CLASSES = ("0-REFUSED", "1-ALIGNED", "2-REASONED")
 LABELS = [*CLASSES, *STATES]
@@ -153,16 +153,6 @@ def test_flips_of_one_place_are_weak_evidence() -> None:
         clustered_flips(before, after, places.iloc[:5], CLASSES)
     with pytest.raises(DataError, match="Prompt 'p0' has no cluster"):
         clustered_flips(before, after, places.mask(places == "Beijing"), CLASSES)
-
-
-def test_majority_needs_more_than_half() -> None:
-    rows = [("a", REFUSED), ("a", REFUSED), ("a", ALIGNED), ("b", REFUSED), ("b", ALIGNED), ("c", "TRUNCATED")]
-    samples = pd.DataFrame(rows, columns=["prompt_id", "label"])
-    assert majority_label(samples).to_dict() == {"a": REFUSED, "b": "UNSCORED", "c": "TRUNCATED"}
-    with pytest.raises(DataError, match=r"no column 'prompt_id'\. Did you mean 'prompt'"):
-        majority_label(samples.rename(columns={"prompt_id": "prompt"}))
-    with pytest.raises(DataError, match="UNSCORED"):
-        majority_label(samples.reindex(range(7)))
 
 
 def test_exact_interval_covers_for_every_true_rate() -> None:
