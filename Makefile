@@ -11,7 +11,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 # The harness runs on what is on this disk: no hub, no usage reports.
 OFFLINE := HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 DO_NOT_TRACK=1
 
-.PHONY: demo test check format slow kernel clean
+.PHONY: demo test check format docs slow kernel clean
 
 demo: .venv/installed
 	$(OFFLINE) $(BIN)/mote run demo
@@ -28,6 +28,10 @@ check: .venv/installed
 format: .venv/installed
 	$(BIN)/ruff format $(ROOMS)
 	$(BIN)/ruff check --fix $(ROOMS)
+
+# The page of commands, from their own --help.
+docs: .venv/installed
+	$(OFFLINE) $(BIN)/python -m tests.harness.cli.command_page
 
 # The long checks: soak, compiled engines, training. CI leaves them out; run them before a release.
 slow: .venv/installed
