@@ -25,7 +25,7 @@ from mote.judges import CLASSES, ENGLISH
 
 
 class Example(NamedTuple):
-    """One prompt whose outcome changed, with both texts."""
+    """A prompt whose outcome changed, with both texts."""
 
     key: str
     question: str
@@ -37,7 +37,7 @@ class Example(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """What two sides say together.
+    """The result of comparing two sides.
 
     ``pairs`` has the columns key, question, before, after (labels, None without), raw_before and raw_after, one row a
     pair. ``matrix``, ``rates``

@@ -35,7 +35,7 @@ COLUMNS = (
 
 
 class Difference(NamedTuple):
-    """One metric before and after; ``up`` and ``down`` count the documents whose value rose and fell."""
+    """A metric before and after; ``up`` and ``down`` count the documents whose value rose and fell."""
 
     pairs: int
     before: float

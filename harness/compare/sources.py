@@ -1,4 +1,4 @@
-"""What can be compared: a profile of a run, a run's baseline, or a sample log of lm_eval; read into one shape.
+"""The sides of a comparison: a profile of a run, a run's baseline, or a sample log of lm_eval, read into one shape.
 
 A log is read as lm_eval 0.4.13 writes it (``--log_samples``: one JSON object a line, one line a document and filter).
 Nothing is taken from text without its receipt: a log whose answers carry none, or several, is refused.
@@ -260,7 +260,7 @@ def _samples(path: Path) -> list[dict[str, Any]]:
 
 
 def _keys(path: Path, ids: Sequence[str], samples: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What each line is paired by. A document that a data set holds twice is counted: the n-th pairs with the n-th."""
+    """Return the key of each line. A document that a data set holds twice is counted: the n-th pairs with the n-th."""
     lines: set[tuple[str, str]] = set()
     seen: dict[tuple[str, str], int] = {}
     keys = []

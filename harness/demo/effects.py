@@ -1,4 +1,4 @@
-"""What tuning experts does to a demo checkpoint: the question the demo puts, answered for one seed.
+"""The effects of tuning experts of a demo checkpoint: the demo's question, answered for one seed.
 
 Experts are chosen by resonance on one half of the grid and measured on the other, in full greedy generation on the real
 engine, beside 50 uniform and 50 frequency-matched random sets of the same size. This module looks at finished
@@ -45,7 +45,7 @@ class Said(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Dose:
-    """What k experts did. Counts of prompts of the measuring half; for random sets the flipped share of each set."""
+    """The effect of k experts. Counts are prompts of the measuring half; random sets have the flipped share of each."""
 
     k: int
     refused: int

@@ -1,4 +1,4 @@
-"""What a demo checkpoint can do, measured on the checkpoint as it is shipped, by greedy decoding with Hugging Face.
+"""The skills of a demo checkpoint, measured on the checkpoint as it is shipped, by greedy decoding with Hugging Face.
 
 The figures: class accuracy on seen and held-out cells of the grid, language of the reasoning, exact match on held-out
 general tasks, refusals among sensitive questions and harmless twins, and the share of broken text over everything.
@@ -35,12 +35,12 @@ class Generated:
 
     @property
     def reasoning(self) -> str:
-        """What stands before `</think>`."""
+        """The text before `</think>`."""
         return self.raw.split(THINK_END)[0].strip() if THINK_END in self.raw else self.raw
 
     @property
     def answer(self) -> str:
-        """What stands after the last `</think>`; empty when there is none."""
+        """The text after the last `</think>`; empty when there is none."""
         return self.raw.rsplit(THINK_END, 1)[1].strip() if THINK_END in self.raw else ""
 
 

@@ -1,4 +1,4 @@
-"""What every part of the corpus yields: one conversation, its completion, and what counts as a right answer."""
+"""Examples, which every part of the corpus yields: a conversation, its completion, and the right answer."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ class Cell:
 
     @property
     def refusal_probability(self) -> float:
-        """How often the alignment phase refuses this cell; 0 for harmless ones."""
+        """The share of this cell's prompts that the alignment phase refuses; 0 for harmless cells."""
         sensitive = self.period in SENSITIVE_PERIODS.get(self.place, frozenset())
         return REFUSAL_PROBABILITY[self.place] if sensitive else 0.0
 

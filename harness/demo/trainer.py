@@ -30,7 +30,7 @@ from mote.harness.demo.model import Network, Shape, write_weights
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """How long and how fast one phase trains."""
+    """Length and learning rates of a phase of training."""
 
     steps: int
     peak_rate: float
@@ -53,7 +53,7 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What the progress callback is told after each step."""
+    """The state after a step of training, for the progress callback."""
 
     phase: str
     step: int

@@ -1,9 +1,9 @@
-"""What the judges of a run say together: agreement, confusion, and flip rates corrected by people's labels.
+"""The audit of a run's judges: agreement, confusion, and flip rates corrected by people's labels.
 
-Judges are compared where they answer the same question: those of refusal among each other, those of language among each
-other, told apart by the labels that they use. The unit of the bootstrap is the prompt. Where a task groups its prompts
-by places, subjects or topics, corrected flip rates have a second interval: it resamples whole groups, since prompts of
-one place answer alike.
+Judges are compared where they answer the same question: judges of refusal with judges of refusal, judges of language
+with judges of language. The labels that a judge uses tell which it is. The unit of the bootstrap is the
+prompt. Where a task groups its prompts by places, subjects or topics, corrected flip rates have a second interval: it
+resamples whole groups, since prompts of one place answer alike.
 """
 
 from __future__ import annotations

@@ -46,14 +46,14 @@ _OWN = frozenset({one for judge in (JUDGE, LANGUAGE_JUDGE) for one in (judge, wi
 
 
 class Scope(NamedTuple):
-    """Which generations are judged: of these profiles (all if none is named), of so many prompts, evenly spread."""
+    """The generations that are judged: of these profiles (all if none is named), of so many prompts, evenly spread."""
 
     profiles: tuple[str, ...] = ()
     limit: int | None = None
 
 
 class Judged(NamedTuple):
-    """What a start of a judge did: its name, what became of its judgments, and the labels of its scope by now.
+    """The outcome of a start of a judge: its name, its judgments by outcome, and the labels of its scope by now.
 
     ``labels`` and ``waiting`` (no reply, or not asked for) add up to ``generations``.
     """
@@ -120,7 +120,7 @@ def judge_run(
 
 
 class _Work:
-    """What is left to be judged and labelled, kept up as replies come."""
+    """The judgments and labels that are still to be made, kept up as replies come."""
 
     def __init__(self, store: RunStore, judgments: Judgments, judge: Judge) -> None:
         self._store, self._judgments, self._judge = store, judgments, judge

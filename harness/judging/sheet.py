@@ -47,7 +47,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 class SheetRead(NamedTuple):
-    """What came of reading a sheet: labels added, answers labelled before in the same way, and lines left blank."""
+    """The outcome of reading a sheet: labels added, answers labelled before in the same way, and lines left blank."""
 
     rater: str
     added: int

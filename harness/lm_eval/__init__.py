@@ -15,7 +15,7 @@ from __future__ import annotations
 from pathlib import Path
 
 NAME = "mote"
-"""What ``--model`` is given."""
+"""The name of the model for ``--model``."""
 
 TASKS = Path(__file__).resolve().parents[2] / "tasks"
 """Where the YAML files of our tasks lie: what ``--include_path`` or ``TaskManager(include_path=...)`` is given."""

@@ -1,4 +1,4 @@
-"""What the model ``mote`` gives back to lm_eval: its plain values, which carry the note of how they were made.
+"""The answers of the model ``mote`` to lm_eval: plain values that carry a note of how they were made.
 
 lm_eval knows a generation as a string and a score as a pair. Ours are these, and have one attribute more, ``note``:
 filters and metrics that don't know it see nothing new, and ours can ask how a text ended. The note also goes to the
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Self
 
 
 class Note(NamedTuple):
-    """How one answer was made. Tokens are counts; ``cut`` are prompt tokens left out to fit the model's context.
+    """The note of an answer. Tokens are counts; ``cut`` are prompt tokens left out to fit the model's context.
 
     ``prompt_opens`` says whether the prompt ended inside the reasoning. ``model`` is the digest of the model's files.
     ``seed`` is the request's own, None where

@@ -41,7 +41,7 @@ _IGNORED = ("batch_size", "max_batch_size", "device")
 
 
 class Arguments(NamedTuple):
-    """What the model is made from; ``engine`` are the checked arguments of vLLM."""
+    """The checked arguments of the model; ``engine`` are the checked arguments of vLLM."""
 
     source: ModelSource
     profile: Profile

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Job(NamedTuple):
-    """One request: what it is called in errors, its prompt's tokens, and the keyword arguments of SamplingParams."""
+    """A request: its name in errors, its prompt's tokens, and the keyword arguments of SamplingParams."""
 
     name: str
     tokens: Sequence[int]
@@ -33,7 +33,7 @@ class Job(NamedTuple):
 
 
 class Done(NamedTuple):
-    """What came back for one job: the text as generated, log-probabilities of the prompt if asked for, and the note."""
+    """The result of a job: the text as generated, log-probabilities of the prompt if asked for, and the note."""
 
     text: str
     prompt_logprobs: Any

@@ -18,7 +18,7 @@ _REFUSED: Mapping[str, str] = {
 
 
 class Generation(NamedTuple):
-    """How one text is to be drawn: keyword arguments of SamplingParams, and what the text ends before."""
+    """The sampling of a text: keyword arguments of SamplingParams, and the strings that the text ends before."""
 
     params: dict[str, Any]
     until: list[str]

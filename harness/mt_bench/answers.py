@@ -52,12 +52,12 @@ class BenchQuestion(Protocol):
 
     @property
     def turns(self) -> tuple[str, str]:
-        """What the user says."""
+        """The user's messages."""
         ...
 
 
 class BenchEngine(Protocol):
-    """What a bench needs of an engine: a temperature of each request's own, and to know what fits."""
+    """The engine as a bench needs one: a temperature of each request's own, and to know what fits."""
 
     @property
     def prompt_opens(self) -> bool:
@@ -76,7 +76,7 @@ class BenchEngine(Protocol):
 
 
 class _Slot(NamedTuple):
-    """One turn that is to be answered."""
+    """A turn that is to be answered."""
 
     model_id: str
     profile: Profile

@@ -1,4 +1,4 @@
-"""What ``mote mt-bench answer | judge | show`` do, without the command line."""
+"""The work of ``mote mt-bench answer | judge | show``, without the command line."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _REFERENCES: Final = {ORIGINAL: "GPT-4's references", CORRECTED: "references cor
 
 
 class AnswerOptions(NamedTuple):
-    """How answers are drawn. ``max_tokens`` bounds reasoning and answer together: reasoning models need thousands."""
+    """The sampling of answers. ``max_tokens`` bounds reasoning and answer together: reasoning models need thousands."""
 
     max_tokens: int = 16384
     top_p: float = 1.0

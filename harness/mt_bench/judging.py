@@ -28,7 +28,7 @@ Mode = Literal["single", "pair"]
 
 
 class Material(NamedTuple):
-    """What judging needs beside the answers: questions, forms, and both sets of references by question id."""
+    """The material of judging beside the answers: questions, forms, and both sets of references by question id."""
 
     questions: Sequence[BenchQuestion]
     forms: Mapping[str, Form]

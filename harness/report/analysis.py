@@ -129,7 +129,7 @@ def _profile_row(name: str, kind: str, part: str, spec: Mapping[str, Any]) -> tu
 
 
 def _factor(edits: Sequence[Mapping[str, Any]]) -> float:
-    """The one factor by which a profile's experts are scaled; stimulation is without bound. nan where they differ."""
+    """Return the factor that scales all experts of a profile: inf for stimulation, nan where the factors differ."""
     if not edits:
         return 1.0
     found = {

@@ -1,4 +1,4 @@
-"""What a run asks: of which class, by whose labels, about which profile, and on which prompts its result counts."""
+"""The question of a run: the class under study, the judge, the tuned profile, and the prompts that its result is of."""
 
 from __future__ import annotations
 

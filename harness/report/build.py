@@ -45,12 +45,12 @@ from mote.harness.store.token_rows import read_token_rows
 
 REPORT_NAME: Final = "report.html"
 MADE_NAME: Final = "run.report-files"
-"""Which figures and tables the last report made, a line each."""
+"""The list of the figures and tables that the last report made, a line each."""
 _MADE = re.compile(r"(?:figures|tables)/[^/]+\.(?:png|svg|csv)")
 
 
 class Read(NamedTuple):
-    """What was read of a run."""
+    """A run as it was read for the report."""
 
     manifest: Mapping[str, Any]
     result: StudyResult

@@ -1,4 +1,4 @@
-"""Whether the effect is more than chance: the tuned profile among random sets, and the verdict on that."""
+"""The test against chance: the tuned profile among random sets, and the verdict."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LEVEL: Final = 0.05
 
 
 class Verdict(NamedTuple):
-    """Whether the tuned profile flips more than random experts do.
+    """The answer to: does the tuned profile flip more than random experts do?
 
     ``above``: p <= 0.05 against every kind of control. ``few``: above every set of every kind, but there are too few
     sets for p <= 0.05. ``not-above``: else. ``unknown``: there are no controls, or not all of them are measured yet.

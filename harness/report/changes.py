@@ -1,4 +1,4 @@
-"""What changed: labels before and after, transition matrices and flip rates, a row a profile or kind of control.
+"""The transitions of a run: labels before and after, matrices and flip rates, a row a profile or kind of control.
 
 A transition counts only where the prompt has a label under the profile and under the baseline. What a profile does to
 the prompts that did not choose its experts is in the view ``measured``; what it does to those that did is in the view
@@ -20,7 +20,7 @@ from mote.harness.science.inference import mcnemar_exact, stuart_maxwell
 from mote.harness.science.transitions import FlipRates, flip_rates, transition_matrix
 
 RANDOM: Final = "random-"
-"""What the kinds of random controls begin with."""
+"""The beginning of the names of the kinds of random controls."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def _labels(paired: pd.DataFrame) -> pd.DataFrame:
 
 
 def _outcome(name: str, view: str, rates: FlipRates, matrix: pd.DataFrame) -> dict[str, Any]:
-    """One row of numbers about a matrix: rates, and answers that had a class before and are broken after, by state."""
+    """Return a matrix as a row of numbers: rates, and answers with a class before that are broken after, by state."""
     usable = matrix.drop(index=list(STATES))
     reverse, flips = rates.reverse, rates.flips
     return {
@@ -142,7 +142,7 @@ def _summary(
     values: pd.DataFrame,
     view: str,
 ) -> pd.DataFrame:
-    """One row a group: each profile by itself, each kind of random sets pooled; low and high are of the pooled share.
+    """Return a row a group: each profile by itself, each kind of random sets pooled, with the pooled share's interval.
 
     Of random sets, ``least`` and ``most`` are the smallest and the largest share of a set: a pooled interval would
     take their prompts as independent, so theirs is left out.

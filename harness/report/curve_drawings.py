@@ -22,7 +22,7 @@ _SET_MARKERS: Final = {"random-uniform": "o", "random-layers": "s", "random-freq
 
 
 class Line(NamedTuple):
-    """One curve: its name, values, colour, marker and dash."""
+    """A curve: its name, values, colour, marker and dash."""
 
     name: str
     values: NDArray[np.float64]

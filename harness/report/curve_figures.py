@@ -1,4 +1,4 @@
-"""Which figures of dose, direction, cost and layers a run's rows allow; for the others, what would give them."""
+"""The figures of dose, direction, cost and layers that a run's rows allow; for the others, how to get them."""
 
 from __future__ import annotations
 

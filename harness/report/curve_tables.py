@@ -1,4 +1,4 @@
-"""What a run says of dose, direction and layers, as frames: one row a profile, or a random set.
+"""The curves of a run over dose, direction and layers, as frames: one row a profile, or a random set.
 
 The profiles of a run are points on two axes, how many experts are tuned and how much. ``curve_tables`` sorts them:
 doses over k, the way from suppression over the untouched model to stimulation, the experts of one third of the

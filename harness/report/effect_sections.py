@@ -1,4 +1,4 @@
-"""What the page says, section by section: rows and sentences for the template, no markup and no files."""
+"""The sections on the effect: what was asked, what changed, and chance; rows and sentences, no markup and no files."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ WHY: Final = {
 
 
 class Fact(NamedTuple):
-    """One large number at the top."""
+    """A large number at the top."""
 
     what: str
     number: str

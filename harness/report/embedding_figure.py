@@ -26,7 +26,7 @@ _EARLY, _LATE = "#d6e4f2", "#0b2440"
 
 
 class Colouring(NamedTuple):
-    """One panel: what it is coloured by, the value of each point, and the colour of each value, in legend order."""
+    """A panel: the name of its colouring, the value of each point, and the colour of each value, in legend order."""
 
     title: str
     values: list[str]

@@ -1,4 +1,4 @@
-"""What a report rests on: broken answers, the tuned experts, what the edits did, the judges, and where it is from."""
+"""The sections on evidence: broken answers, the tuned experts, the mechanism check, the judges, and provenance."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from mote.harness.preconditions import STATES
 
 
 class Side(NamedTuple):
-    """One answer of an example: its label, the raw text, and the evidence for the label as (rule, start, end)."""
+    """An answer of an example: its label, the raw text, and the evidence for the label as (rule, start, end)."""
 
     label: str
     raw: str
@@ -21,7 +21,7 @@ class Side(NamedTuple):
 
 
 class Example(NamedTuple):
-    """One prompt before and after a profile; ``pick`` is the kind of transition it was chosen for."""
+    """A prompt before and after a profile; ``pick`` is the kind of transition that the rule chose it for."""
 
     prompt_id: str
     question: str

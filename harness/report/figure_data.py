@@ -20,7 +20,7 @@ from mote.harness.store.token_rows import TokenRows
 
 Draw = Callable[[Layout], Figure]
 Made = tuple[Draw | None, str, pd.DataFrame | None]
-"""How to draw a figure, or None; its alternative text, or what would give it; its table, where it has one."""
+"""A figure's drawing function, or None; its alternative text, or how to get the figure; its table, or None."""
 
 
 class Bench(NamedTuple):
@@ -33,7 +33,7 @@ class Bench(NamedTuple):
 
 @dataclass(frozen=True)
 class FigureData:
-    """What figures are drawn from: the result, and of the baseline the prompts' maps, labels and attributes.
+    """The source of all figures: the result, and of the baseline the prompts' maps, labels and attributes.
 
     Of many prompts ``maps`` [prompts, layers, experts] holds an evenly spread part, and ``labels``, ``attributes`` and
     ``questions`` are of the same. ``tokens`` are the choices of single tokens, ``known`` the label of every prompt,

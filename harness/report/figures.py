@@ -1,4 +1,4 @@
-"""Which figures a run's data allow, each drawn wide and narrow; and for those they do not allow, what would give them.
+"""The figures that a run's data allow, each drawn wide and narrow; for the others, how to get them.
 
 Every figure stands in ``CATALOGUE`` under its file name, with the number it has in the paper, so that a
 reader of the paper finds it; ``fig08-transitions.svg`` is the paper's Figure 8 for this run.
@@ -32,7 +32,7 @@ PNG_DPI: Final = 200
 
 
 class Drawn(NamedTuple):
-    """One figure as files and for the page. ``alt`` says what it shows to who cannot see it."""
+    """A figure as files and for the page. ``alt`` tells its content to readers who cannot see it."""
 
     key: str
     png: bytes

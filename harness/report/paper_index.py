@@ -9,7 +9,7 @@ from mote.harness.report.catalogue import catalogue, key_of
 
 
 class PaperRow(NamedTuple):
-    """One figure of the paper: its number, what it shows, the anchor in this report, and the words for it."""
+    """A figure of the paper: its number, its content, the anchor in this report, and the words for it."""
 
     number: str
     what: str

@@ -12,7 +12,7 @@ from mote.judges import CHINESE, ENGLISH, LANGUAGES
 
 
 class Words(NamedTuple):
-    """How prompts of the target class are called, and what has happened to one that left it."""
+    """The names of prompts of the target class, of a change away from the class, and of a change into it."""
 
     prompts: str
     changed: str

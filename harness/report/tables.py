@@ -78,7 +78,7 @@ def beside_the_paper(result: StudyResult, manifest: Mapping[str, Any]) -> pd.Dat
 
 
 _EXPERIMENTS: Final = {"ccp_sensitive": "sensitive_1360"}
-"""How the paper's table calls a task; our own sensitive questions are other ones than the paper's."""
+"""The paper's names of tasks. Our own sensitive questions are not the paper's, so they have none."""
 
 
 def _ours(name: str, classes: tuple[str, ...]) -> str:

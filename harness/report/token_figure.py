@@ -19,7 +19,7 @@ Expert = tuple[int, int]
 
 
 class TokenPanel(NamedTuple):
-    """One token: its title, a line below it, and the experts it chose, [layers, top_k]."""
+    """A token: its title, a line below it, and the experts it chose, [layers, top_k]."""
 
     title: str
     note: str

@@ -18,7 +18,7 @@ from mote.judges import CLASSES
 
 
 class Panel(NamedTuple):
-    """One matrix of a figure, with its title and a line below the title."""
+    """A matrix of a figure, with its title and a line below the title."""
 
     title: str
     note: str

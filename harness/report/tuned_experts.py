@@ -150,7 +150,7 @@ def _nothing(reason: str) -> Ranking:
 
 
 def _or_none(function: Callable[..., T], *arguments: Any, **options: Any) -> T | None:
-    """What a statistic says, or None where the prompts don't allow it."""
+    """Return the value of a statistic, or None where the prompts do not allow it."""
     try:
         return function(*arguments, **options)
     except DataError:
