@@ -142,7 +142,7 @@ def _summary(
     values: pd.DataFrame,
     view: str,
 ) -> pd.DataFrame:
-    """Return a row a group: each profile by itself, each kind of random sets pooled, with the pooled share's interval.
+    """Return a row a group: each profile by itself, each kind of random sets pooled.
 
     Of random sets, ``least`` and ``most`` are the smallest and the largest share of a set: a pooled interval would
     take their prompts as independent, so theirs is left out.
