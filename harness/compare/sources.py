@@ -20,6 +20,7 @@ from mote.harness.errors import MoteError, nearest
 from mote.harness.files import digest_of
 from mote.harness.recipe.label_sets import LABEL_SETS, label_set
 from mote.harness.recipe.manifest import read_manifest
+from mote.harness.science.controls import BASELINE
 from mote.harness.store.run import PACKED_NAME, STORE_NAME, RunStore
 from mote.judges import CLASSES, LANGUAGES, STATES, TRUNCATED, language
 from mote.patches import Profile
@@ -113,7 +114,7 @@ def read_answers(
         raise MoteError(f"--label {label} is unknown.{nearest(label, LABELLINGS)}")
     folder, name = split_run(text)
     if folder.is_dir() and (name is not None or any((folder / file).is_file() for file in (STORE_NAME, PACKED_NAME))):
-        return _of_run(folder, name or "baseline", judge, label)
+        return _of_run(folder, name or BASELINE, judge, label)
     if folder.is_dir():
         return _of_log(_only_log(folder, task), label, receipts)
     if Path(text).is_file():

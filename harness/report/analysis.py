@@ -26,6 +26,7 @@ from mote.harness.recipe.label_sets import LabelSet, label_set
 from mote.harness.report.curve_tables import CurveTables, curve_tables
 from mote.harness.report.examples import Example, choose_examples
 from mote.harness.report.tuned_experts import rank
+from mote.harness.science.controls import RANDOM
 from mote.harness.science.inference import Null, against_controls, mcnemar_exact, stuart_maxwell
 from mote.harness.science.mechanism import coverage_table, summed_mechanism
 from mote.harness.science.splits import units_of
@@ -33,7 +34,6 @@ from mote.harness.science.transitions import ClusteredFlips, FlipRates, clustere
 from mote.harness.store.run import RunStore
 from mote.judges import CLASSES
 
-RANDOM: Final = "random-"
 LEVEL: Final = 0.05
 """The p-value up to which an effect is called more than chance."""
 

@@ -113,7 +113,7 @@ def _read(folder: Path, mt_bench: Path | None, judge: str | None) -> Read:
         keys = [str(key) for key in baseline.index]
         # As many maps as a picture can show; the ranking has used all.
         ids, maps, _ = store.maps("baseline", role, {keys[i] for i in thin(len(keys))})
-        tokens, pruned = read_token_rows(store.path), read_pruning(store.path)
+        tokens, pruned = read_token_rows(store), read_pruning(store)
         agreement = _agreement(store, result.judge)
     rows = baseline.loc[ids]
     material = Material(

@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from mote.harness.drawing import Layout
-from mote.harness.report.analysis import RANDOM, StudyResult
+from mote.harness.report.analysis import StudyResult
 from mote.harness.report.words import where_words
+from mote.harness.science.controls import RANDOM
 from mote.harness.science.dose import THIRDS
 from mote.harness.store.token_rows import TokenRows
 

@@ -9,9 +9,10 @@ from typing import Any, Final, NamedTuple
 import pandas as pd
 
 from mote.harness.preconditions import STATES
-from mote.harness.report.analysis import RANDOM, StudyResult
+from mote.harness.report.analysis import StudyResult
 from mote.harness.report.material import KIND_TITLES
 from mote.harness.report.words import model_words, p_is, p_value, pct, where_words, with_interval, words_for
+from mote.harness.science.controls import RANDOM
 
 SECTIONS: Final = (
     ("asked", "What was asked"),

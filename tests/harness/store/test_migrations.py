@@ -1,0 +1,271 @@
+"""Stores of older versions: read as they are, brought forward when they are written to, and gone on with.
+
+Version 1 is written here; version 2 is the packed store of results/demo, with its rankings, surprise and pruning.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import lzma
+import shutil
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from mote.harness.engine.vllm import Answer, Request, request_seed
+from mote.harness.errors import MoteError
+from mote.harness.experts.maps import read_maps
+from mote.harness.recipe.manifest import read_manifest
+from mote.harness.recipe.schema import Recipe
+from mote.harness.store.answers import Answers
+from mote.harness.store.generations import GenerationRow
+from mote.harness.store.prunings import read_pruning
+from mote.harness.store.run import LabelRow, RunStore
+from mote.harness.store.schema import MIGRATIONS, SCHEMA_VERSION
+from mote.harness.store.surprises import read_surprises
+from mote.harness.study.run import check, run
+from mote.patches import Observation, Receipt
+
+DEMO = Path(__file__).parents[3] / "results" / "demo"
+OTHERS = "select name from sqlite_master where type in ('table', 'view')"
+
+VERSION_1 = """
+create table prompts (prompt_id text primary key, position integer not null unique, task text not null,
+    messages text not null, attributes text not null) without rowid;
+create table splits (prompt_id text primary key references prompts, part text not null) without rowid;
+create table profiles (name text primary key, position integer not null unique, digest text not null,
+    kind text not null, part text not null, seed integer not null, spec text not null) without rowid;
+create table generations (generation_id integer primary key, prompt_id text not null references prompts,
+    profile text not null references profiles, profile_digest text not null, seed integer not null,
+    sampling text not null, prompt_opens integer not null, raw text not null, reasoning text not null,
+    answer text not null, prompt_tokens integer not null, generated_tokens integer not null, finish_reason text,
+    receipt text not null, mechanism text not null, unique (prompt_id, profile));
+create table labels (generation_id integer not null references generations, judge text not null, label text not null,
+    evidence text not null, primary key (generation_id, judge)) without rowid;
+create table activation_maps (generation_id integer not null references generations, role text not null,
+    layers integer not null, experts integer not null, counted integer not null, total integer not null,
+    counts blob not null, primary key (generation_id, role)) without rowid;
+insert into prompts values ('t/1', 0, 't', '[{"role": "user", "content": "x"}]', '{}');
+insert into profiles values ('baseline', 0, 'd0', 'baseline', 'all', 0, '{}');
+insert into profiles values ('off', 1, 'd1', 'suppress', 'all', 0, '{}');
+insert into generations values (1, 't/1', 'baseline', 'd0', 7, '{}', 1, '</think>x', '', 'x', 9, 3, 'stop',
+    '{"digest": "d0"}', '[]');
+insert into generations values (2, 't/1', 'off', 'd1', 7, '{}', 1, '</think>y', '', 'y', 9, 3, 'stop',
+    '{"digest": "d1"}', '[{"layer": 1, "expert": 2, "action": "suppress", "tokens": 4}]');
+insert into labels values (1, 'rules', '1-ALIGNED', '[]');
+insert into activation_maps values (1, 'prompt', 1, 2, 3, 3, x'0100000002000000');
+pragma user_version = 1;
+"""
+
+
+@pytest.fixture
+def first(tmp_path: Path) -> Path:
+    with closing(sqlite3.connect(tmp_path / "run.sqlite")) as db:
+        db.executescript(VERSION_1)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def second(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's rows as version 2 wrote them; tests copy what they write to."""
+    folder = tmp_path_factory.mktemp("demo")
+    shutil.copy(DEMO / "manifest.json", folder)
+    with lzma.open(DEMO / "run.sqlite.xz") as source, (folder / "run.sqlite").open("wb") as target:
+        shutil.copyfileobj(source, target)
+    if version_of(folder) != 2:
+        pytest.skip("the packed store is of this version by now")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def forward(second: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = Path(shutil.copytree(second, tmp_path_factory.mktemp("forward") / "run"))
+    RunStore(folder).close()
+    return folder
+
+
+def version_of(folder: Path) -> int:
+    with closing(sqlite3.connect(folder / "run.sqlite")) as db:
+        return int(db.execute("pragma user_version").fetchone()[0])
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def shape(db: sqlite3.Connection) -> dict[str, object]:
+    """Columns of each table and view, the columns of each index, and what views and triggers say."""
+    made = db.execute("select type, name, sql from sqlite_master order by name").fetchall()
+    found: dict[str, object] = {}
+    for kind, name, sql in made:
+        if kind in ("table", "view"):
+            keys = db.execute(f"pragma foreign_key_list({name})").fetchall()
+            found[name] = db.execute(f"pragma table_info({name})").fetchall(), sorted(key[2:] for key in keys)
+        if kind == "index" and sql:
+            found[name] = db.execute(f"pragma index_xinfo({name})").fetchall()
+        if kind in ("view", "trigger"):
+            found[f"{kind} {name}"] = sql
+    return found
+
+
+def test_every_version_says_why_and_follows_the_one_before() -> None:
+    assert [one.version for one in MIGRATIONS] == list(range(2, SCHEMA_VERSION + 1))
+    assert all(one.why.endswith(".") and "\n" not in one.why for one in MIGRATIONS)
+
+
+def test_a_run_of_the_first_version_is_read_and_left_as_it_is(first: Path) -> None:
+    before = digest(first / "run.sqlite")
+    with RunStore(first, read_only=True) as store:
+        assert store.generations_frame("rules")["label"].tolist()[0] == "1-ALIGNED"
+        assert list(store.mechanisms()) == [("off", [{"layer": 1, "expert": 2, "action": "suppress", "tokens": 4}])]
+        np.testing.assert_array_equal(store.maps("baseline", "prompt")[1], [[[1, 2]]])
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            store.add_labels([LabelRow(2, "rules", "0-REFUSED", [])])
+    assert digest(first / "run.sqlite") == before
+    assert [path.name for path in first.iterdir()] == ["run.sqlite"]
+
+
+def test_a_run_of_the_first_version_is_brought_forward_and_gone_on_with(first: Path, tmp_path: Path) -> None:
+    with RunStore(first) as store:
+        assert store.stored() == {("t/1", "baseline"), ("t/1", "off")}
+        assert store.labels_of("rules").to_dict() == {1: "1-ALIGNED"}
+        store.add_labels([LabelRow(2, "rules", "0-REFUSED", [])])
+        assert store.unlabelled("rules") == []
+        store.add_prompts([])
+        row = GenerationRow("t/1", "again", "d2", 7, {}, True, "z", "", "z", 9, 3, "stop", {"digest": "d2"}, [])
+        with pytest.raises(sqlite3.IntegrityError):
+            store.add_generations([row])
+        with RunStore(tmp_path / "fresh") as fresh:
+            assert shape(store.db) == shape(fresh.db)
+    assert version_of(first) == SCHEMA_VERSION
+
+
+def test_a_store_that_does_not_hold_together_is_refused_and_stays(first: Path) -> None:
+    with closing(sqlite3.connect(first / "run.sqlite")) as db:
+        db.execute("insert into splits values ('nobody', 'select')")
+        db.commit()
+    before = digest(first / "run.sqlite")
+    with pytest.raises(MoteError, match="cannot be read as a run's store: a row of splits names one of prompts"):
+        RunStore(first, read_only=True)
+    with pytest.raises(MoteError, match="a row of splits names one of prompts that is not there"):
+        RunStore(first)
+    assert version_of(first) == 1
+    assert digest(first / "run.sqlite") == before
+
+
+def test_the_demos_rows_of_version_2_are_read_and_left_as_they_are(second: Path) -> None:
+    before = digest(second / "run.sqlite")
+    with RunStore(second, read_only=True) as store, closing(sqlite3.connect(second / "run.sqlite")) as old:
+        # A part of the rows whole, and of all rows what is quick to read.
+        for query in (
+            "select * from generations where generation_id % 97 = 0 order by generation_id",
+            "select generation_id, prompt_id, profile, raw, answer from generations order by generation_id",
+            "select * from labels order by generation_id, judge",
+            "select * from scan_scores where layer = 3 order by prompt_id, expert, opening",
+            "select * from token_rows",
+        ):
+            assert store.db.execute(query).fetchall() == old.execute(query).fetchall(), query
+    assert digest(second / "run.sqlite") == before
+
+
+def test_nothing_that_rankings_and_prunings_had_is_lost(second: Path, forward: Path) -> None:
+    with RunStore(forward, read_only=True) as store, closing(sqlite3.connect(second / "run.sqlite")) as old:
+        asked = "select profile_digest, prompt_id, seed, raw, finish_reason, tokens_edited from ranking_answers"
+        found = set(
+            store.db.execute(
+                "select profile_digest, prompt_id, seed, raw, finish_reason, json_extract(receipt, '$.tokens_edited')"
+                " from answers"
+            )
+        )
+        assert found.issuperset(old.execute(asked))
+        # What a study's answer said to the letter is kept once.
+        (kept,) = store.db.execute("select count(*) from answers where purpose <> 'study'").fetchone()
+        (had,) = old.execute("select count(*) from ranking_answers").fetchone()
+        assert had - kept == 240
+        sums = dict(old.execute("select profile_digest || prompt_id, selected from ranking_answers"))
+        for key, text in store.db.execute(
+            "select profile_digest || prompt_id, mechanism from answers where purpose = 'ranking' limit 500"
+        ):
+            assert {effect["selected_in_all"] for effect in json.loads(text)} == {sums[key]}
+        measured = read_surprises(store)
+        for prompt, raw, surprise in old.execute(
+            "select p.prompt_id, t.text, s.surprise from ranking_surprises s join prompts p on p.position = s.prompt"
+            " join texts t on t.text_id = s.raw"
+        ):
+            one = measured[prompt, raw]
+            assert one is not None
+            assert one.surprise == pytest.approx(surprise, abs=1e-4)
+        assert len(measured) >= old.execute("select count(*) from surprises").fetchone()[0]
+        prompts = [
+            key for (key,) in old.execute("select prompt_id from ranking_maps m join prompts p on position = prompt")
+        ]
+        maps = read_maps(store, prompts)
+        assert maps is not None
+        blobs = dict(old.execute("select prompt_id, weights from ranking_maps m join prompts p on position = prompt"))
+        for key, weights in zip(prompts, maps.weights, strict=True):
+            assert weights.tobytes() == blobs[key]
+        assert len(read_pruning(store)) == len(json.loads(old.execute("select rounds from prunings").fetchone()[0]))
+
+
+def test_a_store_that_was_brought_forward_has_the_tables_of_a_new_one(forward: Path, tmp_path: Path) -> None:
+    with RunStore(forward, read_only=True) as store, RunStore(tmp_path) as fresh:
+        assert shape(store.db) == shape(fresh.db)
+        assert store.db.execute("pragma integrity_check").fetchone() == ("ok",)
+
+
+def test_an_answer_of_the_study_is_one_of_a_rankings(forward: Path) -> None:
+    with RunStore(forward, read_only=True) as store:
+        seed = int(read_manifest(forward)["recipe"]["sampling"]["seed"])
+        seeds = {row.prompt_id: request_seed(seed, row.prompt_id) for row in store.prompts()}
+        control = next(row for row in store.profiles() if row.kind == "random-frequency")
+        retest = next(row for row in store.profiles() if row.kind == "retest")
+        done = Answers(store, "ranking", seed, seeds).done([control.digest, retest.digest])
+        measure = {prompt for prompt, part in store.split().items() if part == "measure"}
+        # Of the empty profile the baseline's answers count; those of the retest have other seeds.
+        assert {prompt for one, prompt in done if one == control.digest} == measure
+        assert {prompt for one, prompt in done if one == retest.digest} == set(seeds)
+
+
+class WrittenEngine:
+    """Answers every request with one sentence; nothing else is asked of it."""
+
+    prompt_opens = True
+
+    def __init__(self) -> None:
+        self.asked: list[Request] = []
+
+    def generate(self, requests: Sequence[Request]) -> Iterator[list[tuple[int, Answer]]]:
+        for index, request in enumerate(requests):
+            self.asked.append(request)
+            receipt = Receipt(request.profile.digest, 9, "test")
+            yield [(index, Answer(request, "</think>I am sorry.", 9, 4, "stop", Observation(receipt)))]
+
+
+def test_a_run_of_version_2_is_gone_on_with(second: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(second, tmp_path / "run"))
+    with closing(sqlite3.connect(folder / "run.sqlite")) as db:
+        last = "(select generation_id from generation_rows where profile = 164 order by generation_id desc limit 3)"
+        gone = set(db.execute(f"select prompt_id, profile from generations where generation_id in {last}"))
+        db.execute(f"delete from label_rows where generation_id in {last}")
+        db.execute(f"delete from generation_rows where generation_id in {last}")
+        db.commit()
+        counts = {
+            table: db.execute(f"select count(*) from {table}").fetchone()[0] for table in ("generations", "labels")
+        }
+    engine = WrittenEngine()
+    study = check(Recipe.model_validate(read_manifest(folder)["recipe"]))
+    with pytest.raises(AttributeError, match="fits"):
+        # The surprise of the new text is all that the engine here has no answer to.
+        run(study, folder, Console(quiet=True), engine=lambda *_: lambda: engine)
+    assert len(gone) == 3
+    with RunStore(folder, read_only=True) as store:
+        assert {(one.prompt_id, name) for one in engine.asked for name in {row[1] for row in gone}} == gone
+        assert store.db.execute("select count(*) from generations").fetchone()[0] == counts["generations"] + 3
+        assert store.db.execute("select count(*) from labels").fetchone()[0] == counts["labels"] + 3
+    assert version_of(folder) == SCHEMA_VERSION
