@@ -10,7 +10,7 @@ import json
 import lzma
 import shutil
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from mote.harness.engine.vllm import Answer, Request, request_seed
+from mote.harness.engine.vllm import Answer, Request, Scored, Scoring, request_seed
 from mote.harness.errors import MoteError
 from mote.harness.experts.maps import read_maps
 from mote.harness.recipe.manifest import read_manifest
@@ -33,7 +33,6 @@ from mote.harness.study.run import check, run
 from mote.patches import Observation, Receipt
 
 DEMO = Path(__file__).parents[3] / "results" / "demo"
-OTHERS = "select name from sqlite_master where type in ('table', 'view')"
 
 VERSION_1 = """
 create table prompts (prompt_id text primary key, position integer not null unique, task text not null,
@@ -141,6 +140,7 @@ def test_a_run_of_the_first_version_is_brought_forward_and_gone_on_with(first: P
         row = GenerationRow("t/1", "again", "d2", 7, {}, True, "z", "", "z", 9, 3, "stop", {"digest": "d2"}, [])
         with pytest.raises(sqlite3.IntegrityError):
             store.add_generations([row])
+        (tmp_path / "fresh").mkdir()
         with RunStore(tmp_path / "fresh") as fresh:
             assert shape(store.db) == shape(fresh.db)
     assert version_of(first) == SCHEMA_VERSION
@@ -150,13 +150,14 @@ def test_a_store_that_does_not_hold_together_is_refused_and_stays(first: Path) -
     with closing(sqlite3.connect(first / "run.sqlite")) as db:
         db.execute("insert into splits values ('nobody', 'select')")
         db.commit()
-    before = digest(first / "run.sqlite")
+        before = list(db.iterdump())
     with pytest.raises(MoteError, match="cannot be read as a run's store: a row of splits names one of prompts"):
         RunStore(first, read_only=True)
     with pytest.raises(MoteError, match="a row of splits names one of prompts that is not there"):
         RunStore(first)
     assert version_of(first) == 1
-    assert digest(first / "run.sqlite") == before
+    with closing(sqlite3.connect(first / "run.sqlite")) as db:
+        assert list(db.iterdump()) == before
 
 
 def test_the_demos_rows_of_version_2_are_read_and_left_as_they_are(second: Path) -> None:
@@ -202,13 +203,11 @@ def test_nothing_that_rankings_and_prunings_had_is_lost(second: Path, forward: P
             assert one is not None
             assert one.surprise == pytest.approx(surprise, abs=1e-4)
         assert len(measured) >= old.execute("select count(*) from surprises").fetchone()[0]
-        prompts = [
-            key for (key,) in old.execute("select prompt_id from ranking_maps m join prompts p on position = prompt")
-        ]
-        maps = read_maps(store, prompts)
+        captured = "select prompt_id, weights from ranking_maps m join prompts p on p.position = m.prompt"
+        blobs = dict(old.execute(captured))
+        maps = read_maps(store, list(blobs))
         assert maps is not None
-        blobs = dict(old.execute("select prompt_id, weights from ranking_maps m join prompts p on position = prompt"))
-        for key, weights in zip(prompts, maps.weights, strict=True):
+        for key, weights in zip(blobs, maps.weights, strict=True):
             assert weights.tobytes() == blobs[key]
         assert len(read_pruning(store)) == len(json.loads(old.execute("select rounds from prunings").fetchone()[0]))
 
@@ -233,7 +232,7 @@ def test_an_answer_of_the_study_is_one_of_a_rankings(forward: Path) -> None:
 
 
 class WrittenEngine:
-    """Answers every request with one sentence; nothing else is asked of it."""
+    """Answers every request with one sentence; how likely the sentence is nobody knows here."""
 
     prompt_opens = True
 
@@ -244,28 +243,46 @@ class WrittenEngine:
         for index, request in enumerate(requests):
             self.asked.append(request)
             receipt = Receipt(request.profile.digest, 9, "test")
-            yield [(index, Answer(request, "</think>I am sorry.", 9, 4, "stop", Observation(receipt)))]
+            yield [(index, Answer(request, "</think>I am sorry, it rained.", 9, 4, "stop", Observation(receipt)))]
+
+    def score(self, requests: Sequence[Scoring]) -> Iterator[list[tuple[int, Scored]]]:
+        raise AssertionError("nothing fits")
+
+    def fits(self, request: Scoring) -> bool:
+        raise AssertionError("nothing was said of the new sentence")
+
+    def token_texts(self, messages: Sequence[Mapping[str, str]]) -> list[str]:
+        raise AssertionError("the tokens are stored")
+
+
+CUT_SHORT = (
+    "create temporary table gone as select generation_id from generation_rows where profile not in (0, 164)"
+    " union select * from (select generation_id from generation_rows where profile = 164 limit 3)",
+    "delete from label_rows where generation_id in (select generation_id from gone)",
+    "delete from generation_rows where generation_id in (select generation_id from gone)",
+    "delete from profiles where position not in (0, 164)",
+)
 
 
 def test_a_run_of_version_2_is_gone_on_with(second: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(second, tmp_path / "run"))
     with closing(sqlite3.connect(folder / "run.sqlite")) as db:
-        last = "(select generation_id from generation_rows where profile = 164 order by generation_id desc limit 3)"
-        gone = set(db.execute(f"select prompt_id, profile from generations where generation_id in {last}"))
-        db.execute(f"delete from label_rows where generation_id in {last}")
-        db.execute(f"delete from generation_rows where generation_id in {last}")
+        # One control is enough, of which three answers are missing.
+        for statement in CUT_SHORT:
+            db.execute(statement)
         db.commit()
-        counts = {
-            table: db.execute(f"select count(*) from {table}").fetchone()[0] for table in ("generations", "labels")
-        }
+        profile, count = db.execute("select max(name), count(*) from profiles where kind <> 'baseline'").fetchone()
+        before = db.execute("select count(*), (select count(*) from labels) from generations").fetchone()
+    assert count == 1
     engine = WrittenEngine()
     study = check(Recipe.model_validate(read_manifest(folder)["recipe"]))
-    with pytest.raises(AttributeError, match="fits"):
-        # The surprise of the new text is all that the engine here has no answer to.
+    # The engine ends where the surprise of the new sentence would be measured.
+    with pytest.raises(AssertionError, match="nothing was said of the new sentence"):
         run(study, folder, Console(quiet=True), engine=lambda *_: lambda: engine)
-    assert len(gone) == 3
+    assert len(engine.asked) == 3
     with RunStore(folder, read_only=True) as store:
-        assert {(one.prompt_id, name) for one in engine.asked for name in {row[1] for row in gone}} == gone
-        assert store.db.execute("select count(*) from generations").fetchone()[0] == counts["generations"] + 3
-        assert store.db.execute("select count(*) from labels").fetchone()[0] == counts["labels"] + 3
+        asked = {(one.prompt_id, profile) for one in engine.asked}
+        assert asked < store.stored()
+        after = store.db.execute("select count(*), (select count(*) from labels) from generations").fetchone()
+    assert after == (before[0] + 3, before[1] + 3)
     assert version_of(folder) == SCHEMA_VERSION
