@@ -46,6 +46,7 @@ from mote.patches import Edit, Profile
 from tests.harness.report.written_run import WrittenRun, write_run
 
 ROOT = Path(__file__).parents[3]
+PATHS = f"{ROOT}{os.pathsep}{ROOT / 'src'}"
 QUIET = Console(quiet=True)
 SMALL = ScanOptions(prompts=3, top=4, alternatives=2)
 PASSES = (4 + 1) * 3 * 3
@@ -108,7 +109,7 @@ def test_a_killed_scan_goes_on_and_ends_with_the_rows_of_one_that_was_not(
     arguments = ["scan", str(run), "--prompts=3", "--experts=4", "--alternatives=2"]
     killed = subprocess.run(
         [sys.executable, str(Path(__file__).parents[1] / "study" / "killed_run.py"), "scan", *arguments],
-        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True, capture_output=True, timeout=280, check=False,
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": PATHS}, text=True, capture_output=True, timeout=280, check=False,
     )  # fmt: skip
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert "(4 experts + untouched) x 3 prompts x 3 openings = 45 forward passes" in killed.stdout

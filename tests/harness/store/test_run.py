@@ -206,7 +206,7 @@ def test_committed_rows_survive_a_sigkill(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", program, str(tmp_path)],
         cwd=root,
-        env={**os.environ, "PYTHONPATH": str(root)},
+        env={**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{root / 'src'}"},
         check=False,
     )
     assert done.returncode == -signal.SIGKILL

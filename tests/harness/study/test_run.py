@@ -29,7 +29,7 @@ STUDY = (
     "--set=study.factors=[2]", "--set=study.thirds=false",
     "--set=sampling.max_tokens=40", "--set=model.options.max_num_seqs=24",
 )  # fmt: skip
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}", "HF_HUB_OFFLINE": "1"}
 
 
 def start(point: str, *arguments: str) -> subprocess.Popen[str]:
