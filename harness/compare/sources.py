@@ -21,6 +21,7 @@ from mote.harness.files import digest_of
 from mote.harness.recipe.label_sets import LABEL_SETS, label_set
 from mote.harness.recipe.manifest import read_manifest
 from mote.harness.science.controls import BASELINE
+from mote.harness.store.questions import last_question
 from mote.harness.store.run import PACKED_NAME, STORE_NAME, RunStore
 from mote.judges import CLASSES, LANGUAGES, STATES, TRUNCATED, language
 from mote.patches import Profile
@@ -152,7 +153,7 @@ def _of_run(folder: Path, name: str, judge: str | None, label: str) -> Answers:
             "prompt_id": frame["prompt_id"],
             "doc_hash": "",
             "prompt": "",
-            "question": [_question(json.loads(text)) for text in frame["messages"]],
+            "question": [last_question(json.loads(text)) for text in frame["messages"]],
             "raw": frame["raw"],
             "label": frame["label"] if label == "label" else [_spoken(row, label) for row in frame.to_dict("records")],
             "seed": frame["seed"],
@@ -357,12 +358,8 @@ def _asked(doc: Mapping[str, Any]) -> str:
             return str(doc[name])
     messages = doc.get("messages")
     if isinstance(messages, list):
-        return _question(messages)
+        return last_question(messages)
     return json.dumps(doc, ensure_ascii=False)
-
-
-def _question(messages: Sequence[Mapping[str, Any]]) -> str:
-    return next((str(one["content"]) for one in reversed(messages) if one.get("role") == "user"), "")
 
 
 def _sampling(given: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from mote.harness.progress import step
 from mote.harness.science.controls import BASELINE
 from mote.harness.science.splits import evenly
 from mote.harness.store.judgments import Ended, Judge, Judgments, text_digest
+from mote.harness.store.questions import conversation
 from mote.harness.store.run import LabelRow, RunStore
 from mote.harness.study.session import open_run
 from mote.judges import JUDGE, LANGUAGE_JUDGE, UNSCORED, Markers, with_surprise
@@ -239,14 +240,7 @@ def _key(ask: PromptAsk) -> tuple[str, int]:
 def _given(row: Any, markers: Markers) -> Given:
     # pandas reads a column of NULLs as NaN.
     reason = row.finish_reason if isinstance(row.finish_reason, str) else None
-    return Given(question_text(json.loads(row.messages)), str(row.raw), reason, bool(row.prompt_opens), markers)
-
-
-def question_text(messages: Sequence[Mapping[str, str]]) -> str:
-    """Return what was asked as one text: a single user message as it is, a conversation with its roles."""
-    if len(messages) == 1:
-        return messages[0]["content"]
-    return "\n\n".join(f"{message['role']}: {message['content']}" for message in messages)
+    return Given(conversation(json.loads(row.messages)), str(row.raw), reason, bool(row.prompt_opens), markers)
 
 
 def _rows(frame: pd.DataFrame) -> Iterable[Any]:

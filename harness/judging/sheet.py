@@ -21,8 +21,8 @@ import pandas as pd
 
 from mote.harness.errors import MoteError, nearest
 from mote.harness.files import write_atomic
-from mote.harness.judging.judge import question_text
 from mote.harness.science.controls import BASELINE, RANDOM, RETEST
+from mote.harness.store.questions import conversation
 from mote.harness.store.run import LabelRow, RunStore
 from mote.harness.store.samples import SampleRow, add_samples, sampled_items
 from mote.judges import STATES, UNSCORED
@@ -155,7 +155,7 @@ def _draw(frame: pd.DataFrame, size: int, seed: int) -> pd.DataFrame:
 
 
 def _texts(frame: pd.DataFrame) -> tuple[list[str], list[str], list[str]]:
-    questions = [question_text(json.loads(messages)) for messages in frame["messages"]]
+    questions = [conversation(json.loads(messages)) for messages in frame["messages"]]
     return questions, [str(text) for text in frame["reasoning"]], [str(text) for text in frame["answer"]]
 
 

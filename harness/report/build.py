@@ -39,6 +39,7 @@ from mote.harness.report.texts import clip, compare
 from mote.harness.report.tuned_experts import controls_gap
 from mote.harness.report.words import caveats, lead
 from mote.harness.store.prunings import read_pruning
+from mote.harness.store.questions import last_question
 from mote.harness.store.run import RunStore
 from mote.harness.store.token_rows import read_token_rows
 
@@ -148,8 +149,7 @@ def _rankings(folder: Path) -> pd.DataFrame:
 
 
 def _question(messages: str) -> str:
-    asked = [str(message["content"]) for message in json.loads(messages) if message["role"] == "user"]
-    return clip(asked[-1] if asked else "", 300)
+    return clip(last_question(json.loads(messages)), 300)
 
 
 def _render(
