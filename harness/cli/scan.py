@@ -13,7 +13,6 @@ from rich.console import Console
 from mote.harness.errors import MoteError, nearest
 
 _RUN = typer.Argument(help="The folder of a run.", metavar="RUN")
-_ACTIONS = ("suppress", "scale")
 
 
 def mount(app: typer.Typer) -> None:
@@ -44,16 +43,17 @@ def scan_command(
     """
     from mote.harness.experts.output import show_scan, write_scan
     from mote.harness.experts.rankings import causal_effects
-    from mote.harness.experts.scan import ScanOptions, scan_run
-    from mote.harness.store.run import STORE_NAME
+    from mote.harness.experts.scan import ACTIONS, ScanOptions, scan_run
+    from mote.harness.store.run import RunStore
     from mote.harness.store.scans import Scans
 
-    if action not in _ACTIONS:
-        raise MoteError(f"There is no --action '{action}'.{nearest(action, _ACTIONS)}")
+    known = next((one for one in ACTIONS if one == action), None)
+    if known is None:
+        raise MoteError(f"There is no --action '{action}'.{nearest(action, ACTIONS)}")
     if (factor is None) == (action == "scale"):
         raise MoteError("--action scale and --factor F go together, for instance --action scale --factor 0.5.")
     options = ScanOptions(
-        prompts=prompts, top=_top(experts), by=by, action="scale" if action == "scale" else "suppress",
+        prompts=prompts, top=_top(experts), by=by, action=known,
         factor=factor or 0.0, tokens=opening, alternatives=alternatives, seed=seed,
     )  # fmt: skip
     console = Console(highlight=False)
@@ -62,8 +62,8 @@ def scan_command(
         scan = scan_run(run, options, console, max_passes=max_passes)
     except KeyboardInterrupt:
         stopped(console)
-    with Scans(run / STORE_NAME, read_only=True) as scans:
-        effects = causal_effects(scans, scan)
+    with RunStore(run, read_only=True) as store:
+        effects = causal_effects(Scans(store), scan)
     show_scan(effects, console)
     console.print(f"Scan {scan.scan_id} ({scan.title}): {write_scan(effects, run)}", soft_wrap=True)
 

@@ -20,6 +20,8 @@ from mote.harness.errors import MoteError, nearest
 from mote.harness.files import digest_of
 from mote.harness.recipe.label_sets import LABEL_SETS, label_set
 from mote.harness.recipe.manifest import read_manifest
+from mote.harness.science.controls import BASELINE
+from mote.harness.store.questions import last_question
 from mote.harness.store.run import PACKED_NAME, STORE_NAME, RunStore
 from mote.judges import CLASSES, LANGUAGES, STATES, TRUNCATED, language
 from mote.patches import Profile
@@ -113,7 +115,7 @@ def read_answers(
         raise MoteError(f"--label {label} is unknown.{nearest(label, LABELLINGS)}")
     folder, name = split_run(text)
     if folder.is_dir() and (name is not None or any((folder / file).is_file() for file in (STORE_NAME, PACKED_NAME))):
-        return _of_run(folder, name or "baseline", judge, label)
+        return _of_run(folder, name or BASELINE, judge, label)
     if folder.is_dir():
         return _of_log(_only_log(folder, task), label, receipts)
     if Path(text).is_file():
@@ -151,7 +153,7 @@ def _of_run(folder: Path, name: str, judge: str | None, label: str) -> Answers:
             "prompt_id": frame["prompt_id"],
             "doc_hash": "",
             "prompt": "",
-            "question": [_question(json.loads(text)) for text in frame["messages"]],
+            "question": [last_question(json.loads(text)) for text in frame["messages"]],
             "raw": frame["raw"],
             "label": frame["label"] if label == "label" else [_spoken(row, label) for row in frame.to_dict("records")],
             "seed": frame["seed"],
@@ -356,12 +358,8 @@ def _asked(doc: Mapping[str, Any]) -> str:
             return str(doc[name])
     messages = doc.get("messages")
     if isinstance(messages, list):
-        return _question(messages)
+        return last_question(messages)
     return json.dumps(doc, ensure_ascii=False)
-
-
-def _question(messages: Sequence[Mapping[str, Any]]) -> str:
-    return next((str(one["content"]) for one in reversed(messages) if one.get("role") == "user"), "")
 
 
 def _sampling(given: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ the run's report says of a profile with the same experts. Labels are those of th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,8 +18,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from rich.console import Console
 
-from mote.harness.engine.log import EngineLog
-from mote.harness.engine.vllm import Answer, Engine, Request, check_engine, request_seed
+from mote.harness.engine.servers import engine_starter
+from mote.harness.engine.vllm import Request
 from mote.harness.errors import MoteError
 from mote.harness.experts.agreement import (
     LEAST,
@@ -33,6 +33,7 @@ from mote.harness.experts.agreement import (
     plan_sets,
     reliability,
 )
+from mote.harness.experts.asking import Asking, suppressed
 from mote.harness.experts.maps import CAPTURE, CAPTURED, add_maps, captured
 from mote.harness.experts.rankings import (
     CAUSAL,
@@ -45,17 +46,13 @@ from mote.harness.experts.rankings import (
     seen_rankings,
     unit_names,
 )
-from mote.harness.experts.scan import OpenRun, engine_of, open_run, spread
-from mote.harness.experts.surprise import run_threshold, surprises
+from mote.harness.experts.scan import spread
 from mote.harness.progress import step
-from mote.harness.recipe.label_sets import LABEL_SETS
 from mote.harness.science.causal import scan_margins
 from mote.harness.science.controls import Expert
-from mote.harness.store.answers import AnswerRow, RankingAnswers
-from mote.harness.store.run import RunStore
 from mote.harness.store.scans import Scans
-from mote.judges import STATES, Label, Markers, label_by_surprise, split_reasoning
-from mote.patches import EMPTY_PROFILE, Edit, ModelLayout, Profile
+from mote.harness.study.session import Session, StartsEngine, open_session
+from mote.patches import EMPTY_PROFILE, ModelLayout, Profile
 
 Labels = dict[tuple[Expert, ...], dict[str, str]]
 
@@ -112,36 +109,27 @@ class _Plan(NamedTuple):
 
 
 def rank_run(
-    folder: Path,
-    options: RankingOptions,
-    console: Console,
-    *,
-    engine: Callable[[OpenRun, Console], Callable[[], Engine]] = engine_of,
+    folder: Path, options: RankingOptions, console: Console, *, engine: StartsEngine = engine_starter
 ) -> Rankings:
     """Generate what is missing of a run's comparison of rankings, and return the comparison. Says its cost first.
 
     Raises MoteError for what is wrong with the run, the options or the engine; what was generated is stored as it
     comes.
     """
-    run = open_run(folder)
-    with RunStore(folder, existing=True) as store, EngineLog(console) as log:
-        log.keep(folder / "vllm.log")
-        start = engine(run, console)
-        halves = read_halves(store, run.manifest)
-        with Scans(store.path) as scans, RankingAnswers(store.path) as answers:
-            scan = _scan(halves, scans, options.scan, console)
-            causal = {} if scan is None else {CAUSAL: scan.ranking}
-            _check(halves, causal, options)
-            if halves.weights is None and (options.names is None or set(options.names) & set(CAPTURED)):
-                _capture(halves, store, run, start, console)
-                halves = read_halves(store, run.manifest)
-            picked = pick_rankings({**seen_rankings(halves), **causal}, options.names)
-            sets = plan_sets(picked, options.ks, options.sets, halves.frequency, halves.layers, options.seed)
-            plan = _Plan(sets, _measured(halves, options), picked)
-            judge = answer_judge(store.path, run, halves, start, console)
-            answered = _generate(plan, halves, answers, run, start, console, judge)
-            with console.status("Statistics"):
-                return _compare(plan, halves, scan, options, answered)
+    with open_session(folder, console, engine) as session:
+        halves = read_halves(session.store, session.manifest)
+        scan = _scan(halves, Scans(session.store), options.scan, console)
+        causal = {} if scan is None else {CAUSAL: scan.ranking}
+        _check(halves, causal, options)
+        if halves.weights is None and (options.names is None or set(options.names) & set(CAPTURED)):
+            _capture(session, halves)
+            halves = read_halves(session.store, session.manifest)
+        picked = pick_rankings({**seen_rankings(halves), **causal}, options.names)
+        sets = plan_sets(picked, options.ks, options.sets, halves.frequency, halves.layers, options.seed)
+        plan = _Plan(sets, _measured(halves, options), picked)
+        answered = _generate(Asking(session, halves, "ranking"), plan)
+        with console.status("Statistics"):
+            return _compare(plan, halves, scan, options, answered)
 
 
 def _scan(halves: Halves, scans: Scans, number: int | None, console: Console) -> _Scan | None:
@@ -171,19 +159,18 @@ def _check(halves: Halves, causal: Mapping[str, NDArray[np.float64]], options: R
     _measured(halves, options)
 
 
-def _capture(halves: Halves, store: RunStore, run: OpenRun, engine: Callable[[], Engine], console: Console) -> None:
+def _capture(session: Session, halves: Halves) -> None:
     """Capture the maps that a run does not have by itself, of the prompts of the choosing half."""
-    there = captured(store.path)
+    there = captured(session.store)
     missing = [key for key in halves.ids if key not in there]
-    check_engine(run.recipe, run.model.path)
-    console.print(f"Rankings: {len(missing):,} prompts for router weights and last tokens", soft_wrap=True)
-    seed = run.recipe.sampling.seed
+    session.check_engine()
+    session.console.print(f"Rankings: {len(missing):,} prompts for router weights and last tokens", soft_wrap=True)
     requests = [
-        Request(key, halves.prompts[key].messages, EMPTY_PROFILE, request_seed(seed, key), CAPTURE) for key in missing
+        Request(key, halves.prompts[key].messages, EMPTY_PROFILE, session.seed_of(key), CAPTURE) for key in missing
     ]
-    with step(console, "Router weights", len(missing)) as advance:
-        for some in engine().generate(requests):
-            add_maps(store.path, [answer for _, answer in some])
+    with step(session.console, "Router weights", len(missing)) as advance:
+        for some in session.engine.generate(requests):
+            add_maps(session.store, [answer for _, answer in some])
             advance(len(some))
 
 
@@ -193,37 +180,25 @@ def _measured(halves: Halves, options: RankingOptions) -> list[str]:
     return spread(halves.measured, halves.units, options.limit or len(halves.measured), options.seed)
 
 
-def _generate(
-    plan: _Plan,
-    halves: Halves,
-    answers: RankingAnswers,
-    run: OpenRun,
-    engine: Callable[[], Engine],
-    console: Console,
-    judge: Callable[[pd.DataFrame], list[str]],
-) -> Answered:
+def _generate(asking: Asking, plan: _Plan) -> Answered:
     """Generate the answers that are not there, and label all that the plan asks for."""
-    profiles = _profiles(plan.sets, run.model.layout)
-    digests = {experts: profile.digest for experts, profile in profiles.items()}
-    done = answers.done()
-    missing = [
-        (profile, key) for profile in profiles.values() for key in plan.prompts if (profile.digest, key) not in done
-    ]
+    session = asking.session
+    profiles = _profiles(plan.sets, session.model.layout)
+    missing = asking.missing(profiles.values(), plan.prompts)
     total = len(profiles) * len(plan.prompts)
     controls = sum(len(one.controls) for one in plan.sets)
     stored = f"; {total - len(missing):,} of them stored" if len(missing) < total else ""
-    console.print(
+    session.console.print(
         f"Rankings: {len(plan.sets):,} top sets + {controls:,} matched sets = {len(profiles):,} different ones"
         f" x {len(plan.prompts):,} prompts = {total:,} answers{stored}",
         soft_wrap=True,
     )
     if missing:
-        check_engine(run.recipe, run.model.path)
-        with step(console, "Answers", total, total - len(missing)) as advance:
-            for count in answer_missing(missing, halves, answers, run, engine()):
+        session.check_engine()
+        with step(session.console, "Answers", total, total - len(missing)) as advance:
+            for count in asking.ask(missing):
                 advance(count)
-    markers = Markers(run.recipe.model.markers.start, run.recipe.model.markers.end)
-    return _answered(answers, digests, plan, halves, judge, markers)
+    return _answered(asking, profiles, plan)
 
 
 def _profiles(sets: Sequence[TopSet], layout: ModelLayout) -> dict[tuple[Expert, ...], Profile]:
@@ -232,113 +207,30 @@ def _profiles(sets: Sequence[TopSet], layout: ModelLayout) -> dict[tuple[Expert,
     most = max((len(one.controls) for one in sets), default=0)
     rounds += [[one.controls[at] for one in sets if at < len(one.controls)] for at in range(most)]
     wanted = dict.fromkeys(tuple(sorted(experts)) for each in rounds for experts in each)
-    return {
-        experts: Profile("suppress", tuple(Edit(*expert, "suppress") for expert in experts), model=layout)
-        for experts in wanted
-    }
+    return {experts: suppressed("suppress", experts, layout) for experts in wanted}
 
 
-def answer_missing(
-    missing: Sequence[tuple[Profile, str]], halves: Halves, answers: RankingAnswers, run: OpenRun, engine: Engine
-) -> Iterator[int]:
-    """Generate and store the answers to prompts under profiles; yield how many as they are stored.
-
-    They are drawn as the run draws its own. Raises MoteError for whatever the engine refuses.
-    """
-    answers.add_profiles({profile.digest: profile for profile, _ in missing}.values())
-    seed = run.recipe.sampling.seed
-    requests = [
-        Request(key, halves.prompts[key].messages, profile, request_seed(seed, key)) for profile, key in missing
-    ]
-    for some in engine.generate(requests):
-        answers.add(_answer_row(answer, run, engine.prompt_opens) for _, answer in some)
-        yield len(some)
-
-
-def _answer_row(answer: Answer, run: OpenRun, prompt_opens: bool) -> AnswerRow:
-    request, observation = answer.request, answer.observation
-    return AnswerRow(
-        request.profile.digest,
-        request.prompt_id,
-        request.seed,
-        run.recipe.sampling.model_dump(mode="json"),
-        prompt_opens,
-        answer.raw,
-        answer.prompt_tokens,
-        answer.generated_tokens,
-        answer.finish_reason,
-        observation.receipt.tokens_edited,
-        sum(effect.selected for effect in observation.mechanism),
-        sum(effect.weight_after for effect in observation.mechanism),
-    )
-
-
-def _answered(
-    answers: RankingAnswers,
-    digests: Mapping[tuple[Expert, ...], str],
-    plan: _Plan,
-    halves: Halves,
-    judge: Callable[[pd.DataFrame], list[str]],
-    markers: Markers,
-) -> Answered:
-    frame = answers.answers()
-    frame = frame[frame["profile_digest"].isin(set(digests.values())) & frame["prompt_id"].isin(set(plan.prompts))]
-    frame = frame.assign(label=judge(frame))
+def _answered(asking: Asking, profiles: Mapping[tuple[Expert, ...], Profile], plan: _Plan) -> Answered:
+    frame = asking.labelled(profiles.values(), plan.prompts)
     by_digest = {str(digest): rows.set_index("prompt_id") for digest, rows in frame.groupby("profile_digest")}
+    answers = {experts: by_digest[profile.digest] for experts, profile in profiles.items()}
     labels = {
-        experts: {str(key): str(label) for key, label in by_digest[digest]["label"].reindex(plan.prompts).items()}
-        for experts, digest in digests.items()
+        experts: {str(key): str(label) for key, label in rows["label"].reindex(plan.prompts).items()}
+        for experts, rows in answers.items()
     }
-    names = unit_names(halves)
+    names = unit_names(asking.halves)
     if not all(key in names for key in plan.prompts):
         return Answered(labels, None)
-
-    @cache
-    def answer(raw: str, opens: bool) -> str:
-        return split_reasoning(raw, markers, prompt_opens=opens).answer.casefold()
-
+    answer_of = cache(asking.answer_of)
     named = {
         experts: {
             key
-            for key, raw, opens in by_digest[digest][["raw", "prompt_opens"]].itertuples()
-            if names[key] in answer(raw, opens)
+            for key, raw, opens in rows[["raw", "prompt_opens"]].itertuples()
+            if names[key] in answer_of(raw, opens).casefold()
         }
-        for experts, digest in digests.items()
+        for experts, rows in answers.items()
     }
     return Answered(labels, named)
-
-
-def answer_judge(
-    store: Path, run: OpenRun, halves: Halves, engine: Callable[[], Engine], console: Console
-) -> Callable[[pd.DataFrame], list[str]]:
-    """Return what labels answers as the run's own were: by the text, and by surprise where the run goes by that."""
-    markers = Markers(run.recipe.model.markers.start, run.recipe.model.markers.end)
-
-    # Short answers are often the same to the letter, and so are then their labels.
-    @cache
-    def by_text(raw: str, opens: bool, reason: str | None) -> Label:
-        return halves.label_set.label(raw, finish_reason=reason, markers=markers, prompt_opens=opens)
-
-    # The baseline, which sets it, is complete.
-    @cache
-    def below() -> float:
-        return run_threshold(store, LABEL_SETS[halves.label_set.name].judge)
-
-    def judge(frame: pd.DataFrame) -> list[str]:
-        columns = (frame[name] for name in ("raw", "prompt_opens", "finish_reason"))
-        texts = [by_text(raw, bool(opens), reason) for raw, opens, reason in zip(*columns, strict=True)]
-        # The run's own record decides: one that is older than the second judge has the default in its recipe by now.
-        if halves.label_set.judge == LABEL_SETS[halves.label_set.name].judge:
-            return [label.label for label in texts]
-        keys = list(zip(frame["prompt_id"], frame["raw"], strict=True))
-        classed = [key for key, label in zip(keys, texts, strict=True) if label.label not in STATES]
-        found = surprises(store, classed, halves.prompts, engine, console)
-        return [
-            label_by_surprise(label, key[1], found.get(key), below()).label
-            for key, label in zip(keys, texts, strict=True)
-        ]
-
-    return judge
 
 
 def _compare(plan: _Plan, halves: Halves, scan: _Scan | None, options: RankingOptions, answered: Answered) -> Rankings:

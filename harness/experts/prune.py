@@ -7,48 +7,27 @@ goes on with a pruning that was stopped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 from rich.console import Console
 
-from mote.harness.engine.log import EngineLog
-from mote.harness.engine.vllm import Engine, check_engine
+from mote.harness.engine.servers import engine_starter
 from mote.harness.errors import MoteError
-from mote.harness.experts.comparison import answer_judge, answer_missing
-from mote.harness.experts.rankings import Halves, read_halves
-from mote.harness.experts.scan import OpenRun, engine_of, open_run
+from mote.harness.experts.asking import Asking, suppressed
+from mote.harness.experts.rankings import read_halves
 from mote.harness.preconditions import STATES, DataError
 from mote.harness.progress import step
 from mote.harness.science.controls import Expert
 from mote.harness.science.pruning import Candidate, Pruning, advance, candidates, rounds_cost, start
 from mote.harness.science.resonance import distinctive_experts, resonance
-from mote.harness.store.answers import RankingAnswers
 from mote.harness.store.prunings import COLUMNS, add_pruning
-from mote.harness.store.run import RunStore
-from mote.patches import Edit, Profile
-
-
-class _Bench(NamedTuple):
-    """What measures a profile: flips among prompts, from stored answers or new ones."""
-
-    run: OpenRun
-    halves: Halves
-    answers: RankingAnswers
-    engine: Callable[[], Engine]
-    console: Console
-    judge: Callable[[pd.DataFrame], list[str]]
+from mote.harness.study.session import StartsEngine, open_session
 
 
 def prune_run(
-    folder: Path,
-    k: int,
-    keep: float,
-    console: Console,
-    *,
-    engine: Callable[[OpenRun, Console], Callable[[], Engine]] = engine_of,
+    folder: Path, k: int, keep: float, console: Console, *, engine: StartsEngine = engine_starter
 ) -> pd.DataFrame:
     """Prune the top ``k`` of a run's resonance to those that keep the share ``keep`` of its flips; return the rounds.
 
@@ -57,35 +36,29 @@ def prune_run(
     """
     if not 0 < keep <= 1:
         raise MoteError(f"--keep {keep:g}: the share of the effect that is to remain lies above 0 and up to 1.")
-    run = open_run(folder)
-    with RunStore(folder, existing=True) as store, EngineLog(console) as log:
-        log.keep(folder / "vllm.log")
-        halves = read_halves(store, run.manifest)
+    with open_session(folder, console, engine) as session:
+        halves = read_halves(session.store, session.manifest)
         try:
             ranked = distinctive_experts(resonance(halves.maps, halves.classes, halves.target), k, halves.layers)
         except DataError as error:
             raise MoteError(f"--k {k}: {error}") from None
         experts = tuple(sorted((score.layer, score.expert) for score in ranked))
-        check_engine(run.recipe, run.model.path)
+        session.check_engine()
         console.print(
             f"Pruning: at most 1 + {rounds_cost(k):,} profiles x {len(halves.chosen):,} prompts, and 2 x"
             f" {len(halves.measured):,} to measure what is left;"
             f" {(1 + rounds_cost(k)) * len(halves.chosen) + 2 * len(halves.measured):,} answers at most",
             soft_wrap=True,
         )
-        with RankingAnswers(store.path) as answers:
-            starter = engine(run, console)
-            judge = answer_judge(store.path, run, halves, starter, console)
-            bench = _Bench(run, halves, answers, starter, console, judge)
-            rounds = _prune(bench, experts, keep)
+        rounds = _prune(Asking(session, halves, "pruning"), experts, keep)
         settings = {"experts": [list(expert) for expert in experts], "keep": keep, "target": halves.target}
-        add_pruning(store.path, {**settings, "judge": halves.label_set.judge}, rounds)
+        add_pruning(session.store, {**settings, "judge": halves.label_set.judge}, rounds)
     return rounds
 
 
-def _prune(bench: _Bench, experts: Candidate, keep: float) -> pd.DataFrame:
-    chosen, measured = bench.halves.chosen, bench.halves.measured
-    whole = _flips(bench, [experts], chosen)[experts]
+def _prune(asking: Asking, experts: Candidate, keep: float) -> pd.DataFrame:
+    chosen, measured = asking.halves.chosen, asking.halves.measured
+    whole = _flips(asking, [experts], chosen)[experts]
     if not whole:
         raise MoteError(
             f"the top {len(experts)} flip none of the {len(chosen)} prompts that chose them: there is nothing to keep."
@@ -93,9 +66,9 @@ def _prune(bench: _Bench, experts: Candidate, keep: float) -> pd.DataFrame:
         )
     state = start(experts, whole / len(chosen), keep)
     while asked := candidates(state):
-        flips = _flips(bench, asked, chosen)
+        flips = _flips(asking, asked, chosen)
         state = advance(state, {one: flips[one] / len(chosen) for one in asked})
-    unseen = _flips(bench, [experts, state.experts], measured) if measured else {}
+    unseen = _flips(asking, [experts, state.experts], measured) if measured else {}
     return _rounds(
         state, experts, whole / len(chosen), keep, (unseen.get(state.experts), unseen.get(experts)), len(measured)
     )
@@ -121,24 +94,16 @@ def _name(expert: Expert) -> str:
     return f"({expert[0]}, {expert[1]})"
 
 
-def _flips(bench: _Bench, sets: Sequence[Candidate], prompts: Sequence[str]) -> dict[Candidate, int]:
+def _flips(asking: Asking, sets: Sequence[Candidate], prompts: Sequence[str]) -> dict[Candidate, int]:
     """Return how many prompts leave the class under each set of experts; all sets in one batch."""
-    profiles = {
-        one: Profile("pruned", tuple(Edit(*e, "suppress") for e in one), model=bench.run.model.layout) for one in sets
-    }
-    done = bench.answers.done()
-    missing = [(p, key) for p in profiles.values() for key in prompts if (p.digest, key) not in done]
+    profiles = {one: suppressed("pruned", one, asking.session.model.layout) for one in sets}
+    missing = asking.missing(profiles.values(), prompts)
     if missing:
-        with step(bench.console, f"{len(sets)} profiles of {len(sets[-1])} experts", len(missing)) as advance_bar:
-            for count in answer_missing(missing, bench.halves, bench.answers, bench.run, bench.engine()):
+        title = f"{len(sets)} profiles of {len(sets[-1])} experts"
+        with step(asking.session.console, title, len(missing)) as advance_bar:
+            for count in asking.ask(missing):
                 advance_bar(count)
-    return _counted(bench, {profile.digest: one for one, profile in profiles.items()}, set(prompts))
-
-
-def _counted(bench: _Bench, sets: dict[str, Candidate], prompts: set[str]) -> dict[Candidate, int]:
-    frame = bench.answers.answers()
-    frame = frame[frame["profile_digest"].isin(set(sets)) & frame["prompt_id"].isin(prompts)]
-    frame = frame.assign(label=bench.judge(frame))
-    flipped = frame[~frame["label"].isin([bench.halves.target, *STATES])]
+    frame = asking.labelled(profiles.values(), prompts)
+    flipped = frame[~frame["label"].isin([asking.halves.target, *STATES])]
     counts = flipped.groupby("profile_digest").size()
-    return {one: int(counts.get(digest, 0)) for digest, one in sets.items()}
+    return {one: int(counts.get(profile.digest, 0)) for one, profile in profiles.items()}

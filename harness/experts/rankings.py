@@ -25,6 +25,7 @@ from mote.harness.preconditions import STATES, DataError
 from mote.harness.recipe.label_sets import LabelSet, label_set
 from mote.harness.recipe.manifest import read_manifest
 from mote.harness.science.causal import scan_effects, scan_margins, scan_ranking
+from mote.harness.science.controls import BASELINE, Expert
 from mote.harness.science.detectors import rankings
 from mote.harness.science.resonance import distinctive_experts, ranks_of, resonance
 from mote.harness.science.splits import units_of
@@ -33,9 +34,8 @@ from mote.harness.store.scans import Scans, StoredScan
 
 CAUSAL: Final = "causal"
 FREQUENCY: Final = "frequency"
-BASELINE: Final = "baseline"
 _EFFECTS: Final = ["layer", "expert", "prompts", "complete", "effect", "low", "high", "p", "p_holm", "selected"]
-ROLES: Final = ("prompt", "prompt_last", "reasoning", "answer")
+ROLES: Final = ("prompt", "reasoning", "answer")
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def read_halves(store: RunStore, manifest: Mapping[str, Any]) -> Halves:
     ids = [found[i] for i in at]
     ours = [key for key, label in labels.items() if label == target]
     prompts = {row.prompt_id: row for row in store.prompts()}
-    more = read_maps(store.path, ids)
+    more = read_maps(store, ids)
     unit, units = units_of({key: row.attributes for key, row in prompts.items()})
     layout = manifest["model"]["layout"]
     return Halves(
@@ -169,9 +169,9 @@ def run_rankings(folder: Path, scan: int | None = None) -> dict[str, NDArray[np.
 
     nan marks an expert that the scan has not measured on all its prompts.
     """
-    with RunStore(folder, read_only=True) as store, Scans(store.path, read_only=True) as scans:
+    with RunStore(folder, read_only=True) as store:
         halves = read_halves(store, read_manifest(folder))
-        return {**seen_rankings(halves), **causal_ranking(halves, scans, scan)}
+        return {**seen_rankings(halves), **causal_ranking(halves, Scans(store), scan)}
 
 
 def causal_ranking(halves: Halves, scans: Scans, number: int | None = None) -> dict[str, NDArray[np.float64]]:
@@ -219,7 +219,7 @@ def pick_rankings(
     return {name: found[name] for name in (names or found)}
 
 
-def top_experts(name: str, ranking: NDArray[np.float64], k: int, layers: tuple[int, ...]) -> list[tuple[int, int]]:
+def top_experts(name: str, ranking: NDArray[np.float64], k: int, layers: tuple[int, ...]) -> list[Expert]:
     """Return the top ``k`` of a ranking as (layer, expert), best first; experts without a score never come in.
 
     Raises DataError that names the ranking where it has fewer than ``k`` experts above 0.

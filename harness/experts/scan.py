@@ -18,27 +18,26 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from mote.harness.engine.log import EngineLog
-from mote.harness.engine.model import ModelSource, resolve_model
 from mote.harness.engine.servers import engine_starter
-from mote.harness.engine.vllm import Engine, Scored, Scoring, check_engine
+from mote.harness.engine.vllm import Scored, Scoring
 from mote.harness.errors import MoteError
 from mote.harness.experts.rankings import CAUSAL, Halves, pick_rankings, read_halves, seen_rankings
 from mote.harness.progress import step
-from mote.harness.recipe import manifest as manifests
-from mote.harness.recipe.schema import Recipe
+from mote.harness.recipe.manifest import new_session
 from mote.harness.science.causal import Measurement, ScanPlan, choose_alternatives, plan_scan, remaining
-from mote.harness.store.run import RunStore
+from mote.harness.science.controls import Expert
 from mote.harness.store.scans import Scans, ScoreRow, StoredScan
-from mote.patches import EMPTY_PROFILE, Edit, ModelLayout, Profile, ProfileError
+from mote.harness.study.session import Session, StartsEngine, open_session
+from mote.patches import EMPTY_PROFILE, Action, Edit, ModelLayout, Profile, ProfileError
 
-Action = Literal["suppress", "scale"]
+ACTIONS: Final[tuple[Action, ...]] = ("suppress", "scale")
+"""What can be done to each expert alone; stimulated, every expert would be chosen by every token."""
 Tokeniser = Callable[[str, int], str]
 """(text, n) -> the first n tokens of a text, as text."""
 
@@ -70,44 +69,12 @@ class ScanOptions:
             raise MoteError(str(error).replace("edit (0, 0) ", "--action ")) from None
 
 
-class OpenRun(NamedTuple):
-    """A run's recipe and model, checked to be what the run was made with."""
-
-    folder: Path
-    manifest: Mapping[str, Any]
-    recipe: Recipe
-    model: ModelSource
-
-
 class Scan(NamedTuple):
     """A scan ready to be made: the plan, the openings of each prompt (its own first), and what identifies it."""
 
     plan: ScanPlan
     openings: Mapping[str, Sequence[str]]
     settings: Mapping[str, Any]
-
-
-def open_run(folder: Path) -> OpenRun:
-    """Read a run's manifest and find its model; raise MoteError where the model's files are others by now."""
-    manifest = manifests.read_manifest(folder)
-    recipe = Recipe.model_validate(manifest["recipe"])
-    model = resolve_model(recipe.model.path)
-    changed = sorted(
-        name
-        for name in {*model.files, *manifest["model"]["files"]}
-        if model.files.get(name) != manifest["model"]["files"].get(name)
-    )
-    if changed:
-        raise MoteError(
-            f"{folder} was made with other files of '{recipe.model.path}' ({', '.join(changed)} differ): what is"
-            " measured now would not belong to it."
-        )
-    return OpenRun(folder, manifest, recipe, model)
-
-
-def engine_of(run: OpenRun, console: Console) -> Callable[[], Engine]:
-    """Return what starts the run's engine when it is first called; raises MoteError for options vLLM refuses."""
-    return engine_starter(run.recipe, run.model, run.folder / "vllm.log", console)
 
 
 def prepare(halves: Halves, options: ScanOptions, first_tokens: Tokeniser) -> Scan:
@@ -141,7 +108,7 @@ def scan_run(
     console: Console,
     *,
     max_passes: int | None = None,
-    engine: Callable[[OpenRun, Console], Callable[[], Engine]] = engine_of,
+    engine: StartsEngine = engine_starter,
     first_tokens: Tokeniser | None = None,
 ) -> StoredScan:
     """Scan a run's experts, or go on with it, and return what is stored by then. Says its cost before it starts.
@@ -149,18 +116,19 @@ def scan_run(
     ``max_passes`` bounds the forward passes of this start. Raises MoteError for what is wrong with the run, the
     options or the engine, before anything is written; what was measured is stored as it comes.
     """
-    run = open_run(folder)
-    with RunStore(folder, existing=True) as store, EngineLog(console) as log:
-        log.keep(folder / "vllm.log")
-        halves = read_halves(store, run.manifest)
-        scan = prepare(halves, options, first_tokens or partial(opening, tokenizer_of(run)))
-        check_engine(run.recipe, run.model.path)
-        with Scans(store.path) as scans:
-            scan_id = scans.begin(scan.settings, manifests.new_session())
-            missing = remaining(scan.plan, scans.done(scan_id))
-            _announce(scan, len(missing), max_passes, console)
-            _measure(scans, scan_id, scan, halves, missing[:max_passes], engine(run, console), run, console)
-            return next(each for each in scans.scans() if each.scan_id == scan_id)
+    with open_session(folder, console, engine) as session:
+        halves = read_halves(session.store, session.manifest)
+        scan = prepare(halves, options, first_tokens or partial(opening, tokenizer_of(session)))
+        session.check_engine()
+        scans = Scans(session.store)
+        scan_id = scans.begin(scan.settings, new_session())
+        missing = remaining(scan.plan, scans.done(scan_id))
+        _announce(scan, len(missing), max_passes, console)
+        asked = missing[:max_passes]
+        requests = _requests(scan, asked, halves, session.model.layout)
+        if asked:
+            _measure(session, scans, scan_id, asked, requests)
+        return next(each for each in scans.scans() if each.scan_id == scan_id)
 
 
 def spread(prompts: Sequence[str], units: Mapping[str, Hashable], count: int, seed: int) -> list[str]:
@@ -176,12 +144,12 @@ def spread(prompts: Sequence[str], units: Mapping[str, Hashable], count: int, se
     return [key for key in prompts if key in taken]
 
 
-def tokenizer_of(run: OpenRun) -> Any:
+def tokenizer_of(session: Session) -> Any:
     """Return the tokenizer of a run's model."""
     from transformers import AutoTokenizer
 
-    trust = bool(run.recipe.model.options.get("trust_remote_code", False))
-    return AutoTokenizer.from_pretrained(run.model.path, trust_remote_code=trust)
+    trust = bool(session.recipe.model.options.get("trust_remote_code", False))
+    return AutoTokenizer.from_pretrained(session.model.path, trust_remote_code=trust)
 
 
 def opening(tokenizer: Any, text: str, count: int) -> str:
@@ -194,7 +162,7 @@ def opening(tokenizer: Any, text: str, count: int) -> str:
     return text
 
 
-def profile_of(expert: tuple[int, int] | None, settings: Mapping[str, Any], layout: ModelLayout) -> Profile:
+def profile_of(expert: Expert | None, settings: Mapping[str, Any], layout: ModelLayout) -> Profile:
     """Return the profile that edits one expert alone as a scan's settings say; the empty one for None."""
     if expert is None:
         return EMPTY_PROFILE
@@ -219,19 +187,18 @@ def _announce(scan: Scan, missing: int, max_passes: int | None, console: Console
 
 
 def _measure(
-    scans: Scans,
-    scan_id: int,
-    scan: Scan,
-    halves: Halves,
-    missing: Sequence[Measurement],
-    engine: Callable[[], Engine],
-    run: OpenRun,
-    console: Console,
+    session: Session, scans: Scans, scan_id: int, asked: Sequence[Measurement], requests: Sequence[Scoring]
 ) -> None:
-    if not missing:
-        return
-    profile = cache(partial(profile_of, settings=scan.settings, layout=run.model.layout))
-    requests = [
+    scored = session.engine.score(requests)
+    with step(session.console, "Causal scan", len(asked)) as advance:
+        for some in scored:
+            scans.add(scan_id, [_row(asked[index], one) for index, one in some])
+            advance(len(some))
+
+
+def _requests(scan: Scan, missing: Sequence[Measurement], halves: Halves, layout: ModelLayout) -> list[Scoring]:
+    profile = cache(partial(profile_of, settings=scan.settings, layout=layout))
+    return [
         Scoring(
             each.prompt_id,
             halves.prompts[each.prompt_id].messages,
@@ -240,11 +207,6 @@ def _measure(
         )
         for each in missing
     ]
-    scored = engine().score(requests)
-    with step(console, "Causal scan", len(missing)) as advance:
-        for some in scored:
-            scans.add(scan_id, [_row(missing[index], one) for index, one in some])
-            advance(len(some))
 
 
 def _row(measurement: Measurement, scored: Scored) -> ScoreRow:

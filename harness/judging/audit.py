@@ -21,10 +21,11 @@ from rich.table import Table
 
 from mote.harness.errors import MoteError, nearest
 from mote.harness.files import write_atomic
-from mote.harness.judging.judge import BASELINE
-from mote.harness.judging.sheet import HUMAN, strata
+from mote.harness.judging.sheet import HUMAN
+from mote.harness.science.controls import BASELINE
 from mote.harness.science.splits import units_of
 from mote.harness.store.run import RunStore
+from mote.harness.store.samples import strata
 from mote.judges import CLASSES, REFUSED, UNSCORED
 from mote.judges.agreement import Alpha, Kappa, confusion, kappas, krippendorff_alpha
 from mote.judges.llm.kinds import LABELS
@@ -57,7 +58,7 @@ def audit_run(folder: Path, *, truth: str | None = None, target: str = REFUSED, 
         if truth is not None and truth not in names:
             raise MoteError(f"the run has no labels of a judge '{truth}'.{nearest(truth, names)}")
         frame, labels = _labelled(store)
-        drawn = strata(store.path).set_index("generation_id")
+        drawn = strata(store).set_index("generation_id")
     if not names:
         raise MoteError(f"{folder} holds no labels yet.")
     about = frame[["prompt_id", "profile", "kind", "part"]].assign(**_groups(frame["attributes"]))

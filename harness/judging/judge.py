@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,9 +18,12 @@ from rich.console import Console
 
 from mote.harness.errors import MoteError, nearest
 from mote.harness.progress import step
-from mote.harness.recipe.manifest import read_manifest
+from mote.harness.science.controls import BASELINE
+from mote.harness.science.splits import evenly
 from mote.harness.store.judgments import Ended, Judge, Judgments, text_digest
+from mote.harness.store.questions import conversation
 from mote.harness.store.run import LabelRow, RunStore
+from mote.harness.study.session import open_run
 from mote.judges import JUDGE, LANGUAGE_JUDGE, UNSCORED, Markers, with_surprise
 from mote.judges.llm.asks import UNREACHED, Judgment, PromptAsk, Tally
 from mote.judges.llm.endpoint import Endpoint, JudgeError
@@ -40,7 +43,6 @@ from mote.judges.llm.kinds import (
 )
 from mote.judges.llm.prompt import JudgePrompt, load_prompt
 
-BASELINE = "baseline"
 _OWN = frozenset({one for judge in (JUDGE, LANGUAGE_JUDGE) for one in (judge, with_surprise(judge))})
 """The names of a run's own judges."""
 
@@ -93,7 +95,6 @@ def judge_run(
         raise MoteError(f"there is no kind of judgment '{kind}'.{nearest(kind, KINDS)}")
     if name is not None and (name in _OWN or name.startswith("human:")):
         raise MoteError(f"--name '{name}' is kept for {'the rules' if name in _OWN else 'people'}; give another.")
-    markers = _markers(read_manifest(folder))
     try:
         judge_prompt = load_prompt(prompt or KINDS[kind])
         endpoint.key()
@@ -106,11 +107,12 @@ def judge_run(
         judge_prompt.name,
         judge_prompt.sha256,
     )
-    with RunStore(folder, existing=True) as store, Judgments(store.path) as judgments:
+    with open_run(folder, console) as run:
+        store, judgments = run.store, Judgments(run.store)
         frame = _in_scope(store.generations_frame(judge.name), scope)
         _check_name(judgments, judge)
         work = _Work(store, judgments, judge)
-        work.plan(_tasks(frame, kind, judge_prompt, markers))
+        work.plan(_tasks(frame, kind, judge_prompt, run.markers))
         tally = work.ask(endpoint, max_judgments, console)
         after = _in_scope(store.generations_frame(judge.name), scope)
     # The baseline is what others are set beside; it isn't better or worse than itself.
@@ -238,14 +240,7 @@ def _key(ask: PromptAsk) -> tuple[str, int]:
 def _given(row: Any, markers: Markers) -> Given:
     # pandas reads a column of NULLs as NaN.
     reason = row.finish_reason if isinstance(row.finish_reason, str) else None
-    return Given(question_text(json.loads(row.messages)), str(row.raw), reason, bool(row.prompt_opens), markers)
-
-
-def question_text(messages: Sequence[Mapping[str, str]]) -> str:
-    """Return what was asked as one text: a single user message as it is, a conversation with its roles."""
-    if len(messages) == 1:
-        return messages[0]["content"]
-    return "\n\n".join(f"{message['role']}: {message['content']}" for message in messages)
+    return Given(conversation(json.loads(row.messages)), str(row.raw), reason, bool(row.prompt_opens), markers)
 
 
 def _rows(frame: pd.DataFrame) -> Iterable[Any]:
@@ -267,9 +262,7 @@ def _in_scope(frame: pd.DataFrame, scope: Scope) -> pd.DataFrame:
         frame = frame[frame["profile"].isin([BASELINE, *scope.profiles])]
     if scope.limit is not None:
         prompts = list(dict.fromkeys(frame.sort_values("position", kind="stable")["prompt_id"]))
-        count = min(scope.limit, len(prompts))
-        kept = {prompts[index * len(prompts) // count] for index in range(count)}
-        frame = frame[frame["prompt_id"].isin(kept)]
+        frame = frame[frame["prompt_id"].isin(evenly(prompts, scope.limit))]
     return frame
 
 
@@ -279,8 +272,3 @@ def _check_name(judgments: Judgments, judge: Judge) -> None:
         raise MoteError(
             f"the name '{judge.name}' belongs to a judge with another prompt ({other}); give another --name."
         )
-
-
-def _markers(manifest: Mapping[str, Any]) -> Markers:
-    found = manifest["recipe"]["model"].get("markers") or {}
-    return Markers(found["start"], found["end"]) if found else Markers()

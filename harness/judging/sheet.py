@@ -13,8 +13,6 @@ import hashlib
 import io
 import json
 import re
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -23,25 +21,16 @@ import pandas as pd
 
 from mote.harness.errors import MoteError, nearest
 from mote.harness.files import write_atomic
-from mote.harness.judging.judge import question_text
+from mote.harness.science.controls import BASELINE, RANDOM, RETEST
+from mote.harness.store.questions import conversation
 from mote.harness.store.run import LabelRow, RunStore
+from mote.harness.store.samples import SampleRow, add_samples, sampled_items
 from mote.judges import STATES, UNSCORED
 from mote.judges.llm.kinds import LABELS, LANGUAGE, REFUSAL, SIDE_BY_SIDE
 
 HUMAN: Final = "human:"
 """What the names of people's labels begin with."""
 
-_TABLE = """
-create table if not exists samples (
-    sample text not null,
-    item text not null,                -- the code on the sheet; answers of the same text share one
-    generation_id integer not null,
-    kind text not null,                -- refusal, language
-    stratum text not null,             -- a judge's label / kind of profile
-    stratum_size integer not null,
-    primary key (sample, generation_id)
-) without rowid;
-"""
 _RATER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,39}")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -81,16 +70,9 @@ def write_sheet(folder: Path, path: Path, size: int, judge: str, *, kind: str = 
         sample = _draw(frame, size, seed)
         name = hashlib.sha256(repr((seed, judge, sorted(sample["generation_id"]))).encode()).hexdigest()[:12]
         sample = sample.assign(item=[_item(name, row) for row in zip(*_texts(sample), strict=True)])
-        with closing(sqlite3.connect(store.path, isolation_level=None)) as db:
-            db.executescript(f"begin immediate;{_TABLE}commit;")
-            db.execute("begin immediate")
-            columns = ["item", "generation_id", "stratum", "stratum_size"]
-            db.executemany(
-                "insert or ignore into samples (sample, item, generation_id, stratum, stratum_size, kind)"
-                " values (?, ?, ?, ?, ?, ?)",
-                [(name, *values, kind) for values in sample[columns].astype(object).itertuples(index=False)],
-            )
-            db.execute("commit")
+        columns = ["item", "generation_id", "stratum", "stratum_size"]
+        rows = sample[columns].astype(object).itertuples(index=False)
+        add_samples(store, [SampleRow(name, item, number, kind, *rest) for item, number, *rest in rows])
     shown = sample.drop_duplicates("item").sample(frac=1.0, random_state=seed)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")
@@ -113,8 +95,8 @@ def read_sheet(folder: Path, path: Path, rater: str) -> SheetRead:
     judge = f"{HUMAN}{rater}"
     lines = _lines(path)
     with RunStore(folder, existing=True) as store:
-        items, kinds = _items(store.path)
-        before = _labels(store.path, judge)
+        items, kinds = sampled_items(store)
+        before = store.labels_of(judge).to_dict()
         rows: list[LabelRow] = []
         blank = known = 0
         for number, item, given in lines:
@@ -137,21 +119,11 @@ def read_sheet(folder: Path, path: Path, rater: str) -> SheetRead:
                         generation, judge, label, [{"rule": f"sheet-item {item}", "span": "", "start": 0, "end": 0}]
                     )
                 )
-        stored = set(_labels(store.path, judge))
+        stored = set(store.labels_of(judge).index)
         new = {row.generation_id: row for row in rows if row.generation_id not in stored}
         known = len({row.generation_id for row in rows}) - len(new)
         store.add_labels(new.values())
     return SheetRead(judge, len(new), known, blank)
-
-
-def strata(store: Path) -> pd.DataFrame:
-    """Return which stratum, of what size, each answer that was ever on a sheet was drawn from; one row an answer."""
-    columns = ["generation_id", "stratum", "stratum_size"]
-    with closing(sqlite3.connect(store)) as db:
-        if not db.execute("select 1 from sqlite_master where name = 'samples'").fetchone():
-            return pd.DataFrame(columns=columns)
-        found = pd.read_sql("select generation_id, stratum, stratum_size, sample from samples order by sample", db)
-    return found.drop_duplicates("generation_id")[columns]
 
 
 def _labels_of(kind: str) -> tuple[str, ...]:
@@ -162,9 +134,9 @@ def _labels_of(kind: str) -> tuple[str, ...]:
 
 def _group(kind: str) -> str:
     """Return what a profile is: the untouched model, a tuned one, or a control."""
-    if kind == "baseline":
+    if kind == BASELINE:
         return kind
-    return "control" if kind == "retest" or kind.startswith("random") else "tuned"
+    return "control" if kind == RETEST or kind.startswith(RANDOM) else "tuned"
 
 
 def _draw(frame: pd.DataFrame, size: int, seed: int) -> pd.DataFrame:
@@ -183,7 +155,7 @@ def _draw(frame: pd.DataFrame, size: int, seed: int) -> pd.DataFrame:
 
 
 def _texts(frame: pd.DataFrame) -> tuple[list[str], list[str], list[str]]:
-    questions = [question_text(json.loads(messages)) for messages in frame["messages"]]
+    questions = [conversation(json.loads(messages)) for messages in frame["messages"]]
     return questions, [str(text) for text in frame["reasoning"]], [str(text) for text in frame["answer"]]
 
 
@@ -218,22 +190,6 @@ def _lines(path: Path) -> list[tuple[int, str, str]]:
         for row in reader
         if len(row) > max(item, label) and row[item].strip()
     ]
-
-
-def _items(store: Path) -> tuple[dict[str, list[int]], dict[str, str]]:
-    items: dict[str, list[int]] = {}
-    kinds: dict[str, str] = {}
-    with closing(sqlite3.connect(store)) as db:
-        if db.execute("select 1 from sqlite_master where name = 'samples'").fetchone():
-            for item, generation, kind in db.execute("select item, generation_id, kind from samples"):
-                items.setdefault(item, []).append(generation)
-                kinds[item] = kind
-    return items, kinds
-
-
-def _labels(store: Path, judge: str) -> dict[int, str]:
-    with closing(sqlite3.connect(store)) as db:
-        return dict(db.execute("select generation_id, label from labels where judge = ?", (judge,)))
 
 
 def _label(given: str, kind: str, where: str) -> str:

@@ -19,6 +19,7 @@ from mote.harness.mt_bench.judging import CORRECTED, ORIGINAL, REFERENCE_SETS, M
 from mote.harness.mt_bench.ratings import judges_of, matches, ratings
 from mote.harness.mt_bench.scores import ALL, difference_table, score_table, state_table, win_table
 from mote.harness.mt_bench.store import BenchStore, ModelRow
+from mote.harness.science.splits import evenly
 from mote.harness.store.run import RunStore
 from mote.judges import Markers
 from mote.judges.llm.asks import Tally
@@ -64,8 +65,7 @@ def load_questions(source: Path | None, limit: int | None = None) -> tuple[list[
     except TaskError as error:
         raise MoteError(str(error)) from None
     digest = digest_of([[one.id, one.category, list(one.turns)] for one in found])
-    count = min(limit or len(found), len(found))
-    return [found[index * len(found) // count] for index in range(count)], digest
+    return evenly(found, limit or len(found)), digest
 
 
 def load_material(source: Path | None) -> Material:
@@ -130,8 +130,7 @@ def answer(
     from mote.harness.engine.model import resolve_model
     from mote.harness.engine.options import engine_arguments
     from mote.harness.mt_bench.engine import start_engine
-    from mote.harness.recipe.schema import Markers as RecipeMarkers
-    from mote.harness.recipe.schema import SamplingPart
+    from mote.harness.recipe.schema import MarkersPart, SamplingPart
 
     questions, digest = load_questions(source, limit)
     found = resolve_model(model)
@@ -146,7 +145,7 @@ def answer(
     if Path(found.path).is_dir():
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
     sampling = SamplingPart(max_tokens=options.max_tokens, top_p=options.top_p, seed=options.seed)
-    markers = RecipeMarkers(start=options.markers.open, end=options.markers.close)
+    markers = MarkersPart(start=options.markers.open, end=options.markers.close)
     with EngineLog(console) as log:
         arguments = engine_arguments(found.path, options.engine, sampling.seed)
         with BenchStore(folder, questions=digest) as store:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mote.harness.engine.vllm import Answer, Request, VllmEngine
-from mote.harness.recipe.schema import Markers, SamplingPart
+from mote.harness.recipe.schema import MarkersPart, SamplingPart
 
 if TYPE_CHECKING:
     from vllm.engine.arg_utils import EngineArgs
@@ -36,6 +36,6 @@ class VllmBenchEngine(VllmEngine):
         return {**super()._params(request), "temperature": self._temperatures[request.prompt_id]}
 
 
-def start_engine(arguments: EngineArgs, sampling: SamplingPart, markers: Markers, log: Path) -> VllmBenchEngine:
+def start_engine(arguments: EngineArgs, sampling: SamplingPart, markers: MarkersPart, log: Path) -> VllmBenchEngine:
     """Load the model. Raises MoteError where vLLM can't."""
     return VllmBenchEngine(arguments, sampling, markers.start, log)

@@ -16,11 +16,11 @@ import pandas as pd
 
 from mote.harness.errors import MoteError
 from mote.harness.files import canonical_json
+from mote.harness.store.schema import BENCH_TABLES, BENCH_VERSION
 from mote.harness.store.sqlite import Transaction, connect, lock
 from mote.judges.llm.asks import UNREACHED, Judgment
 
 STORE_NAME: Final = "mt_bench.sqlite"
-VERSION: Final = 1
 
 ANSWERED, CUT_OFF = "answered", "cut-off"
 REASONING_CUT_OFF, NO_ANSWER, TOO_LONG, NO_FIRST, FAILED = (
@@ -32,72 +32,6 @@ REASONING_CUT_OFF, NO_ANSWER, TOO_LONG, NO_FIRST, FAILED = (
 )
 JUDGED: Final = (ANSWERED, CUT_OFF)
 """States of an answer that a judge is shown: whole, or cut off by the budget after the answer had begun."""
-
-_SCHEMA = """
-create table bench (key text primary key, value text not null) without rowid;
-create table models (
-    model_id text primary key,
-    position integer not null unique,
-    profile_digest text not null,
-    profile text not null,             -- JSON: the profile
-    source text not null               -- JSON: model, engine options, sampling, choices, seed
-) without rowid;
-create table answers (
-    answer_id integer primary key,
-    model_id text not null references models,
-    question_id integer not null,
-    category text not null,
-    choice integer not null,
-    turn integer not null check (turn in (1, 2)),
-    state text not null,               -- answered, cut-off, reasoning-cut-off, no-answer, prompt-too-long, ...
-    seed integer not null,
-    temperature real not null,
-    prompt_opens integer not null,
-    raw text not null,
-    reasoning text not null,
-    answer text not null,
-    prompt_tokens integer not null,
-    generated_tokens integer not null,
-    finish_reason text,
-    receipt text not null,             -- JSON; {} where nothing was generated
-    mechanism text not null,           -- JSON
-    tstamp real not null,
-    unique (model_id, question_id, choice, turn)
-);
-create table judgments (
-    judgment_id integer primary key,
-    judge text not null,
-    mode text not null check (mode in ('single', 'pair')),
-    model_1 text not null,
-    model_2 text not null,             -- '' for a single rating
-    question_id integer not null,
-    choice integer not null,
-    turn integer not null,
-    game integer not null,             -- 1; for a pair 2 has the answers in the other order
-    reference text not null,           -- none, gpt-4, corrected
-    url text not null,
-    model text not null,               -- the judge's, as its server names it
-    prompt text not null,              -- the name of FastChat's prompt
-    prompt_sha256 text not null,
-    guarded integer not null,          -- 1 where an answer held the form's own marks, and the form got a code
-    user_prompt text not null,         -- as sent, the last time
-    raw text not null,
-    reasoning text not null,
-    state text not null check (state in ('scored', 'unusable', 'unreached')),
-    verdict text,
-    error text not null,
-    finish_reason text,
-    attempts integer not null,
-    requests integer not null,
-    prompt_tokens integer not null,
-    completion_tokens integer not null,
-    seconds real not null,
-    tstamp real not null
-);
-create unique index judgments_once
-    on judgments (judge, mode, model_1, model_2, question_id, choice, turn, game, reference)
-    where state <> 'unreached';
-"""
 
 
 class ModelRow(NamedTuple):
@@ -176,9 +110,10 @@ class BenchStore:
         if version == 0 and not read_only:
             digest = f"{int(questions or '0', 16):064x}"
             named = f"insert into bench values ('questions', '{digest}');"  # noqa: S608 - a hexadecimal number
-            self._db.executescript(f"begin immediate;{_SCHEMA}{named}pragma user_version = {VERSION};commit;")
-        elif version != VERSION:
-            raise MoteError(f"{self.path} has store version {version}; this mote reads version {VERSION}.")
+            made = f"{BENCH_TABLES}{named}pragma user_version = {BENCH_VERSION};"
+            self._db.executescript(f"begin immediate;{made}commit;")
+        elif version != BENCH_VERSION:
+            raise MoteError(f"{self.path} has store version {version}; this mote reads version {BENCH_VERSION}.")
         if questions is not None and self.questions_digest() != questions:
             raise MoteError(f"{self.folder} was answered from other questions; take another folder with --out.")
 

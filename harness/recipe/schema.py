@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from mote.harness.errors import MoteError, nearest
 from mote.harness.files import digest_of
 from mote.harness.recipe.label_sets import LABEL_SETS, set_of_task
-from mote.judges import REFUSED
+from mote.judges import REFUSED, Markers
 from mote.patches.profile import MAX_FACTOR
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -30,7 +30,7 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-class Markers(_Part):
+class MarkersPart(_Part):
     """What opens and closes a model's reasoning."""
 
     start: str = Field(default="<think>", min_length=1)
@@ -57,7 +57,7 @@ class ModelPart(_Part):
     engine: Literal["vllm", "server"] = "vllm"
     options: dict[str, Any] = Field(default_factory=dict)
     servers: ServersPart | None = None
-    markers: Markers = Markers()
+    markers: MarkersPart = MarkersPart()
 
     @model_validator(mode="after")
     def _one_place(self) -> ModelPart:
@@ -189,6 +189,12 @@ class Recipe(_Part):
     def digest(self) -> str:
         """The sha256 of the resolved recipe."""
         return digest_of(self.model_dump(mode="json"))
+
+
+def markers_of(recipe: Mapping[str, Any]) -> Markers:
+    """Return what opens and closes the reasoning of a run's model by its resolved recipe."""
+    part = MarkersPart.model_validate(recipe["model"].get("markers") or {})
+    return Markers(part.start, part.end)
 
 
 class _OneKeyOnceLoader(yaml.SafeLoader):

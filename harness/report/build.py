@@ -40,6 +40,7 @@ from mote.harness.report.paper_index import paper_index
 from mote.harness.report.tables import all_tables, beside_the_paper
 from mote.harness.report.tuned_experts import controls_gap
 from mote.harness.store.prunings import read_pruning
+from mote.harness.store.questions import last_question
 from mote.harness.store.run import RunStore
 from mote.harness.store.token_rows import read_token_rows
 
@@ -114,7 +115,7 @@ def _read(folder: Path, mt_bench: Path | None, judge: str | None) -> Read:
         keys = [str(key) for key in baseline.index]
         # As many maps as a picture can show; the ranking has used all.
         ids, maps, _ = store.maps("baseline", role, {keys[i] for i in thin(len(keys))})
-        tokens, pruned = read_token_rows(store.path), read_pruning(store.path)
+        tokens, pruned = read_token_rows(store), read_pruning(store)
         agreement = _agreement(store, result.asked.judge)
     rows = baseline.loc[ids]
     data = FigureData(
@@ -149,8 +150,7 @@ def _rankings(folder: Path) -> pd.DataFrame:
 
 
 def _question(messages: str) -> str:
-    asked = [str(message["content"]) for message in json.loads(messages) if message["role"] == "user"]
-    return clip(asked[-1] if asked else "", 300)
+    return clip(last_question(json.loads(messages)), 300)
 
 
 def _render(

@@ -10,17 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import pandas as pd
 
 from mote.harness.preconditions import STATES
 from mote.harness.report.asked import Asked
+from mote.harness.science.controls import RANDOM
 from mote.harness.science.inference import mcnemar_exact, stuart_maxwell
 from mote.harness.science.transitions import FlipRates, flip_rates, transition_matrix
-
-RANDOM: Final = "random-"
-"""The beginning of the names of the kinds of random controls."""
 
 
 @dataclass(frozen=True)

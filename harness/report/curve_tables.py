@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from mote.harness.science.controls import RANDOM
 from mote.harness.science.dose import THIRDS, dose_curve, layer_shares
-
-RANDOM: Final = "random-"
 
 
 class CurveTables(NamedTuple):

@@ -10,9 +10,9 @@ import pandas as pd
 
 from mote.harness.preconditions import STATES
 from mote.harness.report.analysis import StudyResult
-from mote.harness.report.changes import RANDOM
 from mote.harness.report.figure_data import KIND_TITLES
 from mote.harness.report.phrases import model_words, p_is, p_value, pct, where_words, with_interval, words_for
+from mote.harness.science.controls import RANDOM
 
 SECTIONS: Final = (
     ("asked", "What was asked"),

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 import pandas as pd
 
 from mote.harness.preconditions import STATES
+from mote.harness.store.questions import last_question
 
 
 class Side(NamedTuple):
@@ -62,7 +63,7 @@ def choose_examples(
     return tuple(
         Example(
             prompt_id=str(key),
-            question=_question(texts["baseline", key]["messages"]),
+            question=last_question(json.loads(texts["baseline", key]["messages"])),
             profile=str(tuned),
             pick=str(pick),
             before=_side(texts["baseline", key]),
@@ -70,11 +71,6 @@ def choose_examples(
         )
         for key, pick in zip(chosen["prompt_id"], chosen["pick"], strict=True)
     )
-
-
-def _question(messages: str) -> str:
-    asked: list[str] = [str(message["content"]) for message in json.loads(messages) if message["role"] == "user"]
-    return asked[-1] if asked else ""
 
 
 def _side(row: Mapping[Hashable, Any]) -> Side:

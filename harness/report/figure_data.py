@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from mote.harness.drawing import Layout
 from mote.harness.report.analysis import StudyResult
-from mote.harness.report.changes import RANDOM
 from mote.harness.report.phrases import where_words
+from mote.harness.science.controls import RANDOM
 from mote.harness.science.dose import THIRDS
 from mote.harness.store.token_rows import TokenRows
 

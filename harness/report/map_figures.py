@@ -13,8 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from mote.harness.drawing import INK, PAPER, RESONANCE, SEQUENTIAL, SOFT, Layout, bare
-
-Expert = tuple[int, int]
+from mote.harness.science.controls import Expert
 
 
 def draw_map(values: NDArray[Any], layers: Sequence[int], layout: Layout, unit: str) -> Figure:

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from mote.harness.drawing import ACCENT, INK, PAPER, RULE, SIGNAL, SOFT, Layout, short
 from mote.harness.report.model_text import clip
+from mote.harness.science.controls import Expert
 from mote.harness.store.token_rows import TokenRows
-
-Expert = tuple[int, int]
 
 
 class TokenPanel(NamedTuple):

@@ -23,8 +23,15 @@ from mote.harness.preconditions import DataError
 Expert = tuple[int, int]
 """A routed expert as (layer, expert), layer as the model numbers it."""
 
+BASELINE: Final = "baseline"
+"""The name and the kind of the untouched model's profile."""
+RETEST: Final = "retest"
+"""The kind of the untouched model's profiles with other seeds; their names go on with a number."""
+RANDOM: Final = "random-"
+"""What the kinds of random sets begin with; one of ``KINDS`` follows."""
+
 ControlKind = Literal["uniform", "layers", "frequency"]
-KINDS: Final[tuple[str, ...]] = get_args(ControlKind)
+KINDS: Final[tuple[ControlKind, ...]] = get_args(ControlKind)
 
 NEAR: Final = 8
 """Among how many of the nearest in frequency a ``frequency`` control chooses: enough to draw many sets, few enough

@@ -10,12 +10,20 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from mote.harness.preconditions import DataError, check_unique
 
+T = TypeVar("T")
+
 UNITS: Final = ("place", "subject", "topic")
 """Attributes whose prompts are not independent of each other."""
+
+
+def evenly(items: Sequence[T], count: int) -> list[T]:
+    """Return ``count`` of the items, evenly spread over their order, or all if they are fewer."""
+    count = min(count, len(items))
+    return [items[at * len(items) // count] for at in range(count)]
 
 
 class Split(NamedTuple):

@@ -1,113 +1,73 @@
-"""Answers under the top experts of rankings and under their controls: tables of their own in a run's store.
+"""Answers that a comparison of rankings or a pruning asks for, whoever asked for them first.
 
-They are apart from the run's own generations because they are another thing: only prompts of the class under study on
-the measuring half are asked, and the profiles do not belong to the run's plan, so that its report stays what it was.
-Rankings that have the same top experts share the answers: a profile is known by its digest. Texts are kept
-once, in the run's ``texts``. Every row is written once.
+An answer is known by its profile's digest, its prompt and its seed: what the study, a ranking or a pruning has asked,
+another need not ask again. What is asked anew lies under a profile of its own, beside the study's, so that the study's
+plan and its report stay what they were.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import closing
-from pathlib import Path
-from typing import Any, NamedTuple
 
 import pandas as pd
 
 from mote.harness.files import canonical_json
-from mote.harness.store.scans import check_texts
-from mote.harness.store.schema import text_id
-from mote.harness.store.sqlite import Tables, Transaction
+from mote.harness.store.generations import GenerationRow, insert_generation
+from mote.harness.store.run import Purpose, RunStore
 from mote.patches import Profile
 
-_TABLES = """
-create table if not exists ranking_profiles (
-    digest text primary key,
-    spec text not null                 -- JSON: the profile
-) without rowid;
-create table if not exists ranking_answer_rows (
-    profile_digest text not null references ranking_profiles,
-    prompt integer not null references prompts (position),
-    seed integer not null,             -- of this request
-    sampling integer not null references texts,   -- JSON
-    prompt_opens integer not null,     -- 1 where the chat template had opened the reasoning before the text
-    raw integer not null references texts,
-    prompt_tokens integer not null,
-    generated_tokens integer not null,
-    finish_reason text,
-    tokens_edited integer not null,    -- of the receipt, whose digest is the profile's
-    selected integer not null,         -- times that a token chose one of the edited experts
-    weight_after real not null,        -- their summed router weight after the edit: 0 where suppressed
-    primary key (profile_digest, prompt)
-) without rowid;
-create view if not exists ranking_answers as select
-    a.profile_digest, p.prompt_id, a.seed, sampling.text as sampling, a.prompt_opens, raw.text as raw, a.prompt_tokens,
-    a.generated_tokens, a.finish_reason, a.tokens_edited, a.selected, a.weight_after
-from ranking_answer_rows a
-    join prompts p on p.position = a.prompt
-    join texts sampling on sampling.text_id = a.sampling
-    join texts raw on raw.text_id = a.raw;
-"""
-_ANSWER = (
-    "insert into ranking_answer_rows (profile_digest, prompt, seed, sampling, prompt_opens, raw, prompt_tokens,"
-    " generated_tokens, finish_reason, tokens_edited, selected, weight_after)"
-    " values (?, (select position from prompts where prompt_id = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-)
 
+class Answers:
+    """What a store has of the answers to prompts, asked for with the seeds given (prompt id -> request's seed).
 
-class AnswerRow(NamedTuple):
-    """One answer, with what the patch says of the profile that was truly applied."""
+    ``seed`` is the profiles' own, of which those of the requests are made.
+    """
 
-    profile_digest: str
-    prompt_id: str
-    seed: int
-    sampling: Mapping[str, Any]
-    prompt_opens: bool
-    raw: str
-    prompt_tokens: int
-    generated_tokens: int
-    finish_reason: str | None
-    tokens_edited: int
-    selected: int
-    weight_after: float
-
-
-class RankingAnswers(Tables):
-    """Profiles and answers of a comparison of rankings; for writing, the run's lock must be held elsewhere."""
-
-    schema = _TABLES
-
-    def _check(self, store: Path) -> None:
-        check_texts(self._db, store)
+    def __init__(self, store: RunStore, purpose: Purpose, seed: int, seeds: Mapping[str, int]) -> None:
+        self._store, self._purpose, self._seed, self._seeds = store, purpose, seed, seeds
 
     def add_profiles(self, profiles: Iterable[Profile]) -> None:
-        """Store the profiles that are not there yet."""
-        with Transaction(self._db):
-            self._db.executemany(
-                "insert or ignore into ranking_profiles (digest, spec) values (?, ?)",
-                [(profile.digest, canonical_json(profile.to_dict())) for profile in profiles],
+        """Store the profiles that neither a ranking nor a pruning has asked for yet."""
+        rows = [(self._purpose, one.name, one.digest, self._seed, canonical_json(one.to_dict())) for one in profiles]
+        with self._store.transaction():
+            self._store.db.executemany(
+                "insert or ignore into profiles (purpose, name, digest, kind, part, seed, spec)"
+                " values (?, ?, ?, 'suppress', 'asked', ?, ?)",
+                rows,
             )
 
-    def add(self, rows: Iterable[AnswerRow]) -> None:
-        """Store answers, all or none."""
-        with closing(self._db.cursor()) as cursor, Transaction(self._db):
+    def add(self, rows: Iterable[GenerationRow]) -> None:
+        """Store answers, all or none, under profiles that ``add_profiles`` was given."""
+        positions = dict(
+            self._store.db.execute(
+                "select digest, position from profiles where purpose <> 'study' and seed = ?", (self._seed,)
+            )
+        )
+        with closing(self._store.db.cursor()) as cursor, self._store.transaction():
             for row in rows:
-                sampling = text_id(cursor, canonical_json(dict(row.sampling)))
-                values = {"sampling": sampling, "prompt_opens": int(row.prompt_opens), "raw": text_id(cursor, row.raw)}
-                cursor.execute(_ANSWER, tuple((row._asdict() | values).values()))
+                insert_generation(cursor, row, positions[row.profile_digest])
 
-    def done(self) -> set[tuple[str, str]]:
-        """Return (profile digest, prompt id) of every answer that is there."""
-        return set(self._db.execute("select profile_digest, prompt_id from ranking_answers"))
+    def done(self, digests: Collection[str]) -> set[tuple[str, str]]:
+        """Return (profile digest, prompt id) of every answer that is there, of the profiles of these digests."""
+        query = f"select profile_digest, prompt_id, seed from answers {_OF_DIGESTS}"  # noqa: S608 - ours
+        found = self._store.db.execute(query, (json.dumps(list(digests)),))
+        return {(digest, prompt) for digest, prompt, seed in found if self._seeds.get(prompt) == seed}
 
-    def answers(self) -> pd.DataFrame:
-        """Return all answers: profile_digest, prompt_id, raw, prompt_opens (bool), finish_reason."""
-        query = "select profile_digest, prompt_id, raw, prompt_opens, finish_reason from ranking_answers"
-        return pd.read_sql(query, self._db).astype({"prompt_opens": bool})
+    def answers(self, digests: Collection[str], prompts: Collection[str]) -> pd.DataFrame:
+        """Return the answers to some prompts: profile_digest, prompt_id, raw, prompt_opens (bool), finish_reason.
 
-    def profiles(self) -> dict[str, Profile]:
-        """Return the profiles by digest."""
-        cursor = self._db.execute("select digest, spec from ranking_profiles")
-        return {digest: Profile.from_dict(json.loads(spec)) for digest, spec in cursor}
+        Of an answer that is there twice the first stands.
+        """
+        query = (
+            "select profile_digest, prompt_id, seed, raw, prompt_opens, finish_reason from answers"  # noqa: S608 - ours
+            f" {_OF_DIGESTS} and prompt_id in (select value from json_each(?)) order by generation_id"
+        )
+        given = (json.dumps(list(digests)), json.dumps(list(prompts)))
+        frame = pd.read_sql(query, self._store.db, params=given).astype({"prompt_opens": bool})
+        frame = frame[frame["seed"] == frame["prompt_id"].map(self._seeds)].drop(columns="seed")
+        return frame.drop_duplicates(["profile_digest", "prompt_id"]).reset_index(drop=True)
+
+
+_OF_DIGESTS = "where profile_digest in (select value from json_each(?))"

@@ -12,37 +12,9 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from mote.harness.files import digest_of
-from mote.harness.store.sqlite import Tables
+from mote.harness.store.run import RunStore
 from mote.judges.llm.asks import UNREACHED, Judgment
 
-_TABLE = """
-create table if not exists judgments (
-    judgment_id integer primary key,
-    generation_id integer not null,
-    judge text not null,               -- as in labels
-    kind text not null,                -- refusal, language, side-by-side
-    part integer not null,             -- 1; for side-by-side 1 and 2, the two orders
-    text_sha256 text not null,         -- of what was put into the prompt
-    url text not null,
-    model text not null,               -- as the server names it
-    prompt text not null,
-    prompt_sha256 text not null,       -- of the prompt's file
-    structured integer not null,       -- 1 where the reply was asked for as JSON
-    messages text not null,            -- JSON: as sent, the last time
-    raw text not null,                 -- the reply, the last one
-    reasoning text not null,           -- the judge's own, where its server delivers it apart
-    state text not null check (state in ('scored', 'unusable', 'unreached')),
-    verdict text,                      -- null unless scored
-    error text not null,
-    finish_reason text,
-    attempts integer not null,         -- replies asked for
-    requests integer not null,         -- sent in all, repetitions after 429, 5xx and time-outs included
-    prompt_tokens integer not null,
-    completion_tokens integer not null,
-    seconds real not null
-);
-create unique index if not exists judgments_once on judgments (judge, part, text_sha256) where state <> 'unreached';
-"""
 _COLUMNS = (
     "generation_id, judge, kind, part, text_sha256, url, model, prompt, prompt_sha256, structured, messages, raw,"
     " reasoning, state, verdict, error, finish_reason, attempts, requests, prompt_tokens, completion_tokens, seconds"
@@ -66,10 +38,11 @@ class Judge(NamedTuple):
     prompt_sha256: str
 
 
-class Judgments(Tables):
-    """The table ``judgments`` of a run, through a connection of its own; the run's lock must be held elsewhere."""
+class Judgments:
+    """The table ``judgments`` of a run."""
 
-    schema = _TABLE
+    def __init__(self, store: RunStore) -> None:
+        self._db = store.db
 
     def ended(self, judge: str) -> dict[tuple[str, int], Ended]:
         """Return (text digest, part) -> judgment, for all that a judge replied to."""

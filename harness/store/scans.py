@@ -12,47 +12,15 @@ import json
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from mote.harness.errors import MoteError
 from mote.harness.files import canonical_json, digest_of
 from mote.harness.science.causal import Measurement
-from mote.harness.store.schema import text_id
-from mote.harness.store.sqlite import Tables, Transaction
-
-_TABLES = """
-create table if not exists scans (
-    scan_id integer primary key,
-    digest text not null unique,       -- sha256 of the settings
-    settings text not null,            -- JSON: action, factor, target, judge, prompts with their openings, alternatives
-    session text not null              -- JSON: when it was first started, with which versions, on what
-);
-create table if not exists scan_score_rows (
-    scan_id integer not null references scans,
-    prompt integer not null references prompts (position),
-    layer integer,                     -- the edited expert; null where the model was untouched
-    expert integer,
-    opening integer not null,          -- 0 the prompt's own, 1 and up the alternatives
-    logprob real not null,             -- natural log, of the whole opening
-    tokens integer not null references texts,     -- JSON: the opening's tokens, as texts
-    logprobs text not null,            -- JSON: of each token
-    selected integer not null,         -- tokens of prompt and opening for which the edited expert was chosen
-    profile_digest integer not null references texts,  -- of the receipt
-    tokens_edited integer not null     -- of the receipt
-);
-create unique index if not exists scan_scores_once
-    on scan_score_rows (scan_id, prompt, coalesce(layer, -1), coalesce(expert, -1), opening);
-create view if not exists scan_scores as select
-    s.scan_id, p.prompt_id, s.layer, s.expert, s.opening, s.logprob, tokens.text as tokens, s.logprobs, s.selected,
-    digest.text as profile_digest, s.tokens_edited
-from scan_score_rows s
-    join prompts p on p.position = s.prompt
-    join texts tokens on tokens.text_id = s.tokens
-    join texts digest on digest.text_id = s.profile_digest;
-"""
+from mote.harness.store.generations import text_id
+from mote.harness.store.run import RunStore
+from mote.harness.store.sqlite import Transaction
 
 
 class ScoreRow(NamedTuple):
@@ -84,13 +52,11 @@ class StoredScan(NamedTuple):
         return f"{self.settings['action']}{factor}, {len(self.settings['prompts'])} prompts, {self.openings} openings"
 
 
-class Scans(Tables):
-    """The tables ``scans`` and ``scan_scores`` of a run; for writing, the run's lock must be held elsewhere."""
+class Scans:
+    """The tables ``scans`` and ``scan_scores`` of a run."""
 
-    schema = _TABLES
-
-    def _check(self, store: Path) -> None:
-        check_texts(self._db, store)
+    def __init__(self, store: RunStore) -> None:
+        self._db = store.db
 
     def begin(self, settings: Mapping[str, Any], session: Mapping[str, Any]) -> int:
         """Return the number of the scan with these settings, which is stored if it is new."""
@@ -120,8 +86,6 @@ class Scans(Tables):
 
     def scans(self) -> list[StoredScan]:
         """Return the scans of the run, in the order in which they were first started; none if it was never scanned."""
-        if self._db.execute("select 1 from sqlite_master where name = 'scans'").fetchone() is None:
-            return []
         cursor = self._db.execute(
             "select scan_id, settings, (select count(*) from scan_score_rows s where s.scan_id = scans.scan_id)"
             " from scans order by scan_id"
@@ -132,13 +96,6 @@ class Scans(Tables):
         """Return the forward passes of a scan, as ``causal.scan_margins`` takes them, with the column ``selected``."""
         query = "select layer, expert, prompt_id, opening, logprob, selected from scan_scores where scan_id = ?"
         return pd.read_sql(query, self._db, params=(scan_id,))
-
-
-def check_texts(db: sqlite3.Connection, path: Path) -> None:
-    """Raise MoteError for the store of an older mote, in which texts are not shared; ``db`` is closed then."""
-    if db.execute("select 1 from sqlite_master where name = 'texts'").fetchone() is None:
-        db.close()
-        raise MoteError(f"{path} was begun by an older mote: it can't be measured further; start the run anew.")
 
 
 def _insert(cursor: sqlite3.Cursor, scan_id: int, row: ScoreRow) -> None:

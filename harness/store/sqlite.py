@@ -7,7 +7,7 @@ import os
 import sqlite3
 from pathlib import Path
 from types import TracebackType
-from typing import IO, ClassVar, Self
+from typing import IO
 
 from mote.harness.errors import MoteError
 
@@ -59,29 +59,19 @@ class Transaction:
         self._db.execute("commit" if kind is None else "rollback")
 
 
-class Tables:
-    """Further tables of a run's store, through a connection of their own; the run's lock must be held elsewhere.
+def copy_of(db: sqlite3.Connection) -> sqlite3.Connection:
+    """Return a copy of a database that is gone when it is closed; what does not fit SQLite's cache lies on the disk."""
+    copy = sqlite3.connect("", isolation_level=None)
+    db.backup(copy)
+    return copy
 
-    ``schema`` makes what is missing of them when they are opened for writing.
-    """
 
-    schema: ClassVar[str]
-
-    def __init__(self, store: Path, *, read_only: bool = False) -> None:
-        self._db = connect(store, read_only=read_only)
-        if not read_only:
-            self._check(store)
-            self._db.executescript(f"begin immediate;{self.schema}commit;")
-
-    def _check(self, store: Path) -> None:
-        """Raise MoteError where the store can't take these tables; by default it always can."""
-
-    def __enter__(self) -> Self:
-        """Return the tables themselves."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the connection."""
-        self._db.close()
+def run_script(db: sqlite3.Connection, text: str) -> None:
+    """Execute statements one by one, within the caller's transaction; Python's ``executescript`` would commit it."""
+    statement = ""
+    for part in text.split(";")[:-1]:
+        statement += f"{part};"
+        # Not within a trigger's body, nor at a semicolon of a comment.
+        if sqlite3.complete_statement(statement):
+            db.execute(statement)
+            statement = ""

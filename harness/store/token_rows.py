@@ -1,34 +1,19 @@
 """Which experts each single token chose (the paper's Figure 2), for a few example prompts of a run.
 
-An activation map sums over a prompt's tokens; this table keeps them apart. It lies in the run's store beside the
-tables that every run has, and is made when it is first written.
+An activation map sums over a prompt's tokens; this table keeps them apart.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import closing
-from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from mote.harness.preconditions import DataError
-from mote.harness.store.sqlite import Transaction, connect
-
-_TABLE: Final = """
-create table if not exists token_rows (
-    prompt_id text not null references prompts,
-    position integer not null,         -- of the token in the rendered prompt, from 0
-    token text not null,               -- its text; of a token that is no whole character the replacement character
-    layers integer not null,
-    top_k integer not null,
-    experts blob not null,             -- uint16, little-endian, [layers, top_k], in the router's order
-    primary key (prompt_id, position)
-) without rowid;
-"""
+from mote.harness.store.run import RunStore
 
 
 class TokenRows(NamedTuple):
@@ -39,7 +24,7 @@ class TokenRows(NamedTuple):
     chosen: NDArray[np.uint16]
 
 
-def add_token_rows(store: Path, prompts: Sequence[TokenRows]) -> None:
+def add_token_rows(store: RunStore, prompts: Sequence[TokenRows]) -> None:
     """Store prompts' rows, all in one transaction. Raises DataError where texts and rows are not as many."""
     values = []
     for one in prompts:
@@ -48,21 +33,17 @@ def add_token_rows(store: Path, prompts: Sequence[TokenRows]) -> None:
         for position, (token, chosen) in enumerate(zip(one.tokens, one.chosen, strict=True)):
             blob = np.ascontiguousarray(chosen, dtype="<u2").tobytes()
             values.append((one.prompt_id, position, token, *chosen.shape, blob))
-    with closing(connect(store, read_only=False)) as db:
-        db.execute(_TABLE)
-        with Transaction(db):
-            db.executemany("insert into token_rows values (?, ?, ?, ?, ?, ?)", values)
+    insert = "insert into token_rows (prompt_id, position, token, layers, top_k, experts) values (?, ?, ?, ?, ?, ?)"
+    with store.transaction():
+        store.db.executemany(insert, values)
 
 
-def read_token_rows(store: Path) -> list[TokenRows]:
-    """Return what is stored, in the prompts' order; none for a run without the table."""
-    with closing(connect(store, read_only=True)) as db:
-        if not db.execute("select 1 from sqlite_master where name = 'token_rows'").fetchone():
-            return []
-        rows = db.execute(
-            "select t.prompt_id, t.token, t.layers, t.top_k, t.experts from token_rows t"
-            " join prompts p using (prompt_id) order by p.position, t.position"
-        ).fetchall()
+def read_token_rows(store: RunStore) -> list[TokenRows]:
+    """Return what is stored, in the prompts' order; none for a run whose recipe asks for none."""
+    rows = store.db.execute(
+        "select t.prompt_id, t.token, t.layers, t.top_k, t.experts from token_rows t"
+        " join prompts p using (prompt_id) order by p.position, t.position"
+    ).fetchall()
     found: dict[str, tuple[list[str], list[NDArray[np.uint16]]]] = {}
     for prompt_id, token, layers, top_k, experts in rows:
         tokens, chosen = found.setdefault(prompt_id, ([], []))

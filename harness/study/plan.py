@@ -9,26 +9,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mote.harness.errors import MoteError
 from mote.harness.recipe.schema import StudyPart
-from mote.harness.science.controls import random_experts
+from mote.harness.science.controls import BASELINE, KINDS, RANDOM, RETEST, Expert, random_experts
 from mote.harness.science.dose import THIRDS, layer_thirds
 from mote.harness.science.resonance import distinctive_experts, resonance
 from mote.harness.science.splits import Split, grouped_half, stratified_half
 from mote.harness.store.run import ProfileRow
-from mote.patches import EMPTY_PROFILE, Edit, ModelLayout, Profile, ProfileError
-
-Expert = tuple[int, int]
-Kind = Literal["uniform", "layers", "frequency"]
-Action = Literal["suppress", "stimulate", "scale"]
-KINDS: tuple[Kind, ...] = ("uniform", "layers", "frequency")
-
-BASELINE = "baseline"
+from mote.patches import EMPTY_PROFILE, Action, Edit, ModelLayout, Profile, ProfileError
 
 
 class Plan(NamedTuple):
@@ -40,7 +33,7 @@ class Plan(NamedTuple):
 
 def baseline_row(seed: int) -> ProfileRow:
     """Return the row of the untouched model."""
-    return ProfileRow(BASELINE, EMPTY_PROFILE.digest, "baseline", "all", seed, EMPTY_PROFILE.to_dict())
+    return ProfileRow(BASELINE, EMPTY_PROFILE.digest, BASELINE, "all", seed, EMPTY_PROFILE.to_dict())
 
 
 def check_study(study: StudyPart, layout: ModelLayout) -> None:
@@ -126,9 +119,8 @@ def _profiles(
     study: StudyPart, layout: ModelLayout, maps: NDArray[np.int32], labels: Sequence[str], seed: int
 ) -> Iterator[ProfileRow]:
     for number in range(1, study.controls.retest + 1):
-        yield ProfileRow(
-            f"retest-{number}", EMPTY_PROFILE.digest, "retest", "all", seed + number, EMPTY_PROFILE.to_dict()
-        )
+        spec = EMPTY_PROFILE.to_dict()
+        yield ProfileRow(f"{RETEST}-{number}", EMPTY_PROFILE.digest, RETEST, "all", seed + number, spec)
     experts = study.experts or _ranked(study, layout, maps, labels, study.top_k)
     top = len(experts)
     yield _row(f"suppress-{top}", "suppress", experts, "all", layout, seed)
@@ -152,7 +144,7 @@ def _profiles(
         rng = np.random.default_rng([study.seed, KINDS.index(kind)])
         drawn = random_experts(kind, experts, frequency, layout.layers, count, rng) if count else []
         for number, one in enumerate(drawn, start=1):
-            yield _row(f"random-{kind}-{number:02d}", f"random-{kind}", one, part, layout, seed)
+            yield _row(f"{RANDOM}{kind}-{number:02d}", f"{RANDOM}{kind}", one, part, layout, seed)
 
 
 def _ranked(

@@ -6,7 +6,7 @@ and ends with the same rows; and starting a finished run again changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cache
@@ -18,20 +18,21 @@ from rich.console import Console
 from mote.harness.engine.log import EngineLog
 from mote.harness.engine.model import ModelSource, resolve_model
 from mote.harness.engine.servers import engine_starter
-from mote.harness.engine.vllm import Answer, Engine, Request, check_engine, request_seed
+from mote.harness.engine.vllm import Request, check_engine, request_seed
 from mote.harness.errors import MoteError
 from mote.harness.files import digest_of
 from mote.harness.progress import step
 from mote.harness.recipe import manifest as manifests
-from mote.harness.recipe.label_sets import LABEL_SETS, LabelSet, label_set
 from mote.harness.recipe.schema import Recipe
-from mote.harness.science.splits import units_of
-from mote.harness.store.run import GenerationRow, LabelRow, MapRow, ProfileRow, PromptRow, RunStore, Unlabelled
+from mote.harness.science.controls import BASELINE
+from mote.harness.science.splits import evenly, units_of
+from mote.harness.store.run import GenerationRow, LabelRow, ProfileRow, PromptRow, RunStore, Unlabelled
 from mote.harness.store.token_rows import TokenRows, add_token_rows, choose_prompts, read_token_rows
-from mote.harness.study.plan import BASELINE, baseline_row, check_split, check_study, make_plan, profile_of
+from mote.harness.study.plan import baseline_row, check_split, check_study, make_plan, profile_of
+from mote.harness.study.session import LOG_NAME, Session, StartsEngine
 from mote.harness.study.surprise import label_run_by_surprise
-from mote.judges import Label, Markers, split_reasoning
-from mote.patches import EMPTY_PROFILE, EditEffect
+from mote.judges import Label
+from mote.patches import EMPTY_PROFILE
 from mote.tasks import TaskError, load_task
 
 _LABELS_AT_ONCE = 256
@@ -44,11 +45,6 @@ class Study(NamedTuple):
     model: ModelSource
     prompts: list[PromptRow]
     manifest: dict[str, Any]
-
-    @property
-    def markers(self) -> Markers:
-        """What opens and closes the model's reasoning."""
-        return Markers(self.recipe.model.markers.start, self.recipe.model.markers.end)
 
 
 def check(recipe: Recipe) -> Study:
@@ -65,7 +61,7 @@ def check(recipe: Recipe) -> Study:
     return Study(recipe, model, prompts, manifests.new_manifest(recipe, model.manifest(), described))
 
 
-def run(study: Study, folder: Path, console: Console) -> None:
+def run(study: Study, folder: Path, console: Console, *, engine: StartsEngine = engine_starter) -> None:
     """Do what is missing of a study in a run's folder, up to the last label.
 
     Raises MoteError where the folder holds another run, where another process works on it, and for whatever the engine
@@ -77,24 +73,24 @@ def run(study: Study, folder: Path, console: Console) -> None:
             # Before anything is written; a run that exists was made with the same options.
             check_engine(study.recipe, study.model.path)
         folder.mkdir(parents=True, exist_ok=True)
-        log.keep(folder / "vllm.log")
-
+        log.keep(folder / LOG_NAME)
         # Made when the first answer is needed: a run of which only labels are missing loads no model.
-        engine = engine_starter(study.recipe, study.model, folder / "vllm.log", console)
-        with RunStore(folder) as store, _session(folder, earlier or study.manifest) as manifest:
+        start = engine(study.recipe, study.model, folder / LOG_NAME, console)
+        with RunStore(folder) as store, _noted(folder, earlier or study.manifest) as manifest:
+            session = Session(folder, manifest, store, console, study.recipe, study.model, start)
             if not store.prompts():
                 store.add_prompts(study.prompts)
             if not store.profiles():
                 store.add_plan([baseline_row(study.recipe.sampling.seed)])
-            _generate(study, store, engine, console, "Baseline, with maps", BASELINE)
-            _label(study, store, engine, console, "Labels")
-            _tokens(study, store, engine)
+            _generate(session, "Baseline, with maps", BASELINE)
+            _label(session)
+            _tokens(session)
             if len(store.profiles()) == 1:
-                _plan(study, store)
+                _plan(session)
             manifest["profiles"] = {row.name: row.digest for row in store.profiles()}
             manifests.write_manifest(folder, manifest)
-            _generate(study, store, engine, console, "Tuned and controls")
-            _label(study, store, engine, console, "Labels")
+            _generate(session, "Tuned and controls")
+            _label(session)
             manifest["finished"] = manifest["finished"] or manifests.now()
 
 
@@ -106,14 +102,14 @@ def _earlier(study: Study, folder: Path) -> dict[str, Any] | None:
         manifests.check_same(folder, earlier, study.manifest)
         return earlier
     # A kill between making the folder and writing the manifest leaves the log and the empty store.
-    ours = {"vllm.log", "run.lock", "run.sqlite", "run.sqlite-wal", "run.sqlite-shm"}
+    ours = {LOG_NAME, "run.lock", "run.sqlite", "run.sqlite-wal", "run.sqlite-shm"}
     if folder.exists() and any(item.name not in ours for item in folder.iterdir()):
         raise MoteError(f"{folder} is not empty and holds no run: choose another folder with --out.")
     return None
 
 
 @contextmanager
-def _session(folder: Path, manifest: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _noted(folder: Path, manifest: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Note in the manifest that a start of the run began and how long it lasted; yields the manifest to add to."""
     session = manifests.new_session()
     manifest["sessions"].append(session)
@@ -133,24 +129,22 @@ def _prompts(recipe: Recipe) -> list[PromptRow]:
     limit = recipe.task.limit or len(prompts)
     if limit > len(prompts):
         raise MoteError(f"task.limit: {limit}, but {recipe.task.name} has {len(prompts)} prompts.")
-    # Evenly spread: the first few of the grid would be one year only.
-    taken = [prompts[index * len(prompts) // limit] for index in range(limit)]
-    return [PromptRow(one.id, one.task, one.messages, one.attributes) for one in taken]
+    # The first few of the grid would be one year only.
+    return [PromptRow(one.id, one.task, one.messages, one.attributes) for one in evenly(prompts, limit)]
 
 
-def _generate(
-    study: Study, store: RunStore, engine: Callable[[], Engine], console: Console, title: str, only: str | None = None
-) -> None:
+def _generate(session: Session, title: str, only: str | None = None) -> None:
+    store = session.store
     wanted = [(profile, request) for profile, request in _wanted(store) if only in (None, profile.name)]
     stored = store.stored()
     missing = [(profile, request) for profile, request in wanted if (request.prompt_id, profile.name) not in stored]
     if not missing:
         return
     names = [profile.name for profile, _ in missing]
-    answers = engine().generate([request for _, request in missing])
-    with step(console, title, len(wanted), len(wanted) - len(missing)) as advance:
+    answers = session.engine.generate([request for _, request in missing])
+    with step(session.console, title, len(wanted), len(wanted) - len(missing)) as advance:
         for some in answers:
-            store.add_generations([_row(study, names[index], answer, engine().prompt_opens) for index, answer in some])
+            store.add_generations([_brief(session.row_of(answer, names[index])) for index, answer in some])
             advance(len(some))
 
 
@@ -168,93 +162,70 @@ def _wanted(store: RunStore) -> list[tuple[ProfileRow, Request]]:
     return wanted
 
 
-def _row(study: Study, profile: str, answer: Answer, prompt_opens: bool) -> GenerationRow:
-    request, observation = answer.request, answer.observation
-    split = split_reasoning(answer.raw, study.markers, prompt_opens=prompt_opens)
-    return GenerationRow(
-        prompt_id=request.prompt_id,
-        profile=profile,
-        profile_digest=request.profile.digest,
-        seed=request.seed,
-        sampling=study.recipe.sampling.model_dump(mode="json"),
-        prompt_opens=prompt_opens,
-        raw=answer.raw,
-        reasoning=split.reasoning,
-        answer=split.answer,
-        prompt_tokens=answer.prompt_tokens,
-        generated_tokens=answer.generated_tokens,
-        finish_reason=answer.finish_reason,
-        receipt=asdict(observation.receipt),
-        mechanism=[_effect(entry) for entry in observation.mechanism],
-        maps=[MapRow(role, found.counts, found.counted, found.total) for role, found in observation.maps.items()],
-    )
+def _brief(row: GenerationRow) -> GenerationRow:
+    return row._replace(mechanism=[_effect(entry) for entry in row.mechanism])
 
 
-def _effect(entry: EditEffect) -> dict[str, Any]:
+def _effect(entry: Mapping[str, Any]) -> dict[str, Any]:
     # Ten of these a row are most of a store's size: what an action can't have is left out, sums keep six digits.
-    effect = asdict(entry)
+    effect = dict(entry)
     for key, action in (("factor", "scale"), ("entered", "stimulate")):
-        if entry.action != action:
+        if effect["action"] != action:
             del effect[key]
     for key in ("weight_before", "weight_after"):
         effect[key] = float(f"{effect[key]:.6g}")
     return effect
 
 
-def _label(study: Study, store: RunStore, engine: Callable[[], Engine], console: Console, title: str) -> None:
-    labels = LABEL_SETS[study.recipe.task.label]
-    if missing := store.unlabelled(labels.judge):
-        _label_texts(study, store, labels, missing, console, title)
-    if study.recipe.judges.surprise:
-        label_run_by_surprise(store, labels.judge, engine, console, _LABELS_AT_ONCE)
+def _label(session: Session) -> None:
+    if missing := session.store.unlabelled(session.text_judge):
+        _label_texts(session, missing)
+    if session.recipe.judges.surprise:
+        label_run_by_surprise(session, _LABELS_AT_ONCE)
 
 
-def _label_texts(
-    study: Study, store: RunStore, labels: LabelSet, missing: Sequence[Unlabelled], console: Console, title: str
-) -> None:
+def _label_texts(session: Session, missing: Sequence[Unlabelled]) -> None:
+    labels = session.labels
+
     # Short answers are often the same to the letter, and so are then their labels.
     @cache
     def judged(raw: str, opens: bool, reason: str | None) -> Label:
-        return labels.label(raw, finish_reason=reason, markers=study.markers, prompt_opens=opens)
+        return labels.label(raw, finish_reason=reason, markers=session.markers, prompt_opens=opens)
 
-    with step(console, title, len(missing)) as advance:
+    with step(session.console, "Labels", len(missing)) as advance:
         for start in range(0, len(missing), _LABELS_AT_ONCE):
             rows = []
             for one in missing[start : start + _LABELS_AT_ONCE]:
                 label = judged(one.raw, one.prompt_opens, one.finish_reason)
                 evidence = [asdict(entry) for entry in label.evidence]
                 rows.append(LabelRow(one.generation_id, label.judge, label.label, evidence))
-            store.add_labels(rows)
+            session.store.add_labels(rows)
             advance(len(rows))
 
 
-def _tokens(study: Study, store: RunStore, engine: Callable[[], Engine]) -> None:
+def _tokens(session: Session) -> None:
     """Keep which experts each token of a few example prompts chose: asked once more, as the baseline was."""
-    part = study.recipe.study
-    if not part.tokens or read_token_rows(store.path):
+    part = session.recipe.study
+    if not part.tokens or read_token_rows(session.store):
         return
-    prompts = {row.prompt_id: row for row in store.prompts()}
-    classes = LABEL_SETS[study.recipe.task.label].classes
-    chosen = [prompts[key] for key in choose_prompts(_labels(study, store), classes, part.target, part.tokens)]
-    seed = study.recipe.sampling.seed
-    requests = [
-        Request(row.prompt_id, row.messages, EMPTY_PROFILE, request_seed(seed, row.prompt_id), "rows") for row in chosen
-    ]
-    found = [answer for some in engine().generate(requests) for _, answer in some]
+    prompts = {row.prompt_id: row for row in session.store.prompts()}
+    chosen = choose_prompts(_labels(session), session.labels.classes, part.target, part.tokens)
+    requests = [Request(key, prompts[key].messages, EMPTY_PROFILE, session.seed_of(key), "rows") for key in chosen]
+    found = [answer for some in session.engine.generate(requests) for _, answer in some]
     rows = [
         TokenRows(
             answer.request.prompt_id,
-            tuple(engine().token_texts(answer.request.messages)),
+            tuple(session.engine.token_texts(answer.request.messages)),
             answer.observation.rows["prompt"],
         )
         for answer in found
     ]
-    add_token_rows(store.path, rows)
+    add_token_rows(session.store, rows)
 
 
-def _labels(study: Study, store: RunStore) -> dict[str, str]:
+def _labels(session: Session) -> dict[str, str]:
     """Return prompt id -> label of the baseline's answer, in the prompts' order."""
-    frame = store.generations_frame(label_set(study.recipe.model_dump()).judge)
+    frame = session.store.generations_frame(session.labels.judge)
     baseline = frame[frame["profile"] == BASELINE]
     return dict(zip(baseline["prompt_id"].map(str), baseline["label"].map(str), strict=True))
 
@@ -263,10 +234,11 @@ def _units(prompts: Sequence[PromptRow]) -> dict[str, Hashable]:
     return units_of({row.prompt_id: row.attributes for row in prompts})[1]
 
 
-def _plan(study: Study, store: RunStore) -> None:
-    ids, maps, _ = store.maps(BASELINE, study.recipe.study.role)
-    known = _labels(study, store)
+def _plan(session: Session) -> None:
+    store, recipe = session.store, session.recipe
+    ids, maps, _ = store.maps(BASELINE, recipe.study.role)
+    known = _labels(session)
     labels = {prompt: known[prompt] for prompt in ids}
-    seed, units = study.recipe.sampling.seed, _units(study.prompts)
-    plan = make_plan(study.recipe.study, study.model.layout, labels, maps, seed, units)
+    units = _units(store.prompts())
+    plan = make_plan(recipe.study, session.model.layout, labels, maps, recipe.sampling.seed, units)
     store.add_plan(plan.profiles, plan.split)

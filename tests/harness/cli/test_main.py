@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from mote.harness.cli import main as cli
+from mote.harness.store.schema import names_of_tables
 from tests.harness.report.written_run import WrittenRun, write_run
 
 Mote = Callable[..., tuple[int, str, str]]
@@ -137,7 +138,7 @@ def test_a_packed_run_is_compared_like_any_other(mote: Mote, written: Path, tmp_
 def test_an_export_holds_every_row_with_its_labels(mote: Mote, written: Path, tmp_path: Path) -> None:
     code, out, _ = mote("export", str(written), "--out", str(tmp_path / "export"))
     assert code == 0
-    assert len(out.split()) == 7
+    assert len(out.split()) == len(names_of_tables()) + 1
     generations = pd.read_parquet(tmp_path / "export" / "generations.parquet")
     lines = (tmp_path / "export" / "generations.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(lines) == len(generations) > 60

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 from rich.console import Console
@@ -14,10 +15,10 @@ from mote.harness.engine.model import resolve_model
 from mote.harness.engine.vllm import Answer, Engine, Request, Scored, Scoring
 from mote.harness.errors import MoteError
 from mote.harness.experts.prune import prune_run
-from mote.harness.experts.scan import OpenRun
 from mote.harness.recipe.schema import RECIPES, Recipe
 from mote.harness.store.prunings import read_pruning
-from mote.harness.store.run import STORE_NAME
+from mote.harness.store.run import RunStore
+from mote.harness.study.session import StartsEngine
 from mote.patches import Observation, Receipt
 from tests.harness.report.written_run import WrittenRun, write_run
 
@@ -70,8 +71,13 @@ def folder(tmp_path: Path) -> Path:
     return run
 
 
-def planted(engine: Engine) -> Callable[[OpenRun, Console], Callable[[], Engine]]:
-    return lambda run, console: lambda: engine
+def planted(engine: Engine) -> StartsEngine:
+    return lambda *_: lambda: engine
+
+
+def pruned(folder: Path) -> pd.DataFrame:
+    with RunStore(folder, read_only=True) as store:
+        return read_pruning(store)
 
 
 # The written run plants its experts at these places, so they are the top of its resonance.
@@ -86,7 +92,7 @@ def test_only_the_experts_that_are_needed_are_left(folder: Path) -> None:
     last = rounds.iloc[-1]
     assert last["experts"] == "(2, 5) (5, 22)"
     assert last["measured_hits"] == last["measured_total"] == last["whole_hits"] > 0
-    assert read_pruning(folder / STORE_NAME).to_dict("records") == rounds.to_dict("records")
+    assert pruned(folder).to_dict("records") == rounds.to_dict("records")
     # Six candidates of five, five of four, ..., two of one, each on the prompts that chose; what is left on the others.
     chosen = len({request.prompt_id for request in engine.asked}) - int(last["measured_total"])
     assert len(engine.asked) == (1 + 6 + 5 + 4 + 3 + 2) * chosen + 2 * int(last["measured_total"])
@@ -96,7 +102,7 @@ def test_a_pruning_that_was_stopped_goes_on_and_asks_nothing_twice(folder: Path)
     first = PlantedEngine(NEEDED, stop=100)
     with pytest.raises(KeyboardInterrupt):
         prune_run(folder, 6, 0.9, QUIET, engine=planted(first))
-    assert read_pruning(folder / STORE_NAME).empty
+    assert pruned(folder).empty
     second = PlantedEngine(NEEDED)
     rounds = prune_run(folder, 6, 0.9, QUIET, engine=planted(second))
     asked = [(request.profile.digest, request.prompt_id) for request in first.asked + second.asked]

@@ -25,25 +25,28 @@ from typer.testing import CliRunner
 from mote.harness.cli.main import app
 from mote.harness.demo import MODEL_DIR
 from mote.harness.engine.model import resolve_model
+from mote.harness.engine.servers import engine_starter
 from mote.harness.engine.vllm import Engine
 from mote.harness.errors import MoteError
 from mote.harness.experts.comparison import RankingOptions, rank_run
 from mote.harness.experts.maps import CAPTURED, read_maps
-from mote.harness.experts.rankings import causal_effects, rankings_frame, read_halves, run_rankings
-from mote.harness.experts.scan import OpenRun, ScanOptions, open_run, opening, scan_run, spread
-from mote.harness.experts.surprise import surprises
+from mote.harness.experts.rankings import Halves, causal_effects, rankings_frame, read_halves, run_rankings
+from mote.harness.experts.scan import ScanOptions, opening, scan_run, spread
 from mote.harness.preconditions import DataError
 from mote.harness.recipe.manifest import read_manifest
 from mote.harness.recipe.schema import RECIPES, Recipe
 from mote.harness.science.causal import Measurement
 from mote.harness.store.run import STORE_NAME, RunStore
 from mote.harness.store.scans import Scans, ScoreRow
+from mote.harness.study.session import StartsEngine, open_session
+from mote.harness.study.surprise import surprises
 from mote.judges import JUDGE, REFUSED
 from mote.judges.surprise import IMPOSSIBLE
 from mote.patches import Edit, Profile
 from tests.harness.report.written_run import WrittenRun, write_run
 
 ROOT = Path(__file__).parents[3]
+PATHS = f"{ROOT}{os.pathsep}{ROOT / 'src'}"
 QUIET = Console(quiet=True)
 SMALL = ScanOptions(prompts=3, top=4, alternatives=2)
 PASSES = (4 + 1) * 3 * 3
@@ -72,9 +75,6 @@ def run(written: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(written, tmp_path / "run"))
 
 
-Starts = Callable[[OpenRun, Console], Callable[[], Engine]]
-
-
 @pytest.fixture(scope="module")
 def llm() -> Any:
     """The demo model's engine. Not the session's: an engine that another module ends takes its process groups along."""
@@ -86,15 +86,13 @@ def llm() -> Any:
 
 
 @pytest.fixture
-def session(llm: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Starts]:
-    """Starts the running engine in the place of a new one."""
+def session(llm: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[StartsEngine]:
+    """StartsEngine the running engine in the place of a new one."""
     import torch
-
-    from mote.harness.experts.scan import engine_of
 
     with torch.compiler.set_stance("force_eager"):
         monkeypatch.setattr("mote.harness.engine.vllm.start_llm", lambda *_: llm)
-        yield engine_of
+        yield engine_starter
 
 
 def scores(folder: Path) -> pd.DataFrame:
@@ -105,13 +103,13 @@ def scores(folder: Path) -> pd.DataFrame:
 
 
 def test_a_killed_scan_goes_on_and_ends_with_the_rows_of_one_that_was_not(
-    run: Path, session: Starts, tmp_path: Path
+    run: Path, session: StartsEngine, tmp_path: Path
 ) -> None:
     whole = Path(shutil.copytree(run, tmp_path / "whole"))
     arguments = ["scan", str(run), "--prompts=3", "--experts=4", "--alternatives=2"]
     killed = subprocess.run(
         [sys.executable, str(Path(__file__).parents[1] / "study" / "killed_run.py"), "scan", *arguments],
-        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True, capture_output=True, timeout=280, check=False,
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": PATHS}, text=True, capture_output=True, timeout=280, check=False,
     )  # fmt: skip
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert "(4 experts + untouched) x 3 prompts x 3 openings = 45 forward passes" in killed.stdout
@@ -133,7 +131,7 @@ def test_a_killed_scan_goes_on_and_ends_with_the_rows_of_one_that_was_not(
     scan_run(whole, SMALL, QUIET, engine=lambda *_: lambda: pytest.fail("an engine was started"))
 
 
-def test_every_score_is_of_the_profile_and_opening_that_the_plan_says(run: Path, session: Starts) -> None:
+def test_every_score_is_of_the_profile_and_opening_that_the_plan_says(run: Path, session: StartsEngine) -> None:
     stored = scan_run(run, SMALL, QUIET, engine=session)
     found = scores(run)
     with RunStore(run, read_only=True) as store:
@@ -160,11 +158,11 @@ def test_every_score_is_of_the_profile_and_opening_that_the_plan_says(run: Path,
 
 
 def test_an_expert_that_no_token_chose_does_nothing_and_one_that_was_chosen_does_something(
-    run: Path, session: Starts
+    run: Path, session: StartsEngine
 ) -> None:
     stored = scan_run(run, ScanOptions(prompts=2, top=24, by="frequency", alternatives=1), QUIET, engine=session)
-    with Scans(run / STORE_NAME, read_only=True) as scans:
-        effects = causal_effects(scans, stored)
+    with RunStore(run, read_only=True) as store:
+        effects = causal_effects(Scans(store), stored)
     assert len(effects) == 24
     assert (effects.loc[effects["selected"] == 0, "effect"].abs() < 1e-4).all()
     assert effects.loc[effects["selected"] > 0, "effect"].abs().max() > 1e-3
@@ -173,7 +171,7 @@ def test_an_expert_that_no_token_chose_does_nothing_and_one_that_was_chosen_does
     assert rankings_frame(run)["causal_rank"].min() == 1
 
 
-def test_a_scan_is_bounded_widened_and_kept_apart_from_one_with_other_settings(run: Path, session: Starts) -> None:
+def test_a_scan_is_bounded_widened_and_kept_apart_from_others(run: Path, session: StartsEngine) -> None:
     scan_run(run, SMALL, QUIET, max_passes=10, engine=session)
     assert len(scores(run)) == 10
     scan_run(run, SMALL, QUIET, engine=session)
@@ -186,12 +184,12 @@ def test_a_scan_is_bounded_widened_and_kept_apart_from_one_with_other_settings(r
         run_rankings(run, scan=7)
 
 
-def test_rankings_are_compared_by_generation_and_go_on_after_a_stop(run: Path, session: Starts) -> None:
+def test_rankings_are_compared_by_generation_and_go_on_after_a_stop(run: Path, session: StartsEngine) -> None:
     class StoppedError(Exception):
         pass
 
-    def stopping(opened: OpenRun, console: Console) -> Callable[[], Engine]:
-        engine = session(opened, console)()
+    def stopping(*given: Any) -> Callable[[], Engine]:
+        engine = session(*given)()
         original = engine.generate
 
         def some(requests: Any) -> Iterator[Any]:
@@ -207,18 +205,19 @@ def test_rankings_are_compared_by_generation_and_go_on_after_a_stop(run: Path, s
     with pytest.raises(StoppedError):
         rank_run(run, options, QUIET, engine=stopping)
     with closing(sqlite3.connect(run / STORE_NAME)) as db:
-        first = set(db.execute("select * from ranking_answers"))
+        first = set(db.execute("select * from answers where purpose = 'ranking'"))
     assert first
     found = rank_run(run, options, QUIET, engine=session)
     with closing(sqlite3.connect(run / STORE_NAME)) as db:
-        rows = pd.read_sql("select * from ranking_answers", db)
-        assert first <= set(db.execute("select * from ranking_answers"))
+        rows = pd.read_sql("select * from answers where purpose = 'ranking'", db)
+        assert first <= set(db.execute("select * from answers where purpose = 'ranking'"))
         # The run's own plan and rows are as they were.
-        assert db.execute("select count(*) from profiles").fetchone() == (3,)
+        assert db.execute("select count(*) from profiles where purpose = 'study'").fetchone() == (3,)
     assert not rows.duplicated(["profile_digest", "prompt_id"]).any()
     assert rows.groupby("profile_digest").size().eq(4).all()
     assert (rows["tokens_edited"] == rows["prompt_tokens"] + rows["generated_tokens"] - 1).all()
-    assert (rows["weight_after"] == 0).all()
+    sums = [effect for text in rows["mechanism"] for effect in json.loads(text)]
+    assert {effect["weight_after_in_all"] for effect in sums} == {0}
     assert found.table[["ranking", "k", "prompts", "sets"]].to_numpy().tolist() == [
         ["resonance", 2, 4, 2], ["auc", 2, 4, 2]
     ]  # fmt: skip
@@ -228,13 +227,13 @@ def test_rankings_are_compared_by_generation_and_go_on_after_a_stop(run: Path, s
     assert {split[prompt] for prompt in rows["prompt_id"]} == {"measure"}
 
 
-def test_router_weights_and_last_tokens_are_captured_for_rankings_by_them(run: Path, session: Starts) -> None:
+def test_router_weights_and_last_tokens_are_captured_for_rankings_by_them(run: Path, session: StartsEngine) -> None:
     options = RankingOptions(ks=(1,), sets=0, names=CAPTURED, limit=1)
     found = rank_run(run, options, QUIET, engine=session)
     assert found.table["ranking"].tolist() == list(CAPTURED)
     with RunStore(run, read_only=True) as store:
         ids = [key for key, part in store.split().items() if part == "select"]
-        maps = read_maps(store.path, ids)
+        maps = read_maps(store, ids)
     assert maps is not None
     # Four experts a token; the router's weights of a token add up to the model's scaling factor, in every layer.
     assert (maps.last.sum(axis=2) == 4).all()
@@ -244,19 +243,21 @@ def test_router_weights_and_last_tokens_are_captured_for_rankings_by_them(run: P
     rank_run(run, options, QUIET, engine=lambda *_: lambda: pytest.fail("an engine was started"))
 
 
-def test_the_untouched_model_is_asked_once_for_the_surprise_of_an_answer(run: Path, session: Starts) -> None:
+def test_the_untouched_model_is_asked_once_for_the_surprise_of_an_answer(run: Path, session: StartsEngine) -> None:
     with RunStore(run, read_only=True) as store:
         prompts = {row.prompt_id: row for row in store.prompts()}
     key = next(key for key in prompts if key.endswith("beijing"))
     own = "</think>I am sorry, I cannot answer that question."
     spliced = "</think>I am sorry, I opened in the I cannot bridge was answer Paris that Okay question."
     asked = [(key, own), (key, spliced), (key, own)]
-    found = surprises(run / STORE_NAME, asked, prompts, session(open_run(run), QUIET), QUIET)
+    with open_session(run, QUIET, session) as opened:
+        found = surprises(opened, asked)
     sound, broken = found[key, own], found[key, spliced]
     assert sound is not None
     assert broken is not None
     assert broken.surprise < IMPOSSIBLE < sound.surprise
-    again = surprises(run / STORE_NAME, asked, prompts, lambda: pytest.fail("an engine was started"), QUIET)
+    with open_session(run, QUIET, lambda *_: lambda: pytest.fail("an engine was started")) as opened:
+        again = surprises(opened, asked)
     assert again.keys() == found.keys()
     assert again[key, own] == sound._replace(lowest=again[key, own].lowest)  # type: ignore[union-attr]
 
@@ -312,8 +313,7 @@ def test_a_mistake_is_one_line_and_measures_nothing(run: Path, arguments: list[s
     assert said in str(found.exception)
     assert "\n" not in str(found.exception)
     with closing(sqlite3.connect(run / STORE_NAME)) as db:
-        tables = {name for (name,) in db.execute("select name from sqlite_master")}
-        for table in {"scan_score_rows", "ranking_answer_rows", "scans"} & tables:
+        for table in ("scan_score_rows", "scans", "answers where purpose <> 'study'"):
             assert db.execute(f"select count(*) from {table}").fetchone() == (0,)  # noqa: S608
 
 
@@ -321,19 +321,23 @@ def scanned(run: Path, experts: int) -> None:
     """Write a scan of a few experts on two prompts, each of which carries the class more than the one before."""
     with RunStore(run) as store:
         halves = read_halves(store, read_manifest(run))
+        write_scan(store, halves, experts)
+
+
+def write_scan(store: RunStore, halves: Halves, experts: int) -> None:
     prompts = halves.chosen[:2]
     settings = {"action": "suppress", "prompts": dict.fromkeys(prompts, "I"), "alternatives": ["Yes"]}
     edited = [None, *((halves.layers[0], expert) for expert in range(experts))]
-    with Scans(run / STORE_NAME) as scans:
-        scans.add(
-            scans.begin(settings, {}),
-            (
-                ScoreRow(Measurement(prompt, expert, opening), [("I", -at if opening == 0 else -9.0)], 1, "d", 1)
-                for at, expert in enumerate(edited, start=1)
-                for prompt in prompts
-                for opening in (0, 1)
-            ),
-        )
+    scans = Scans(store)
+    scans.add(
+        scans.begin(settings, {}),
+        (
+            ScoreRow(Measurement(prompt, expert, opening), [("I", -at if opening == 0 else -9.0)], 1, "d", 1)
+            for at, expert in enumerate(edited, start=1)
+            for prompt in prompts
+            for opening in (0, 1)
+        ),
+    )
 
 
 def test_a_scan_of_too_few_experts_is_told_before_an_engine_starts(run: Path) -> None:

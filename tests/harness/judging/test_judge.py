@@ -16,7 +16,8 @@ from rich.console import Console
 
 from mote.harness.errors import MoteError
 from mote.harness.judging.audit import audit_run
-from mote.harness.judging.judge import Judged, Scope, judge_run, question_text
+from mote.harness.judging.judge import Judged, Scope, judge_run
+from mote.harness.store.questions import conversation
 from mote.harness.store.run import RunStore
 from mote.judges import JUDGE
 from mote.judges.llm.endpoint import Endpoint
@@ -111,7 +112,7 @@ def test_each_failure_ends_in_its_documented_state_and_totals_add_up(
 ) -> None:
     folder = write_run(tmp_path / "run", RUN)
     with RunStore(folder, read_only=True) as store:
-        spoiled = question_text(store.prompts()[0].messages)
+        spoiled = conversation(store.prompts()[0].messages)
     patience = 0.7 if isinstance(step, Hang) else 20.0
 
     def script(body: dict[str, Any], number: int) -> Step:
@@ -306,9 +307,9 @@ def test_one_name_is_one_prompt(tmp_path: Path) -> None:
 
 
 def test_questions_as_text() -> None:
-    assert question_text([{"role": "user", "content": "Why?"}]) == "Why?"
+    assert conversation([{"role": "user", "content": "Why?"}]) == "Why?"
     talk = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]
-    assert question_text(talk) == "user: Why?\n\nassistant: So."
+    assert conversation(talk) == "user: Why?\n\nassistant: So."
 
 
 def test_a_judge_that_never_answers_leaves_no_label(tmp_path: Path) -> None:

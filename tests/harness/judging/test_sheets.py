@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 from mote.harness.cli import judge as cli_judge
 from mote.harness.errors import MoteError
 from mote.harness.judging.audit import agreement_frame, agreement_words, audit_run
-from mote.harness.judging.sheet import read_sheet, strata, write_sheet
+from mote.harness.judging.sheet import read_sheet, write_sheet
 from mote.harness.store.run import LabelRow, RunStore
+from mote.harness.store.samples import strata
 from mote.judges import ENGLISH, JUDGE, LANGUAGE_JUDGE
 from tests.harness.judging.test_judge import RUN, honest, table
 from tests.harness.report.written_run import write_run
@@ -42,7 +43,8 @@ def test_a_sheet_is_blind_stratified_and_read_back(tmp_path: Path) -> None:
     count = write_sheet(folder, path, 40, JUDGE)
     text = path.read_text(encoding="utf-8-sig")
     assert not any(word in text for word in ("baseline", "suppress", "retest", "random", "0-REFUSED,", "select"))
-    drawn = strata(folder / "run.sqlite")
+    with RunStore(folder, read_only=True) as store:
+        drawn = strata(store)
     assert len(drawn) == 40
     sizes = dict(table(folder, "select label, count(*) from labels group by label"))
     assert len({name.partition(" / ")[0] for name in drawn["stratum"]}) == len([x for x in sizes if x != "UNSCORED"])

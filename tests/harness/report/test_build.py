@@ -112,7 +112,8 @@ def prune(folder: Path) -> None:
     rounds = [
         {"round": n, "left": k, "effect": effect, "dropped": gone, **common, **nobody} for n, k, effect, gone in left
     ]
-    add_pruning(folder / "run.sqlite", {"k": 4}, pd.DataFrame(rounds))
+    with RunStore(folder) as store:
+        add_pruning(store, {"k": 4}, pd.DataFrame(rounds))
 
 
 @pytest.fixture(scope="module")

@@ -12,13 +12,13 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mote.harness.files import digest_of, write_atomic
-from mote.harness.science.controls import KINDS, ControlKind, random_experts
+from mote.harness.science.controls import KINDS, random_experts
 from mote.harness.science.dose import layer_thirds
 from mote.harness.store.run import GenerationRow, LabelRow, MapRow, ProfileRow, PromptRow, RunStore
 from mote.harness.store.token_rows import TokenRows, add_token_rows, choose_prompts
@@ -104,7 +104,7 @@ def write_run(folder: Path, run: WrittenRun | None = None) -> Path:
             store.add_labels(labels)
         if run.tokens and run.stop_after is None:
             chosen = choose_prompts(before, CLASSES, REFUSED, run.tokens)
-            add_token_rows(store.path, [_token_rows(run, key, text[key], planted) for key in chosen])
+            add_token_rows(store, [_token_rows(run, key, text[key], planted) for key in chosen])
     manifest = _manifest(run, len(prompts), profiles)
     write_atomic(folder / "manifest.json", json.dumps(manifest, indent=2))
     return folder
@@ -163,7 +163,7 @@ def _profiles(run: WrittenRun, planted: list[tuple[int, int]], rng: np.random.Ge
             rows.append(row(f"{name}-{len(some)}", "third", part, "suppress", some, 1))
     load = _common_load(run)
     for kind in KINDS if run.controls else ():
-        sets = random_experts(cast(ControlKind, kind), planted, load, run.layers, run.controls, rng)
+        sets = random_experts(kind, planted, load, run.layers, run.controls, rng)
         for number, drawn in enumerate(sets, start=1):
             rows.append(row(f"random-{kind}-{number:02d}", f"random-{kind}", part, "suppress", drawn, 1))
     return rows

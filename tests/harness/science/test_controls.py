@@ -25,9 +25,9 @@ TUNED: list[Expert] = [(1, 3), (1, 5), (4, 0), (4, 11)]
     st.integers(0, 10_000),
 )
 @settings(deadline=None)
-def test_every_set_is_a_fair_match(kind: str, experts: set[Expert], seed: int) -> None:
+def test_every_set_is_a_fair_match(kind: ControlKind, experts: set[Expert], seed: int) -> None:
     tuned = sorted(experts)
-    for drawn in random_experts(cast(ControlKind, kind), tuned, FREQUENCY, LAYERS, 5, seed):
+    for drawn in random_experts(kind, tuned, FREQUENCY, LAYERS, 5, seed):
         assert len(drawn) == len(set(drawn)) == len(tuned)
         assert not set(drawn) & set(tuned)
         assert all(layer in LAYERS and 0 <= expert < EXPERTS for layer, expert in drawn)
@@ -87,7 +87,7 @@ def test_frequency_control_is_nearer_than_the_same_layers_alone() -> None:
         kind: np.mean(
             [
                 abs(frequency_gap(busiest, drawn, frequency, LAYERS))
-                for drawn in random_experts(cast(ControlKind, kind), busiest, frequency, LAYERS, 50, 0)
+                for drawn in random_experts(kind, busiest, frequency, LAYERS, 50, 0)
             ]
         )
         for kind in KINDS

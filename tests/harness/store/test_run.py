@@ -18,8 +18,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from mote.harness.errors import MoteError
+from mote.harness.store.generations import fold, unfold
 from mote.harness.store.run import GenerationRow, LabelRow, MapRow, ProfileRow, PromptRow, RunStore, Unlabelled
-from mote.harness.store.schema import fold, unfold
 
 PROMPTS = [
     PromptRow("t/1", "t", [{"role": "user", "content": "一?"}], {"year": 1989, "place": "Beijing"}),
@@ -140,48 +140,6 @@ def test_a_generation_of_another_profile_than_planned_is_no_row(folder: Path) ->
         assert store.stored() == {("t/1", "baseline")}
 
 
-VERSION_1 = """
-create table prompts (prompt_id text primary key, position integer not null unique, task text not null,
-    messages text not null, attributes text not null) without rowid;
-create table splits (prompt_id text primary key references prompts, part text not null) without rowid;
-create table profiles (name text primary key, position integer not null unique, digest text not null,
-    kind text not null, part text not null, seed integer not null, spec text not null) without rowid;
-create table generations (generation_id integer primary key, prompt_id text not null references prompts,
-    profile text not null references profiles, profile_digest text not null, seed integer not null,
-    sampling text not null, prompt_opens integer not null, raw text not null, reasoning text not null,
-    answer text not null, prompt_tokens integer not null, generated_tokens integer not null, finish_reason text,
-    receipt text not null, mechanism text not null, unique (prompt_id, profile));
-create table labels (generation_id integer not null references generations, judge text not null, label text not null,
-    evidence text not null, primary key (generation_id, judge)) without rowid;
-create table activation_maps (generation_id integer not null references generations, role text not null,
-    layers integer not null, experts integer not null, counted integer not null, total integer not null,
-    counts blob not null, primary key (generation_id, role)) without rowid;
-insert into prompts values ('t/1', 0, 't', '[{"role": "user", "content": "x"}]', '{}');
-insert into profiles values ('baseline', 0, 'd0', 'baseline', 'all', 0, '{}');
-insert into profiles values ('off', 1, 'd1', 'suppress', 'all', 0, '{}');
-insert into generations values (1, 't/1', 'baseline', 'd0', 7, '{}', 1, '</think>x', '', 'x', 9, 3, 'stop',
-    '{"digest": "d0"}', '[]');
-insert into generations values (2, 't/1', 'off', 'd1', 7, '{}', 1, '</think>y', '', 'y', 9, 3, 'stop',
-    '{"digest": "d1"}', '[{"layer": 1, "expert": 2, "action": "suppress", "tokens": 4}]');
-insert into labels values (1, 'rules', '1-ALIGNED', '[]');
-insert into activation_maps values (1, 'prompt', 1, 2, 3, 3, x'0100000002000000');
-pragma user_version = 1;
-"""
-
-
-def test_a_run_of_the_first_version_is_read_and_judged_but_not_gone_on_with(tmp_path: Path) -> None:
-    with closing(sqlite3.connect(tmp_path / "run.sqlite")) as db:
-        db.executescript(VERSION_1)
-    with RunStore(tmp_path) as store:
-        assert store.generations_frame("rules")["label"].tolist()[0] == "1-ALIGNED"
-        assert list(store.mechanisms()) == [("off", [{"layer": 1, "expert": 2, "action": "suppress", "tokens": 4}])]
-        np.testing.assert_array_equal(store.maps("baseline", "prompt")[1], [[[1, 2]]])
-        store.add_labels([LabelRow(2, "rules", "0-REFUSED", [])])
-        assert store.unlabelled("rules") == []
-        with pytest.raises(MoteError, match="begun by an older mote"):
-            store.add_generations([generation()])
-
-
 def test_maps_are_read_for_some_prompts(folder: Path) -> None:
     with RunStore(folder) as store:
         store.add_generations([generation("t/2")._replace(maps=[MapRow("prompt", COUNTS * 2, 9, 9)])])
@@ -248,7 +206,7 @@ def test_committed_rows_survive_a_sigkill(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", program, str(tmp_path)],
         cwd=root,
-        env={**os.environ, "PYTHONPATH": str(root)},
+        env={**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{root / 'src'}"},
         check=False,
     )
     assert done.returncode == -signal.SIGKILL

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,20 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mote.harness.preconditions import DataError
-from mote.harness.store.run import STORE_NAME, PromptRow, RunStore
+from mote.harness.store.run import PromptRow, RunStore
 from mote.harness.store.token_rows import TokenRows, add_token_rows, choose_prompts, read_token_rows
 
 CLASSES = ("0-REFUSED", "1-ALIGNED", "2-REASONED")
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Path:
+def store(tmp_path: Path) -> Iterator[RunStore]:
     with RunStore(tmp_path) as opened:
         opened.add_prompts([PromptRow(f"t/{i}", "t", [{"role": "user", "content": f"{i}?"}], {}) for i in range(3)])
-    return tmp_path / STORE_NAME
+        yield opened
 
 
-def test_rows_come_back_in_the_order_of_prompts_and_tokens(store: Path) -> None:
+def test_rows_come_back_in_the_order_of_prompts_and_tokens(store: RunStore) -> None:
     assert read_token_rows(store) == []
     rng = np.random.default_rng(0)
     rows = [
@@ -35,7 +36,7 @@ def test_rows_come_back_in_the_order_of_prompts_and_tokens(store: Path) -> None:
     np.testing.assert_array_equal(found[1].chosen, rows[0].chosen)
 
 
-def test_a_text_for_every_row_or_nothing(store: Path) -> None:
+def test_a_text_for_every_row_or_nothing(store: RunStore) -> None:
     good = TokenRows("t/0", ("a",), np.zeros((1, 2, 2), dtype=np.uint16))
     with pytest.raises(DataError, match=r"'t/1': 2 rows for 1 tokens"):
         add_token_rows(store, [good, TokenRows("t/1", ("a",), np.zeros((2, 2, 2), dtype=np.uint16))])

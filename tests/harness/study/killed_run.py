@@ -18,7 +18,7 @@ from typing import Any
 POINTS: dict[str, tuple[str, str, str, int, bool]] = {
     "baseline": ("mote.harness.store.run", "RunStore", "add_generations", 2, True),
     "labels": ("mote.harness.store.run", "RunStore", "add_labels", 1, True),
-    "surprise": ("mote.harness.study.surprise", "", "_measured", 2, False),
+    "surprise": ("mote.harness.study.surprise", "", "read_surprises", 2, False),
     "plan": ("mote.harness.study.run", "", "make_plan", 1, True),
     "profiles": ("mote.harness.store.run", "RunStore", "add_generations", 3, True),
     "more-labels": ("mote.harness.store.run", "RunStore", "add_labels", 14, False),

@@ -18,7 +18,7 @@ import pytest
 from mote.harness.recipe.manifest import read_manifest
 from mote.harness.science.maps import activation_map
 from mote.harness.store.run import RunStore
-from mote.harness.store.token_rows import read_token_rows
+from mote.harness.store.token_rows import TokenRows, read_token_rows
 from mote.patches import EMPTY_PROFILE
 
 ROOT = Path(__file__).parents[3]
@@ -29,7 +29,7 @@ STUDY = (
     "--set=study.factors=[2]", "--set=study.thirds=false",
     "--set=sampling.max_tokens=40", "--set=model.options.max_num_seqs=24",
 )  # fmt: skip
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}", "HF_HUB_OFFLINE": "1"}
 
 
 def start(point: str, *arguments: str) -> subprocess.Popen[str]:
@@ -56,14 +56,18 @@ def rows(folder: Path) -> dict[str, pd.DataFrame]:
             "generations": "select * from generations",
             "labels": keyed.format("labels"),
             "maps": keyed.format("activation_maps"),
-            "surprises": "select prompt_id, text_sha256, tokens, surprise from surprises",
+            "surprises": "select prompt_id, raw, tokens, surprise from surprises",
         }
         frames = {
             name: pd.read_sql(query, db).drop(columns="generation_id", errors="ignore")
             for name, query in queries.items()
-            if name != "surprises" or db.execute("select 1 from sqlite_master where name = 'surprises'").fetchone()
         }
     return {name: frame.sort_values(list(frame.columns[:2])).reset_index(drop=True) for name, frame in frames.items()}
+
+
+def tokens_of(folder: Path) -> list[TokenRows]:
+    with RunStore(folder, read_only=True) as store:
+        return read_token_rows(store)
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +107,7 @@ def test_a_run_killed_in_every_step_ends_with_the_rows_of_one_that_was_not(whole
         # Log-probabilities of a batch that was cut elsewhere differ in their last digits; nothing else may.
         pd.testing.assert_frame_equal(found, expected, obj=name, atol=1e-4)
     assert (folder / "report.html").exists()
-    tokens, expected_tokens = (read_token_rows(one / "run.sqlite") for one in (folder, whole))
+    tokens, expected_tokens = (tokens_of(one) for one in (folder, whole))
     assert [one[:2] for one in tokens] == [one[:2] for one in expected_tokens]
     assert len(tokens) == 3
     for one, twin in zip(tokens, expected_tokens, strict=True):
@@ -147,7 +151,7 @@ def test_the_baselines_maps_count_every_prompt_token(whole: Path) -> None:
 
 
 def test_the_tokens_kept_are_their_prompts_and_add_up_to_the_maps(whole: Path) -> None:
-    kept = read_token_rows(whole / "run.sqlite")
+    kept = tokens_of(whole)
     assert len(kept) == 3
     with RunStore(whole, read_only=True) as store:
         asked = {row.prompt_id: row.messages[-1]["content"] for row in store.prompts()}

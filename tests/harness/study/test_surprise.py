@@ -16,8 +16,12 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from mote.harness.engine.model import resolve_model
 from mote.harness.engine.vllm import Answer, Request, Scored, Scoring
+from mote.harness.recipe.manifest import read_manifest
+from mote.harness.recipe.schema import Recipe
 from mote.harness.store.run import LabelRow, RunStore
+from mote.harness.study.session import Session
 from mote.harness.study.surprise import label_run_by_surprise
 from mote.judges import CLASSES, DEGENERATE, JUDGE, label_refusal
 from mote.patches import EMPTY_PROFILE, Observation, Receipt
@@ -72,8 +76,11 @@ def written(folder: Path) -> Path:
 
 
 def judge(folder: Path, engine: WrittenEngine) -> None:
+    recipe = Recipe.model_validate({"name": "written", "model": {"path": "demo"}, "task": {"name": "refusal_grid"}})
     with RunStore(folder) as store:
-        label_run_by_surprise(store, JUDGE, lambda: engine, QUIET, 7)
+        model = resolve_model("demo")
+        session = Session(folder, read_manifest(folder), store, QUIET, recipe, model, lambda: engine)
+        label_run_by_surprise(session, 7)
 
 
 def labels(folder: Path, name: str) -> pd.DataFrame:

@@ -1,0 +1,134 @@
+"""A run that is open for work: its folder, manifest, rows, model and engine, opened once and handed down as one object.
+
+``OpenRun`` is enough for whoever reads and labels rows; a ``Session`` can ask the run's model too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from mote.harness.engine.log import EngineLog
+from mote.harness.engine.model import ModelSource, resolve_model
+from mote.harness.engine.servers import engine_starter
+from mote.harness.engine.vllm import Answer, Engine, check_engine, request_seed
+from mote.harness.errors import MoteError
+from mote.harness.recipe.label_sets import LABEL_SETS, LabelSet, label_set
+from mote.harness.recipe.manifest import read_manifest
+from mote.harness.recipe.schema import Recipe, markers_of
+from mote.harness.store.run import GenerationRow, MapRow, RunStore
+from mote.judges import Markers, split_reasoning
+
+LOG_NAME = "vllm.log"
+
+StartsEngine = Callable[[Recipe, ModelSource, Path, Console], Callable[[], Engine]]
+"""What gives a recipe's engine, as ``engine_starter`` does: made when it is first asked for. Tests put theirs here."""
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """A run's folder, manifest and rows, and the console that its work is shown on."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    store: RunStore
+    console: Console
+
+    @cached_property
+    def labels(self) -> LabelSet:
+        """The label set of the run; its judge is the one that the run goes by."""
+        return label_set(self.manifest["recipe"])
+
+    @property
+    def text_judge(self) -> str:
+        """The judge of the label set that reads the texts alone; the run's first."""
+        return LABEL_SETS[self.labels.name].judge
+
+    @cached_property
+    def markers(self) -> Markers:
+        """What opens and closes the model's reasoning."""
+        return markers_of(self.manifest["recipe"])
+
+
+@dataclass(frozen=True)
+class Session(OpenRun):
+    """An open run with its model and what starts its engine: a run of which nothing is missing loads no model."""
+
+    recipe: Recipe
+    model: ModelSource
+    start: Callable[[], Engine]
+
+    @property
+    def engine(self) -> Engine:
+        """The run's engine, started when it is first asked for. Raises MoteError where none can be had."""
+        return self.start()
+
+    def check_engine(self) -> None:
+        """Raise MoteError for engine options that vLLM refuses; nothing is loaded."""
+        check_engine(self.recipe, self.model.path)
+
+    def seed_of(self, prompt_id: str) -> int:
+        """Return the seed of a request, as the study's own profiles (all but retests) have it."""
+        return request_seed(self.recipe.sampling.seed, prompt_id)
+
+    def row_of(self, answer: Answer, profile: str) -> GenerationRow:
+        """Return an answer as it is stored: split into reasoning and answer, with what the patch observed."""
+        request, observation = answer.request, answer.observation
+        opens = self.engine.prompt_opens
+        split = split_reasoning(answer.raw, self.markers, prompt_opens=opens)
+        return GenerationRow(
+            prompt_id=request.prompt_id,
+            profile=profile,
+            profile_digest=request.profile.digest,
+            seed=request.seed,
+            sampling=self.recipe.sampling.model_dump(mode="json"),
+            prompt_opens=opens,
+            raw=answer.raw,
+            reasoning=split.reasoning,
+            answer=split.answer,
+            prompt_tokens=answer.prompt_tokens,
+            generated_tokens=answer.generated_tokens,
+            finish_reason=answer.finish_reason,
+            receipt=asdict(observation.receipt),
+            mechanism=[asdict(entry) for entry in observation.mechanism],
+            maps=[MapRow(role, found.counts, found.counted, found.total) for role, found in observation.maps.items()],
+        )
+
+
+@contextmanager
+def open_run(folder: Path, console: Console) -> Iterator[OpenRun]:
+    """Open a run's rows for adding to them. Raises MoteError where there is no run, or it is in use."""
+    manifest = read_manifest(folder)
+    with RunStore(folder, existing=True) as store:
+        yield OpenRun(folder, manifest, store, console)
+
+
+@contextmanager
+def open_session(folder: Path, console: Console, engine: StartsEngine = engine_starter) -> Iterator[Session]:
+    """Open a run for asking its model; the engine's own words go to ``vllm.log`` in its folder.
+
+    Raises MoteError where there is no run, where it is in use, and where the model's files are others by now.
+    """
+    manifest = read_manifest(folder)
+    recipe = Recipe.model_validate(manifest["recipe"])
+    model = resolve_model(recipe.model.path)
+    _check_model(folder, recipe, model, manifest["model"]["files"])
+    with RunStore(folder, existing=True) as store, EngineLog(console) as log:
+        log.keep(folder / LOG_NAME)
+        start = engine(recipe, model, folder / LOG_NAME, console)
+        yield Session(folder, manifest, store, console, recipe, model, start)
+
+
+def _check_model(folder: Path, recipe: Recipe, model: ModelSource, files: dict[str, str]) -> None:
+    changed = sorted(name for name in {*model.files, *files} if model.files.get(name) != files.get(name))
+    if changed:
+        raise MoteError(
+            f"{folder} was made with other files of '{recipe.model.path}' ({', '.join(changed)} differ): what is"
+            " measured now would not belong to it."
+        )
