@@ -69,9 +69,10 @@ def random_experts(
     keeps or drops the last, whichever is nearer. What a layer misses is carried to the next. A set that misses the
     whole by more than `MASS_TOLERANCE` is drawn anew, up to `TRIES_FOR_MASS` times; then the nearest stands.
 
-    Fewer than `n_sets` come back where `TRIES_FOR_A_NEW_SET` draws (a tenth by mass) give no new one: so many sets such a model has,
-    and p is never below 1 / (sets + 1). A set drawn twice would be one answer counted twice, and with few sets that
-    is a p-value the data can't give. The same integer seed gives the same sets; a Generator is drawn from and moves on.
+    Fewer than `n_sets` come back where `TRIES_FOR_A_NEW_SET` draws (a tenth of them by mass) give no new one: so many
+    sets such a model has, and p is never below 1 / (sets + 1). A set drawn twice would be one answer counted twice, and
+    with few sets that is a p-value the data can't give. The same integer seed gives the same sets; a Generator is drawn
+    from and moves on.
 
     Raises `DataError` when the tuned set is the only one of its kind, or an argument does not fit the model.
     """

@@ -12,16 +12,17 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mote.harness.files import digest_of, write_atomic
-from mote.harness.science.controls import KINDS, ControlKind, random_experts
+from mote.harness.science.controls import random_experts
 from mote.harness.science.dose import layer_thirds
 from mote.harness.store.run import GenerationRow, LabelRow, MapRow, ProfileRow, PromptRow, RunStore
 from mote.harness.store.token_rows import TokenRows, add_token_rows, choose_prompts
+from mote.harness.study.plan import KINDS
 from mote.judges import ALIGNED, CLASSES, JUDGE, REASONED, REFUSED
 from mote.tasks import load_task
 
@@ -163,7 +164,7 @@ def _profiles(run: WrittenRun, planted: list[tuple[int, int]], rng: np.random.Ge
             rows.append(row(f"{name}-{len(some)}", "third", part, "suppress", some, 1))
     load = _common_load(run)
     for kind in KINDS if run.controls else ():
-        sets = random_experts(cast(ControlKind, kind), planted, load, run.layers, run.controls, rng)
+        sets = random_experts(kind, planted, load, run.layers, run.controls, rng)
         for number, drawn in enumerate(sets, start=1):
             rows.append(row(f"random-{kind}-{number:02d}", f"random-{kind}", part, "suppress", drawn, 1))
     return rows
