@@ -97,6 +97,7 @@ class ControlsPart(_Part):
     uniform: Count = 20
     layers: Count = 20
     frequency: Count = 20
+    mass: Count = 0
 
 
 class StudyPart(_Part):

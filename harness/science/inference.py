@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, TypeVar
+from itertools import combinations
+from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special, stats
 from statsmodels.stats.multitest import multipletests  # type: ignore[import-untyped]
 from statsmodels.stats.proportion import proportion_confint  # type: ignore[import-untyped]
 
@@ -20,6 +21,12 @@ from mote.harness.preconditions import DataError, check_level
 
 Alternative = Literal["greater", "less", "two-sided"]
 K = TypeVar("K", bound=Hashable)
+
+TIE: Final = 1e-9
+"""Effects nearer than this (relative to the observed one, where that is above 1) are equal."""
+
+ENUMERATED: Final = 10_000
+"""Up to how many compositions of clusters a bootstrap lists instead of drawing (8 clusters have 6,435)."""
 
 
 class Interval(NamedTuple):
@@ -87,12 +94,14 @@ def permutation_p(observed: float, null: ArrayLike, alternative: Alternative = "
     """Return the permutation p-value (1 + number at least as extreme) / (n + 1) of `observed` among `null`.
 
     With n controls no p-value is below 1 / (n + 1): twenty controls cannot show more than 0.048. Two-sided doubles
-    the smaller side, up to 1. Phipson & Smyth (2010) give the reason for the two ones.
+    the smaller side, up to 1. Phipson & Smyth (2010) give the reason for the two ones. Values that differ by rounding
+    alone (a billionth) are equal: the same sums in another order must not be counted as below.
     """
     values = _finite(null, "null distribution")
     _finite([observed], "observed effect")
-    above = (1 + int(np.count_nonzero(values >= observed))) / (values.size + 1)
-    below = (1 + int(np.count_nonzero(values <= observed))) / (values.size + 1)
+    slack = TIE * max(1.0, abs(observed))
+    above = (1 + int(np.count_nonzero(values >= observed - slack))) / (values.size + 1)
+    below = (1 + int(np.count_nonzero(values <= observed + slack))) / (values.size + 1)
     if alternative == "greater":
         return above
     if alternative == "less":
@@ -199,18 +208,59 @@ def cluster_rate_interval(
     and the exact interval is too narrow. Clusters are drawn with replacement, the ratio of their pooled sums is
     taken, and the quantiles are widened by the t-distribution of clusters minus one degrees of freedom (the
     "expanded percentile" interval of Hesterberg 2015, which mends the bootstrap's narrowness with few clusters).
-    With fewer than about ten clusters no method is good; with fewer than two this raises `DataError`.
+    Up to `ENUMERATED` compositions of clusters are listed with their chances, which leaves no simulation error; else
+    `draws` are taken. Where all clusters agree there is nothing to draw anew: shares of 0 or 1 are then bounded as
+    with one trial a cluster (as in Korn & Graubard 1998), any other number raises no bound and has no width.
+    With fewer than about ten clusters no method is good (`clustered.korn_graubard` holds better, for shares); with
+    fewer than two this raises `DataError`.
     """
     check_level(level)
     sums, sizes = _by_cluster(successes, clusters)
     groups = sums.size
     if groups < 2:
         raise DataError("A cluster bootstrap needs at least two clusters.")
-    rng = np.random.default_rng(seed)
-    picks = rng.integers(groups, size=(draws, groups))
-    means = sums[picks].sum(axis=1) / sizes[picks].sum(axis=1)
-    low, high = np.quantile(means, expanded_quantiles(groups, level))
+    if (sums == 0).all() or (sums == sizes).all():
+        return clopper_pearson(groups if sums.any() else 0, groups, level)
+    times, chances = resamples(groups, draws, seed)
+    means = (times @ sums) / (times @ sizes)
+    low, high = weighted_quantiles(means[:, None], chances, expanded_quantiles(groups, level))[:, 0]
     return Interval(float(low), float(high))
+
+
+def resamples(groups: int, draws: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return how often each of `groups` is in each bootstrap sample, [samples, groups], and each sample's chance.
+
+    All compositions with their multinomial chances where there are at most `ENUMERATED` and not many more than
+    `draws`; else `draws` random ones, equally likely.
+    """
+    every = math.comb(2 * groups - 1, groups)
+    if every > min(ENUMERATED, 10 * draws):
+        times = np.random.default_rng(seed).multinomial(groups, np.full(groups, 1 / groups), size=draws)
+        return times.astype(np.int64), np.full(draws, 1 / draws)
+    # Stars and bars: each choice of groups - 1 bars among 2 groups - 1 places is one composition.
+    bars = np.array(list(combinations(range(2 * groups - 1), groups - 1)), dtype=np.int64)
+    edges = np.concatenate([np.full((every, 1), -1), bars, np.full((every, 1), 2 * groups - 1)], axis=1)
+    times = np.diff(edges, axis=1) - 1
+    logs = special.gammaln(groups + 1) - special.gammaln(times + 1).sum(axis=1) - groups * math.log(groups)
+    return times, np.exp(logs)
+
+
+def weighted_quantiles(
+    values: NDArray[np.float64], chances: NDArray[np.float64], quantiles: Sequence[float]
+) -> NDArray[np.float64]:
+    """Return quantiles over the first axis of `values` [samples, columns], each with its chance, [quantiles, columns].
+
+    Equal chances give numpy's (linear) quantiles; unequal ones the smallest value whose chance of not being exceeded
+    reaches the quantile.
+    """
+    if np.ptp(chances) <= 1e-15:
+        return np.asarray(np.quantile(values, quantiles, axis=0))
+    order = np.argsort(values, axis=0, kind="stable")
+    ranked = np.take_along_axis(values, order, axis=0)
+    reached = np.cumsum(chances[order], axis=0)
+    at = [(reached < quantile * reached[-1] - 1e-12).sum(axis=0) for quantile in quantiles]
+    rows = np.minimum(np.stack(at), values.shape[0] - 1)
+    return np.take_along_axis(ranked, rows, axis=0)
 
 
 def expanded_quantiles(n: int, level: float) -> tuple[float, float]:

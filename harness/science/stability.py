@@ -9,16 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from math import comb
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mote.harness.preconditions import STATES, DataError, check_level, check_maps
 from mote.harness.science.detectors import Detector, sides
-from mote.harness.science.inference import expanded_quantiles
+from mote.harness.science.inference import expanded_quantiles, resamples, weighted_quantiles
 from mote.harness.science.maps import check_tokens
 from mote.harness.science.resonance import ranks_of, resonance
+
+MOST_LISTED: Final = 500
+"""Up to how many compositions of clusters are listed instead of drawn (5 clusters have 126, 6 have 462)."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +65,10 @@ def bootstrap_ranking(
 
     `detector` is the ranking (`detectors.detector` with the same `ignore`, which needs `tokens`); without one it is the
     resonance, computed for all draws at once. With `clusters` (the place or subject of each prompt) whole clusters are
-    drawn instead; a draw without the class or without others is drawn again. Intervals are percentile intervals,
-    widened for few units as in `inference.cluster_rate_interval`. Memory: about 16 bytes for each draw and expert
-    (0.24 GB for 1000 draws of 58 x 256).
+    drawn instead; a draw without the class or without others is drawn again. Few clusters are not drawn but listed
+    (`inference.resamples`: 5 have 126 compositions), and `RankStability.draws` is then their number. Intervals are
+    percentile intervals, widened for few units as in `inference.cluster_rate_interval`. Memory: about 16 bytes for each
+    draw and expert (0.24 GB for 1000 draws of 58 x 256).
     """
     check_maps(maps, labels)
     check_level(level)
@@ -74,7 +79,7 @@ def bootstrap_ranking(
         raise DataError(f"A bootstrap needs at least 2 draws, not {draws}.")
     if detector is not None and tokens is None:
         raise DataError("A detector of detection.py needs the tokens that each map counts.")
-    picks = _picks(ours, others, clusters, draws, np.random.default_rng(seed))
+    picks, chances = _picks(ours, others, clusters, draws, seed)
     if detector is None:
         score = resonance(maps, labels, target, ignore=ignore)
         scores = _weighted_resonance(maps, picks, ours, others)
@@ -90,11 +95,11 @@ def bootstrap_ranking(
     rank = ranks_of(score)
     top = rank <= k
     inside = ranks <= k
-    low, high = np.quantile(scores, bounds, axis=0)
-    rank_low, rank_high = np.quantile(ranks, bounds, axis=0, method="nearest")
+    low, high = _quantiles(scores, chances, bounds)
+    rank_low, rank_high = _rank_quantiles(ranks, chances, bounds)
     return RankStability(
         k=k,
-        draws=draws,
+        draws=chances.size,
         level=level,
         score=score,
         low=low,
@@ -102,8 +107,8 @@ def bootstrap_ranking(
         rank=rank,
         rank_low=rank_low.astype(np.int64),
         rank_high=rank_high.astype(np.int64),
-        in_top_k=inside.mean(axis=0),
-        overlap=float(inside[:, top].mean()),
+        in_top_k=_mean_over(inside, chances),
+        overlap=float(_mean_over(inside[:, top].mean(axis=1), chances)),
     )
 
 
@@ -119,10 +124,10 @@ def shuffled_maxima(
 ) -> NDArray[np.float64]:
     """Return the highest resonance of any expert for each of `draws` shufflings of the labels, [draws].
 
-    With `inference.permutation_p(score, maxima)` each expert gets a p-value that holds over all experts at once
-    (Westfall and Young's maximum statistic). With `groups` (the place of each prompt) labels are shuffled within a
-    group only: that asks whether the expert follows the class beyond the topic. Raises `DataError` when shuffling
-    within groups changes nothing, because every group has one class.
+    With `inference.permutation_p(score, maxima)`, which takes values equal up to rounding as ties, each expert gets a
+    p-value that holds over all experts at once (Westfall and Young's maximum statistic). With `groups` (the place of
+    each prompt) labels are shuffled within a group only: that asks whether the expert follows the class beyond the
+    topic. Raises `DataError` when shuffling within groups changes nothing, because every group has one class.
     """
     check_maps(maps, labels)
     ours, others = sides(labels, target, ignore)
@@ -153,27 +158,57 @@ def _picks(
     others: NDArray[np.bool_],
     clusters: Sequence[Hashable] | None,
     draws: int,
-    rng: np.random.Generator,
-) -> NDArray[np.int64]:
-    """How often each prompt is in each draw, [draws, prompts]; prompts of neither side never are."""
+    seed: int,
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """How often each prompt is in each draw [draws, prompts], and each draw's chance."""
+    rng = np.random.default_rng(seed)
     times = np.zeros((draws, ours.size), dtype=np.int64)
     if clusters is None:
         for side in (np.flatnonzero(ours), np.flatnonzero(others)):
             times[:, side] = rng.multinomial(side.size, np.full(side.size, 1 / side.size), size=draws)
-        return times
+        return times, np.full(draws, 1 / draws)
     if len(clusters) != ours.size:
         raise DataError(f"There are {ours.size} maps but {len(clusters)} clusters; give one cluster a map.")
-    index: dict[Hashable, int] = {}
-    at = np.array([index.setdefault(cluster, len(index)) for cluster in clusters])
-    usable = np.unique(at[ours | others])
-    if usable.size < 2:
+    kept = ours | others
+    names = {cluster: at for at, cluster in enumerate(dict.fromkeys(clusters[i] for i in np.flatnonzero(kept)))}
+    if len(names) < 2:
         raise DataError("A bootstrap over clusters needs at least two clusters.")
+    at = np.array([names.get(cluster, 0) for cluster in clusters])
+    if comb(2 * len(names) - 1, len(names)) <= MOST_LISTED:
+        chosen, chances = resamples(len(names), MOST_LISTED, seed)
+        times = np.where(kept, chosen[:, at], 0)
+        usable = times[:, ours].any(axis=1) & times[:, others].any(axis=1)
+        return times[usable], chances[usable] / chances[usable].sum()
     for draw in range(draws):
         # Both sides are there at hand, so a draw with both comes; a rare class may take some tries.
         while not (times[draw, ours].any() and times[draw, others].any()):
-            chosen = np.bincount(rng.choice(usable, usable.size), minlength=len(index))
-            times[draw] = np.where(ours | others, chosen[at], 0)
-    return times
+            picked = np.bincount(rng.choice(len(names), len(names)), minlength=len(names))
+            times[draw] = np.where(kept, picked[at], 0)
+    return times, np.full(draws, 1 / draws)
+
+
+def _mean_over(values: NDArray[Any], chances: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The mean over draws; of equally likely ones without weights, whose rounding would keep a sum of 1 below it."""
+    equal = np.ptp(chances) <= 1e-15
+    return np.asarray(values.mean(axis=0) if equal else np.average(values, axis=0, weights=chances))
+
+
+def _quantiles(
+    values: NDArray[Any], chances: NDArray[np.float64], bounds: Sequence[float]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    flat = weighted_quantiles(values.reshape(values.shape[0], -1).astype(np.float64), chances, bounds)
+    low, high = flat.reshape(2, *values.shape[1:])
+    return low, high
+
+
+def _rank_quantiles(
+    ranks: NDArray[np.int32], chances: NDArray[np.float64], bounds: Sequence[float]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Ranks are whole: of equally likely draws the nearest draw's, of listed ones `_quantiles` gives a draw's."""
+    if np.ptp(chances) > 1e-15:
+        return _quantiles(ranks, chances, bounds)
+    low, high = np.quantile(ranks, bounds, axis=0, method="nearest")
+    return low, high
 
 
 def _weighted_resonance(

@@ -18,12 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mote.harness.files import digest_of, write_atomic
-from mote.harness.science.controls import KINDS, random_experts
+from mote.harness.science.controls import ControlKind, random_experts
 from mote.harness.science.dose import layer_thirds
 from mote.harness.store.run import GenerationRow, LabelRow, MapRow, ProfileRow, PromptRow, RunStore
 from mote.harness.store.token_rows import TokenRows, add_token_rows, choose_prompts
 from mote.judges import ALIGNED, CLASSES, JUDGE, REASONED, REFUSED
 from mote.tasks import load_task
+
+KINDS: tuple[ControlKind, ...] = ("uniform", "layers", "frequency")
 
 SAMPLING = {"temperature": 0.6, "top_p": 0.95, "max_tokens": 200}
 
