@@ -18,6 +18,7 @@ from mote.judges.reasoning import MARKERS, Markers, ReasoningSplit, split_reason
 from mote.judges.reasoning_language import LANGUAGE_JUDGE, label_reasoning_language
 from mote.judges.rules import JUDGE, label_refusal
 from mote.judges.surprise import Improbable, Measured, label_by_surprise, with_surprise
+from mote.judges.unset_marker import unset_marker
 
 __all__ = [
     "ALIGNED",
@@ -50,5 +51,6 @@ __all__ = [
     "label_refusal",
     "language",
     "split_reasoning",
+    "unset_marker",
     "with_surprise",
 ]

@@ -1,7 +1,8 @@
 """Reasoning and answer apart, by the model's own markers.
 
 A generation may open its reasoning itself (``<think>``), or the chat template may have opened it in the prompt, so that
-the text begins inside it; it may use other markers, given by the recipe, or the channels of the harmony format.
+the text begins inside it; it may use other markers, given by the recipe, or the channels of the harmony format. Some
+models put tags around the answer as well; those are no part of it.
 """
 
 from __future__ import annotations
@@ -12,17 +13,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from mote.judges.harmony import channels
+
 Span = tuple[int, int]
+
 _JOINT = "\n"
 
 
 @dataclass(frozen=True)
 class Markers:
-    """What encloses the reasoning. With ``harmony`` the channels of that format are read instead of the two markers."""
+    """What encloses the reasoning. With ``harmony`` the channels of that format are read instead of the two markers.
+
+    ``answer`` is what the model writes before and after its answer, ("", "") where it writes nothing.
+    """
 
     open: str = "<think>"
     close: str = "</think>"
     harmony: bool = False
+    answer: tuple[str, str] = ("", "")
 
     def __post_init__(self) -> None:
         if not self.open.strip() or not self.close.strip() or self.open == self.close:
@@ -41,12 +49,25 @@ class Markers:
         return MARKERS[name]
 
 
+# Each pair as its model writes it; the sources are vLLM 0.32's parsers (vllm/reasoning, vllm/parser) unless others are
+# named. DeepSeek-R1, Qwen3, GLM-4.5, MiniMax-M2 and most others write <think>.
 MARKERS: Mapping[str, Markers] = MappingProxyType(
     {
         "think": Markers(),
         "thinking": Markers("<thinking>", "</thinking>"),
         "mistral": Markers("[THINK]", "[/THINK]"),
         "seed": Markers("<seed:think>", "</seed:think>"),
+        # The model card of moonshotai/Kimi-VL-A3B-Thinking-2506, extract_thinking_and_summary.
+        "kimi-vl": Markers("◁think▷", "◁/think▷"),
+        # cohere_command.py: Command A Reasoning writes START_RESPONSE, Command A Plus START_TEXT.
+        "cohere": Markers("<|START_THINKING|>", "<|END_THINKING|>", answer=("<|START_RESPONSE|>", "<|END_RESPONSE|>")),
+        "cohere-plus": Markers("<|START_THINKING|>", "<|END_THINKING|>", answer=("<|START_TEXT|>", "<|END_TEXT|>")),
+        # gemma4_utils.py: the channel opens with the name of its role.
+        "gemma": Markers("<|channel>thought", "<channel|>"),
+        "hunyuan": Markers(answer=("<answer>", "</answer>")),  # hunyuan_a13b_reasoning_parser.py
+        "ernie": Markers(answer=("<response>", "</response>")),  # ernie45_reasoning_parser.py
+        "granite": Markers("Here is my thought process:", "Here is my response:"),  # granite_reasoning_parser.py
+        "minimax-m3": Markers("<mm:think>", "</mm:think>"),  # minimax_m3_reasoning_parser.py
         "harmony": Markers(harmony=True),
     }
 )
@@ -103,7 +124,7 @@ def split_reasoning(raw: str, markers: Markers | None = None, prompt_opens: bool
     """
     markers = Markers() if markers is None else markers
     if markers.harmony:
-        return _split_harmony(raw)
+        return _joined(raw, *channels(raw))
     reasoning: list[Span] = []
     answer: list[Span] = []
     inside = prompt_opens or _closes_unopened(raw, markers)
@@ -120,7 +141,21 @@ def split_reasoning(raw: str, markers: Markers | None = None, prompt_opens: bool
         position = found + len(markers.close if inside else markers.open)
         inside = not inside
         opened = True
-    return _joined(raw, reasoning, answer, opened, opened and not inside)
+    return _joined(raw, reasoning, _untagged(raw, answer, markers.answer), opened, opened and not inside)
+
+
+def _untagged(raw: str, answer: list[Span], tags: tuple[str, str]) -> list[Span]:
+    """Take the tags of the answer off the first span's beginning and the last one's end."""
+    spans = [span for span in answer if raw[span[0] : span[1]].strip()]
+    if not spans or not all(tags):
+        return answer
+    start, end = _trimmed(raw, spans[0])
+    if raw.startswith(tags[0], start, end):
+        spans[0] = (start + len(tags[0]), end)
+    start, end = _trimmed(raw, spans[-1])
+    if raw.endswith(tags[1], start, end):
+        spans[-1] = (start, end - len(tags[1]))
+    return spans
 
 
 def find_marker(raw: str, marker: str, position: int = 0) -> int:
@@ -136,31 +171,6 @@ def find_marker(raw: str, marker: str, position: int = 0) -> int:
 def _closes_unopened(raw: str, markers: Markers) -> bool:
     close, opener = find_marker(raw, markers.close, 0), find_marker(raw, markers.open, 0)
     return close >= 0 and not 0 <= opener < close
-
-
-_CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)[^<]*<\|message\|>")
-_CHANNEL_END = re.compile(r"<\|(?:end|return|call|start|channel)\|>")
-# What is left of the channels where special tokens were skipped when the text was decoded.
-_BARE = re.compile(r"\s*analysis(?P<analysis>.*?)(?:assistantfinal(?P<final>.*))?", re.DOTALL)
-
-
-def _split_harmony(raw: str) -> ReasoningSplit:
-    """Channel ``analysis`` is reasoning, ``final`` the answer, ``commentary`` (tool calls, preambles) is neither."""
-    spans: dict[str, list[Span]] = {"analysis": [], "final": []}
-    closed, any_channel = True, False
-    for channel in _CHANNEL.finditer(raw):
-        any_channel = True
-        end = _CHANNEL_END.search(raw, channel.end())
-        stop = end.start() if end else len(raw)
-        spans.setdefault(channel[1], []).append((channel.end(), stop))
-        closed = channel[1] != "analysis" or end is not None
-    if any_channel:
-        return _joined(raw, spans["analysis"], spans["final"], bool(spans["analysis"]), closed)
-    bare = _BARE.fullmatch(raw)
-    if bare is None:
-        return _joined(raw, [], [(0, len(raw))], False, False)
-    final = [bare.span("final")] if bare["final"] is not None else []
-    return _joined(raw, [bare.span("analysis")], final, True, bool(final))
 
 
 def _joined(raw: str, reasoning: list[Span], answer: list[Span], opened: bool, closed: bool) -> ReasoningSplit:

@@ -16,6 +16,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from mote.harness.engine.model import ModelSource
@@ -133,7 +134,13 @@ class ServerEngine(TokenEngine):
     """
 
     def __init__(
-        self, part: ServersPart, path: str, layout: ModelLayout, sampling: SamplingPart, markers_start: str
+        self,
+        part: ServersPart,
+        path: str,
+        layout: ModelLayout,
+        sampling: SamplingPart,
+        markers_start: str,
+        template: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         try:
             import openai  # noqa: F401
@@ -150,7 +157,7 @@ class ServerEngine(TokenEngine):
         # No files of one (OSError), or one whose own code would have to be trusted (ValueError).
         except (OSError, ValueError) as error:
             raise MoteError(f"model.path '{path}' has no tokenizer that can be read: {_said(error)}") from None
-        super().__init__(tokenizer, context, sampling, markers_start)
+        super().__init__(tokenizer, context, sampling, markers_start, template)
 
     async def _check(self, layout: ModelLayout) -> None:
         await asyncio.gather(*(server.check(layout) for server in self._servers))
@@ -223,9 +230,9 @@ def engine_starter(recipe: Recipe, model: ModelSource, log: Path, console: Conso
         markers, servers = recipe.model.markers.start, recipe.model.servers
         if servers is not None:
             with console.status("Asking the servers"):
-                return ServerEngine(servers, model.path, model.layout, recipe.sampling, markers)
+                return ServerEngine(servers, model.path, model.layout, recipe.sampling, markers, recipe.model.template)
         with console.status("Starting vLLM"):
-            return VllmEngine(check_options(recipe, model.path), recipe.sampling, markers, log)
+            return VllmEngine(check_options(recipe, model.path), recipe.sampling, markers, log, recipe.model.template)
 
     return start
 

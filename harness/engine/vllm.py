@@ -10,10 +10,12 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from mote.harness.engine.options import engine_arguments, start_llm
 from mote.harness.engine.stepping import Call, Reply, drive
+from mote.harness.engine.template import check_template
 from mote.harness.errors import MoteError
 from mote.harness.recipe.schema import Recipe, SamplingPart
 from mote.patches import Observation, Profile
@@ -107,8 +109,12 @@ def check_options(recipe: Recipe, path: str) -> EngineArgs:
 class TokenEngine(ABC):
     """What engines share: prompts are rendered and tokenised here, so that every engine is asked the same tokens."""
 
-    def __init__(self, tokenizer: Any, context: int, sampling: SamplingPart, markers_start: str) -> None:
+    def __init__(
+        self, tokenizer: Any, context: int, sampling: SamplingPart, markers_start: str, template: Mapping[str, Any]
+    ) -> None:
+        check_template(tokenizer, template)
         self._tokenizer = tokenizer
+        self._template = dict(template)
         self._context = context
         self._sampling = sampling
         self._tokens: dict[str, list[int]] = {}
@@ -195,7 +201,11 @@ class TokenEngine(ABC):
         }
 
     def _render(self, messages: Sequence[Mapping[str, str]]) -> str:
-        return str(self._tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True))
+        return str(
+            self._tokenizer.apply_chat_template(
+                list(messages), tokenize=False, add_generation_prompt=True, **self._template
+            )
+        )
 
     def _scored(self, request: Scoring, reply: Reply) -> Scored:
         start = len(self._prompt(request.prompt_id, request.messages))
@@ -214,10 +224,17 @@ class VllmEngine(TokenEngine):
     Raises MoteError where vLLM can't load the model; ``log`` names the file that has vLLM's own words.
     """
 
-    def __init__(self, arguments: EngineArgs, sampling: SamplingPart, markers_start: str, log: Path) -> None:
+    def __init__(
+        self,
+        arguments: EngineArgs,
+        sampling: SamplingPart,
+        markers_start: str,
+        log: Path,
+        template: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
         self._llm: LLM = start_llm(arguments, log)
         context = int(self._llm.llm_engine.model_config.max_model_len)
-        super().__init__(self._llm.get_tokenizer(), context, sampling, markers_start)
+        super().__init__(self._llm.get_tokenizer(), context, sampling, markers_start, template)
 
     def _drive(self, calls: Iterable[Call]) -> Iterator[list[Reply]]:
         return drive(self._llm, calls)

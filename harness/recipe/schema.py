@@ -14,12 +14,16 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mote.harness.errors import MoteError, nearest
-from mote.harness.files import digest_of
+from mote.harness.files import canonical_json, digest_of
 from mote.harness.recipe.label_sets import LABEL_SETS, set_of_task
 from mote.judges import REFUSED, Markers
 from mote.patches.profile import MAX_FACTOR
 
 RECIPES = Path(__file__).parent / "recipes"
+
+_RENDERING = frozenset(
+    {"conversation", "messages", "chat_template", "tokenize", "add_generation_prompt", "return_dict"}
+)
 
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
@@ -31,10 +35,37 @@ class _Part(BaseModel):
 
 
 class MarkersPart(_Part):
-    """What opens and closes a model's reasoning."""
+    """What opens and closes a model's reasoning: the two markers, or the name that the judges know them by."""
 
     start: str = Field(default="<think>", min_length=1)
     end: str = Field(default="</think>", min_length=1)
+    # Left out of the resolved recipe where there is none, so that recipes older than names keep their digests.
+    name: str | None = Field(default=None, exclude_if=lambda name: name is None)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, content: Any) -> Any:
+        """Write down the markers that a name stands for; ``markers: harmony`` is short for ``{name: harmony}``."""
+        name = content if isinstance(content, str) else content.get("name") if isinstance(content, dict) else None
+        if not isinstance(name, str):
+            return content
+        known = Markers.named(name)
+        written = {"start": known.open, "end": known.close, "name": name}
+        given = content if isinstance(content, dict) else {}
+        for key, value in given.items():
+            if key in written and value != written[key]:
+                raise ValueError(
+                    f"'{name}' has {key} {written[key]!r}, not {value!r}: give the name or the two markers"
+                )
+        # A name that says no more than its two markers is written as these.
+        if known == Markers(known.open, known.close):
+            del written["name"]
+        return {**{key: value for key, value in given.items() if key not in written and key != "name"}, **written}
+
+    @property
+    def reading(self) -> Markers:
+        """The markers as the judges read them."""
+        return Markers.named(self.name) if self.name else Markers(self.start, self.end)
 
 
 class ServersPart(_Part):
@@ -50,7 +81,8 @@ class ServersPart(_Part):
 class ModelPart(_Part):
     """The model under study and the engine that runs it; ``options`` go to vLLM by name.
 
-    With the engine ``server`` vLLM runs elsewhere, under ``servers``, and has its options there.
+    With the engine ``server`` vLLM runs elsewhere, under ``servers``, and has its options there. ``template`` holds
+    arguments of the chat template, such as ``{enable_thinking: false}``; every row says them.
     """
 
     path: str = Field(min_length=1)
@@ -58,6 +90,18 @@ class ModelPart(_Part):
     options: dict[str, Any] = Field(default_factory=dict)
     servers: ServersPart | None = None
     markers: MarkersPart = MarkersPart()
+    template: dict[str, Any] = Field(default_factory=dict, exclude_if=lambda template: not template)
+
+    @model_validator(mode="after")
+    def _template_is_arguments(self) -> ModelPart:
+        for name in self.template:
+            if name in _RENDERING:
+                raise ValueError(f"template.{name} is the harness's to give, not an argument of a chat template")
+        try:
+            canonical_json(self.template)
+        except (TypeError, ValueError):
+            raise ValueError("template holds a value that is not JSON, which no row could keep") from None
+        return self
 
     @model_validator(mode="after")
     def _one_place(self) -> ModelPart:
@@ -187,6 +231,12 @@ class Recipe(_Part):
         return self
 
     @property
+    def drawn(self) -> dict[str, Any]:
+        """How answers are drawn, as every row keeps it: sampling, and the arguments of the chat template if any."""
+        template = {"template": self.model.template} if self.model.template else {}
+        return {**self.sampling.model_dump(mode="json"), **template}
+
+    @property
     def digest(self) -> str:
         """The sha256 of the resolved recipe."""
         return digest_of(self.model_dump(mode="json"))
@@ -194,8 +244,7 @@ class Recipe(_Part):
 
 def markers_of(recipe: Mapping[str, Any]) -> Markers:
     """Return what opens and closes the reasoning of a run's model by its resolved recipe."""
-    part = MarkersPart.model_validate(recipe["model"].get("markers") or {})
-    return Markers(part.start, part.end)
+    return MarkersPart.model_validate(recipe["model"].get("markers") or {}).reading
 
 
 class _OneKeyOnceLoader(yaml.SafeLoader):

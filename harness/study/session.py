@@ -87,7 +87,7 @@ class Session(OpenRun):
             profile=profile,
             profile_digest=request.profile.digest,
             seed=request.seed,
-            sampling=self.recipe.sampling.model_dump(mode="json"),
+            sampling=self.recipe.drawn,
             prompt_opens=opens,
             raw=answer.raw,
             reasoning=split.reasoning,

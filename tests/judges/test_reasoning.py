@@ -103,3 +103,44 @@ def test_wrong_markers_are_named() -> None:
         Markers(open="", close="</think>")
     with pytest.raises(ValueError, match="two different, non-blank strings"):
         Markers(open="##", close="##")
+
+
+@pytest.mark.parametrize(
+    ("raw", "reasoning", "answer"),
+    [
+        # openai/harmony issue 80: refusals that lack the final channel's header, or its end.
+        ("<|channel|>analysis<|message|>So refuse.<|end|><|start|>assistantI’m sorry, no.<|return|>", "So refuse.", "I’m sorry, no."),
+        ("<|channel|>analysis<|message|>So refuse.<|end|><|start|>assistant<|message|>I’m sorry, no.", "So refuse.", "I’m sorry, no."),
+        ("<|channel|>analysis<|message|>So refuse.<|end|><|start|>assistant<|channel|>final I’m sorry, no.<|return|>", "So refuse.", "I’m sorry, no."),
+        # A preamble is shown to the user; a call of a tool is not, with or without an answer after it.
+        ("<|channel|>analysis<|message|>Say it.<|end|><|start|>assistant<|channel|>commentary<|message|>In 1989.<|end|>", "Say it.", "In 1989."),
+        ("<|channel|>commentary<|message|>I look.<|end|><|start|>assistant<|channel|>final<|message|>In 1989.", "", "In 1989."),
+        ("<|channel|>commentary to=functions.find <|constrain|>json<|message|>{}<|call|>", "", ""),
+        ("<|start|>assistant to=functions.find<|channel|>commentary<|message|>{}<|call|>", "", ""),
+        ("finalIn 1989.", "", "In 1989."),
+        ("final words of 1989", "", "final words of 1989"),
+        ("In 1989.<|return|>", "", "In 1989."),
+    ],
+)  # fmt: skip
+def test_harmony_with_parts_of_its_headers_missing(raw: str, reasoning: str, answer: str) -> None:
+    split = split_reasoning(raw, Markers(harmony=True))
+    assert (split.reasoning, split.answer) == (reasoning, answer)
+
+
+@pytest.mark.parametrize(
+    ("name", "raw"),
+    [
+        ("hunyuan", "<think>\nA year.\n</think>\n<answer>\nIn 1989.\n</answer>"),
+        ("ernie", "A year.\n</think>\n\n<response>\nIn 1989.\n</response>\n"),
+        ("cohere", "<|START_THINKING|>A year.<|END_THINKING|><|START_RESPONSE|>In 1989.<|END_RESPONSE|>"),
+        ("cohere", "<|START_THINKING|>A year.<|END_THINKING|><|START_RESPONSE|>In 1989."),
+        ("cohere-plus", "<|START_THINKING|>A year.<|END_THINKING|><|START_TEXT|>In 1989.<|END_TEXT|>"),
+        ("gemma", "<|channel>thought\nA year.<channel|>In 1989."),
+        ("granite", "Here is my thought process: A year. Here is my response: In 1989."),
+    ],
+)
+def test_tags_around_the_answer_are_no_part_of_it(name: str, raw: str) -> None:
+    split = split_reasoning(raw, Markers.named(name))
+    assert (split.reasoning, split.answer) == ("A year.", "In 1989.")
+    ((start, end),) = split.answer_spans
+    assert raw[start:end] == "In 1989."

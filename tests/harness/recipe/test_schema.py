@@ -6,6 +6,7 @@ import pytest
 
 from mote.harness.errors import MoteError
 from mote.harness.recipe.schema import Recipe, differences, load_recipe, recipe_names
+from mote.judges import MARKERS, Markers
 
 
 def test_every_packaged_recipe_is_valid_and_named_like_its_file() -> None:
@@ -30,14 +31,44 @@ def test_the_task_says_by_which_classes_it_is_studied_unless_the_recipe_does() -
     assert (load_recipe("demo").task.label, load_recipe("demo").study.target) == ("refusal", "0-REFUSED")
 
 
-def test_a_resolved_recipe_reads_back_as_itself() -> None:
-    recipe = load_recipe("demo")
+@pytest.mark.parametrize(
+    "overrides", [[], ["model.markers=harmony"], ["model.markers=kimi-vl"], ["model.template={enable_thinking: false}"]]
+)
+def test_a_resolved_recipe_reads_back_as_itself(overrides: list[str]) -> None:
+    recipe = load_recipe("demo", overrides)
     assert Recipe.model_validate(recipe.model_dump(mode="json")) == recipe
+
+
+def test_markers_go_by_the_names_of_the_judges() -> None:
+    assert load_recipe("demo", ["model.markers=harmony"]).model.markers.reading == MARKERS["harmony"]
+    assert load_recipe("demo", ["model.markers={name: hunyuan}"]).model.markers.reading == MARKERS["hunyuan"]
+    own = load_recipe("demo", ["model.markers={start: '<a>', end: '</a>'}"]).model.markers
+    assert own.reading == Markers("<a>", "</a>")
+
+
+def test_what_a_recipe_does_not_say_leaves_its_digest_as_it_was() -> None:
+    plain = load_recipe("demo")
+    model = plain.model_dump(mode="json")["model"]
+    assert model["markers"] == {"start": "<think>", "end": "</think>"}
+    assert "template" not in model
+    assert load_recipe("demo", ["model.markers=think", "model.template={}"]).digest == plain.digest
+    assert load_recipe("demo", ["model.markers=hunyuan"]).digest != plain.digest
+
+
+def test_every_row_keeps_the_arguments_of_the_chat_template() -> None:
+    assert "template" not in load_recipe("demo").drawn
+    drawn = load_recipe("demo", ["model.template={enable_thinking: false}"]).drawn
+    assert drawn["template"] == {"enable_thinking": False}
+    assert drawn["temperature"] == load_recipe("demo").sampling.temperature
 
 
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
+        (["model.markers=harmny"], "reasoning markers 'harmny' are unknown. Did you mean 'harmony'?"),
+        (["model.markers={name: harmony, start: '<a>'}"], "'harmony' has start '<think>', not '<a>'"),
+        (["model.template={tokenize: true}"], "template.tokenize is the harness's to give"),
+        (["model.template={day: 2026-11-25}"], "template holds a value that is not JSON"),
         (["study.topk=5"], "'study.topk' is not a part of a recipe. Did you mean 'top_k'?"),
         (["modle.path=x"], "Did you mean 'model'?"),
         (["study.top_k=0"], "'study.top_k': Input should be greater than or equal to 1, not 0."),
