@@ -105,15 +105,18 @@ def test_wrong_markers_are_named() -> None:
         Markers(open="##", close="##")
 
 
+REFUSING = "<|channel|>analysis<|message|>So refuse.<|end|>"
+
+
 @pytest.mark.parametrize(
     ("raw", "reasoning", "answer"),
     [
         # openai/harmony issue 80: refusals that lack the final channel's header, or its end.
-        ("<|channel|>analysis<|message|>So refuse.<|end|><|start|>assistantI’m sorry, no.<|return|>", "So refuse.", "I’m sorry, no."),
-        ("<|channel|>analysis<|message|>So refuse.<|end|><|start|>assistant<|message|>I’m sorry, no.", "So refuse.", "I’m sorry, no."),
-        ("<|channel|>analysis<|message|>So refuse.<|end|><|start|>assistant<|channel|>final I’m sorry, no.<|return|>", "So refuse.", "I’m sorry, no."),
+        (f"{REFUSING}<|start|>assistantI’m sorry, no.<|return|>", "So refuse.", "I’m sorry, no."),
+        (f"{REFUSING}<|start|>assistant<|message|>I’m sorry, no.", "So refuse.", "I’m sorry, no."),
+        (f"{REFUSING}<|start|>assistant<|channel|>final I’m sorry, no.<|return|>", "So refuse.", "I’m sorry, no."),
         # A preamble is shown to the user; a call of a tool is not, with or without an answer after it.
-        ("<|channel|>analysis<|message|>Say it.<|end|><|start|>assistant<|channel|>commentary<|message|>In 1989.<|end|>", "Say it.", "In 1989."),
+        (f"{REFUSING}<|start|>assistant<|channel|>commentary<|message|>In 1989.<|end|>", "So refuse.", "In 1989."),
         ("<|channel|>commentary<|message|>I look.<|end|><|start|>assistant<|channel|>final<|message|>In 1989.", "", "In 1989."),
         ("<|channel|>commentary to=functions.find <|constrain|>json<|message|>{}<|call|>", "", ""),
         ("<|start|>assistant to=functions.find<|channel|>commentary<|message|>{}<|call|>", "", ""),
