@@ -10,7 +10,11 @@ from rich.console import Console
 
 from mote.harness.errors import MoteError
 
-_SIDE = "A run (its baseline), RUN:PROFILE, or an lm_eval sample log (samples_*.jsonl) or its folder."
+_SIDE = (
+    "A run (its baseline), RUN:PROFILE, a log of lm_eval (samples_*.jsonl) or its folder, a log of Inspect (.eval,"
+    " .json), a bench of MT-Bench (BENCH:MODEL) or FastChat's rows, or a table of answers (.jsonl, .csv, .parquet;"
+    " FILE:MODEL)."
+)
 
 
 def mount(app: typer.Typer) -> None:
@@ -32,6 +36,32 @@ def compare_command(
         str | None,
         typer.Option(help="Whose labels of a run are compared.  [default: the runs' own; if they differ, the text's]"),
     ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            help="Label both sides anew by a set of rules (refusal, language, ...), or take the files' own: column."
+        ),
+    ] = None,
+    part: Annotated[
+        str | None,
+        typer.Option(
+            help="Prompts of a run: measure, select (those that chose the experts), or all."
+            "  [default: measure where a profile is compared]"
+        ),
+    ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            help="What a table calls its columns: answer=text,id=qid. Ours: id, question, answer, reasoning,"
+            " finish_reason, label, model, sample, unit."
+        ),
+    ] = None,
+    blanks: Annotated[
+        bool, typer.Option("--blanks/--no-blanks", help="Take a table's blank answers for UNSCORED, or refuse them.")
+    ] = False,
+    markers: Annotated[
+        str, typer.Option(help="What encloses the reasoning in files that don't say it: think, harmony, ...")
+    ] = "think",
     label: Annotated[
         str, typer.Option(help="What is compared: label (the class), reasoning_language, or answer_language.")
     ] = "label",
@@ -50,15 +80,24 @@ def compare_command(
 ) -> None:
     """Compare two sets of answers: transition matrix and flip rates, or the paired difference of a scored task.
 
-    Example: mote compare results/runs/demo results/runs/demo:suppress-10
+    Examples: mote compare results/runs/demo results/runs/demo:suppress-10
+
+    mote compare before.jsonl after.csv --columns id=qid,answer=text --labels refusal
     """
     from mote.harness.compare.comparison import compare
     from mote.harness.compare.output import json_text, show, write_csv
-    from mote.harness.compare.sources import read_sides
+    from mote.harness.compare.sources import Reading, read_sides
+    from mote.harness.compare.table import parse_columns
     from mote.harness.files import write_atomic
+    from mote.judges import Markers
 
     _check_outputs(json, csv)
-    left, right = read_sides(before, after, judge, label, task=task, receipts=receipts)
+    try:
+        read_as = Markers.named(markers)
+    except ValueError as error:
+        raise MoteError(f"--markers: {error}") from None
+    reading = Reading(judge, label, task, receipts, part, parse_columns(columns), blanks, read_as)
+    left, right = read_sides(before, after, reading, labels)
     found = compare(left, right, target=target, examples=examples, level=level)
     if json == "-":
         print(json_text(found), end="")

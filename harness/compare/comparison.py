@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from mote.harness.compare.answers import Answers
 from mote.harness.compare.scores import paired_scores
-from mote.harness.compare.sources import Answers
 from mote.harness.errors import MoteError, nearest
 from mote.harness.preconditions import STATES
 from mote.harness.science.inference import Rate, Significance, mcnemar_exact, stuart_maxwell
-from mote.harness.science.transitions import FlipRates, flip_rates, transition_matrix
+from mote.harness.science.transitions import ClusteredFlips, FlipRates, clustered_flips, flip_rates, transition_matrix
 from mote.judges import CLASSES, ENGLISH
 
 
@@ -40,8 +40,8 @@ class Comparison:
     """The result of comparing two sides.
 
     ``pairs`` has the columns key, question, before, after (labels, None without), raw_before and raw_after, one row a
-    pair. ``matrix``, ``rates``
-    and the tests are None where the sides have no labels. ``scores`` has a row for each common metric and filter.
+    pair. ``matrix``, ``rates`` and the tests are None where the sides have no labels. ``clustered`` has the intervals
+    that resample whole units, None where no answers share one. ``scores`` has a row for each common metric and filter.
     ``unpaired`` counts (before, after) what has no partner; ``caveats`` say what else differs, one sentence each.
     """
 
@@ -53,6 +53,7 @@ class Comparison:
     target: str | None
     matrix: pd.DataFrame | None
     rates: FlipRates | None
+    clustered: ClusteredFlips | None
     mcnemar: Significance | None
     margins: Significance | None
     scores: pd.DataFrame
@@ -78,13 +79,14 @@ def compare(
     keys = set(pairs["key"])
     scores = paired_scores(_only(before.scores, keys), _only(after.scores, keys), level)
     labelled = pairs.dropna(subset=["before", "after"])
-    matrix = rates = mcnemar = margins = None
+    matrix = rates = clustered = mcnemar = margins = None
     if len(labelled):
         classes = _classes([*labelled["before"], *labelled["after"]])
         target = _target(target, classes, labelled["before"])
         indexed = labelled.set_index("key")
         matrix = transition_matrix(indexed["before"], indexed["after"], classes)
         rates = flip_rates(matrix, target, level)
+        clustered = _clustered(indexed, classes, target, level)
         mcnemar = mcnemar_exact(rates.flips.hits, rates.reverse.hits)
         margins = stuart_maxwell(matrix.to_numpy())
     elif target is not None:
@@ -100,6 +102,7 @@ def compare(
         target=target if matrix is not None else None,
         matrix=matrix,
         rates=rates,
+        clustered=clustered,
         mcnemar=mcnemar,
         margins=margins,
         scores=scores,
@@ -118,7 +121,15 @@ def _pairs(before: Answers, after: Answers) -> pd.DataFrame:
     both = before.rows.merge(after.rows, on="key", suffixes=("_before", "_after"))
     known = (both["doc_hash_before"] != "") & (both["doc_hash_after"] != "")
     both = both[~known | (both["doc_hash_before"] == both["doc_hash_after"])]
-    return both.rename(columns={"label_before": "before", "label_after": "after", "question_before": "question"})
+    question = both["question_before"].where(both["question_before"] != "", both["question_after"])
+    return both.rename(columns={"label_before": "before", "label_after": "after"}).assign(question=question)
+
+
+def _clustered(pairs: pd.DataFrame, classes: Sequence[str], target: str, level: float) -> ClusteredFlips | None:
+    units = pairs["unit_before"].where(pairs["unit_before"] != "", pairs["unit_after"])
+    if (units == "").any() or units.is_unique:
+        return None
+    return clustered_flips(pairs["before"], pairs["after"], units, classes, target, level=level)
 
 
 def _only(scores: pd.DataFrame, keys: set[str]) -> pd.DataFrame:
@@ -148,7 +159,7 @@ def _caveats(before: Answers, after: Answers, pairs: pd.DataFrame, labelled: int
     said = []
     if not before.digests or not after.digests:
         which = " and ".join(side.name for side in (before, after) if not side.digests)
-        said.append(f"No receipts in {which}: which profile was applied is not known.")
+        said.append(f"No receipts in {which}: what was done to the model is not known.")
     elif before.digests == after.digests:
         said.append("Both sides have the same profile: what changed is noise, or what else differs.")
     said += dict.fromkeys(
@@ -164,19 +175,30 @@ def _caveats(before: Answers, after: Answers, pairs: pd.DataFrame, labelled: int
     other = int((prompts["prompt_before"] != prompts["prompt_after"]).sum())
     if other:
         said.append(f"{other} of {count} prompts were rendered differently (chat template, few-shot, system prompt).")
-    sampled = pairs[pairs["sampling_before"] != pairs["sampling_after"]]
+    known = (pairs["sampling_before"] != "") & (pairs["sampling_after"] != "")
+    sampled = pairs[known & (pairs["sampling_before"] != pairs["sampling_after"])]
     if len(sampled):
         first = sampled.iloc[0]
         said.append(
             f"{len(sampled)} of {count} were sampled differently: {first['sampling_before']} before,"
             f" {first['sampling_after']} after."
         )
-    seeds = int((pairs["seed_before"] != pairs["seed_after"]).sum())
+    known = (pairs["seed_before"] != -1) & (pairs["seed_after"] != -1)
+    seeds = int((known & (pairs["seed_before"] != pairs["seed_after"])).sum())
     if seeds:
         said.append(f"{seeds} of {count} were drawn with another seed.")
+    said += dict.fromkeys(note for side in (before, after) for note in side.notes)
+    both = pairs[(pairs["question_before"] != "") & (pairs["question_after"] != "")]
+    changed = int((both["question_before"].map(_blank_free) != both["question_after"].map(_blank_free)).sum())
+    if changed:
+        said.append(f"{changed} of {count} pairs have one id and two questions: they may be of different sets.")
     if 0 < labelled < count:
         said.append(f"{count - labelled} of {count} pairs have no label on one side and are in no count.")
     return said
+
+
+def _blank_free(text: str) -> str:
+    return "".join(text.split())
 
 
 def _nothing(before: Answers, after: Answers) -> str:
@@ -230,6 +252,7 @@ def to_dict(found: Comparison) -> dict[str, Any]:
         if found.matrix is None
         else {"labels": list(map(str, found.matrix.index)), "counts": found.matrix.to_numpy().tolist()},
         "rates": None if found.rates is None else _plain(_rates(found.rates)),
+        "clustered": None if found.clustered is None else _clustered_values(found.clustered),
         "tests": None
         if found.mcnemar is None or found.margins is None
         else {"mcnemar_exact": _plain(found.mcnemar._asdict()), "stuart_maxwell": _plain(found.margins._asdict())},
@@ -258,6 +281,11 @@ def _rates(rates: FlipRates) -> dict[str, Any]:
         for name, value in rates._asdict().items()
         if name != "target"
     }
+
+
+def _clustered_values(clustered: ClusteredFlips) -> dict[str, Any]:
+    values = clustered._asdict()
+    return _plain({name: value._asdict() if hasattr(value, "_asdict") else value for name, value in values.items()})
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from mote.harness.compare.comparison import Comparison, Example, to_dict
 from mote.harness.compare.matrix_table import matrix_table
 from mote.harness.files import write_atomic
 from mote.harness.science.inference import Rate
-from mote.harness.science.transitions import FlipRates
+from mote.harness.science.transitions import ClusteredFlips, FlipRates
 from mote.judges import LABELS, LANGUAGES
 
 _IN_MATRIX = {
@@ -36,6 +36,11 @@ def show(found: Comparison, console: Console) -> None:
     same = int((found.pairs["raw_before"] == found.pairs["raw_after"]).sum())
     lonely = f"; without a partner: {left} before, {right} after" if left or right else ""
     console.print(f"{len(found.pairs)} pairs, {same} with the same output{lonely}")
+    judges = dict.fromkeys(side.judge for side in (found.before, found.after) if side.judge)
+    if found.matrix is not None:
+        console.print(
+            Text(f"labels  {' and '.join(judges)}{', both sides' if len(judges) == 1 else ''}"), soft_wrap=True
+        )
     for caveat in found.caveats:
         console.print(f"[yellow]! {escape(caveat)}[/yellow]")
     if found.matrix is not None and found.rates is not None:
@@ -43,6 +48,8 @@ def show(found: Comparison, console: Console) -> None:
         console.print(matrix_table("before \\ after", found.matrix))
         console.print()
         console.print(_rates(found.rates))
+        if found.clustered is not None:
+            console.print(_by_unit(found.clustered))
         if found.mcnemar is not None and found.margins is not None:
             console.print(
                 f"McNemar, exact: p {_p(found.mcnemar.p)}; all classes together (Stuart-Maxwell):"
@@ -99,6 +106,15 @@ def _rates(rates: FlipRates) -> Table:
     ):
         table.add_row(title, f"{one.hits} of {one.total}", _percent(one.share), _between(one.low, one.high))
     return table
+
+
+def _by_unit(clustered: ClusteredFlips) -> str:
+    """One line: the same rates with intervals that resample whole units."""
+    said = []
+    for title, interval in (("to another class", clustered.flips_interval), ("to it", clustered.reverse_interval)):
+        if interval is not None:
+            said.append(f"{title} {_between(interval.low, interval.high)}")
+    return f"by unit ({clustered.clusters} units): {', '.join(said) or 'too few for an interval'}"
 
 
 def _scores(scores: pd.DataFrame) -> Table:

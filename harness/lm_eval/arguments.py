@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mote.harness.compare.sources import profile_of_run, split_run
+from mote.harness.compare.run_answers import profile_of_run, split_run
 from mote.harness.engine.model import ModelSource, resolve_model
 from mote.harness.engine.options import engine_arguments
 from mote.harness.errors import MoteError, nearest

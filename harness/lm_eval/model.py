@@ -27,7 +27,7 @@ from lm_eval.utils import (  # type: ignore[import-untyped]
 from tqdm import tqdm
 
 from mote import __version__
-from mote.harness.compare.sources import prompt_id
+from mote.harness.compare.lm_eval_log import prompt_id
 from mote.harness.engine.vllm import request_seed
 from mote.harness.errors import MoteError
 from mote.harness.lm_eval import NAME

@@ -117,7 +117,7 @@ REFUSING = "<|channel|>analysis<|message|>So refuse.<|end|>"
         (f"{REFUSING}<|start|>assistant<|channel|>final I’m sorry, no.<|return|>", "So refuse.", "I’m sorry, no."),
         # A preamble is shown to the user; a call of a tool is not, with or without an answer after it.
         (f"{REFUSING}<|start|>assistant<|channel|>commentary<|message|>In 1989.<|end|>", "So refuse.", "In 1989."),
-        ("<|channel|>commentary<|message|>I look.<|end|><|start|>assistant<|channel|>final<|message|>In 1989.", "", "In 1989."),
+        ("<|channel|>commentary<|message|>I look.<|end|><|channel|>final<|message|>In 1989.", "", "In 1989."),
         ("<|channel|>commentary to=functions.find <|constrain|>json<|message|>{}<|call|>", "", ""),
         ("<|start|>assistant to=functions.find<|channel|>commentary<|message|>{}<|call|>", "", ""),
         ("finalIn 1989.", "", "In 1989."),

@@ -12,7 +12,7 @@ THINK, HARMONY = Markers(), Markers(harmony=True)
 @pytest.mark.parametrize(
     ("raw", "markers", "said"),
     [
-        ("◁think▷It is about 1989.◁/think▷In 1989.", THINK, "'◁think▷', and the recipe reads '<think>' and '</think>': set markers: kimi-vl."),
+        ("◁think▷It is about 1989.◁/think▷In 1989.", THINK, "reads '<think>' and '</think>': set markers: kimi-vl."),
         ("<|channel>thought\nA year.<channel|>It was in 1989.", THINK, "set markers: gemma."),
         ("It is about 1989.</seed:think>In 1989.", THINK, "set markers: seed."),
         ("<|channel|>analysis<|message|>A year.<|end|>", THINK, "set markers: harmony."),

@@ -13,8 +13,10 @@ import typer
 from typer.testing import CliRunner
 
 from mote.harness.cli.compare import mount
+from mote.harness.compare.answers import Answers
 from mote.harness.compare.comparison import compare, to_dict
-from mote.harness.compare.sources import Answers, read_answers, read_sides, split_run
+from mote.harness.compare.run_answers import split_run
+from mote.harness.compare.sources import Reading, read_answers, read_sides
 from mote.harness.errors import MoteError
 from mote.harness.science.transitions import flip_rates
 from mote.harness.store.run import LabelRow, RunStore
@@ -100,6 +102,23 @@ def test_a_log_and_a_run_pair_by_prompt_and_count_the_lonely(run: Path, log: Log
     assert (found.pairs["before"] == found.pairs["after"]).all()
 
 
+def test_a_profile_is_compared_on_the_prompts_that_did_not_choose_its_experts(run: Path) -> None:
+    with sqlite3.connect(run / "run.sqlite") as db:
+        parts = dict(db.execute("select prompt_id, part from splits").fetchall())
+    tuned = (str(run), f"{run}:suppress-10")
+    for part, expected in (("measure", {"measure"}), ("select", {"select"}), ("all", {"measure", "select"})):
+        found = compare(*read_sides(*tuned, Reading(part=part)))
+        assert {parts[key] for key in found.pairs["key"]} == expected
+    found = compare(*read_sides(*tuned))
+    assert {parts[key] for key in found.pairs["key"]} == {"measure"}
+    said = [caveat for caveat in found.caveats if "measure, not choose, the experts" in caveat]
+    assert len(said) == 2
+    assert "left out (--part all)" in said[0]
+    assert len(compare(*read_sides(str(run), str(run))).pairs) == len(parts)
+    with pytest.raises(MoteError, match=r"--part mesure is unknown\. Did you mean 'measure'\?"):
+        read_sides(*tuned, Reading(part="mesure"))
+
+
 def judged(run: Path, copy: Path, judge: str, **recipe: Any) -> Path:
     """A copy of a run that goes by another judge, which calls every answer broken."""
     shutil.copytree(run, copy)
@@ -135,7 +154,7 @@ def test_beside_a_log_a_language_run_is_read_by_its_own_texts_judge(run: Path, l
     assert read_sides(str(language), str(path))[0].judge == LANGUAGE_JUDGE
     with pytest.raises(MoteError, match=r"of different sets: .* Name a --judge that labelled both"):
         read_sides(str(run), str(language))
-    assert [side.judge for side in read_sides(str(run), str(language), JUDGE)] == [JUDGE, JUDGE]
+    assert [side.judge for side in read_sides(str(run), str(language), Reading(judge=JUDGE))] == [JUDGE, JUDGE]
 
 
 def test_documents_of_another_hash_do_not_pair(log: Log) -> None:
@@ -170,7 +189,7 @@ def test_languages_come_from_their_metrics_and_states_stay_states(log: Log) -> N
 
     before = log("b.jsonl", [spoken("a", "english"), spoken("b", "english"), spoken("c", "chinese")])
     after = log("a.jsonl", [spoken("a", "chinese"), spoken("b", None, "DEGENERATE"), spoken("c", "chinese")])
-    found = compare(*(read_answers(str(path), label="reasoning_language") for path in (before, after)))
+    found = compare(*(read_answers(str(path), Reading(label="reasoning_language")) for path in (before, after)))
     assert found.target == "english"
     assert found.rates is not None
     assert (found.rates.flips.hits, found.rates.broken.hits, found.rates.flips.total) == (1, 1, 2)
@@ -221,7 +240,7 @@ def test_a_log_without_receipts_passes_on_request_and_says_so(log: Log) -> None:
         return one
 
     path = log("b.jsonl", [bare("refusal_grid/1/a")])
-    found = compare(*(read_answers(str(path), receipts=False) for _ in range(2)))
+    found = compare(*(read_answers(str(path), Reading(receipts=False)) for _ in range(2)))
     assert "No receipts in b.jsonl and b.jsonl" in found.caveats[0]
 
 
@@ -245,13 +264,15 @@ def test_what_is_neither_run_nor_log_is_one_line(tmp_path: Path, run: Path, log:
     with pytest.raises(MoteError, match=r"has no profile 'suppres-10'\. Did you mean 'suppress-10'\?"):
         read_answers(f"{run}:suppres-10")
     with pytest.raises(MoteError, match="has no labels of the judge 'nobody'"):
-        read_answers(str(run), judge="nobody")
+        read_answers(str(run), Reading(judge="nobody"))
     with pytest.raises(MoteError, match=r"--label langage is unknown"):
-        read_answers(str(run), label="langage")
+        read_answers(str(run), Reading(label="langage"))
     with pytest.raises(MoteError, match=r"holds neither a run"):
         read_answers(str(tmp_path))
-    with pytest.raises(MoteError, match="is not JSON"):
+    with pytest.raises(MoteError, match=r"notes.txt is no file of answers: it ends in none of \.eval"):
         read_answers(str(_text(tmp_path)))
+    with pytest.raises(MoteError, match=r"line 1 is not JSON"):
+        read_answers(str(_text(tmp_path).rename(tmp_path / "notes.jsonl")))
     log("samples_a.jsonl", [])
     log("samples_b.jsonl", [])
     with pytest.raises(MoteError, match=r"holds 2 sample logs; name one, or its --task: samples_a.jsonl, samples_b"):
@@ -296,9 +317,9 @@ def test_a_folder_of_a_group_is_read_by_task(log: Log, tmp_path: Path) -> None:
     stamp = "2026-01-01T10-00-00.5"
     log(f"samples_mote_refusal_grid_{stamp}.jsonl", [sample("refusal_grid/1/a")])
     log(f"samples_mote_sensitive_{stamp}.jsonl", [sample("sensitive/x/y")])
-    assert read_answers(str(tmp_path), task="mote_sensitive").task == "sensitive"
+    assert read_answers(str(tmp_path), Reading(task="mote_sensitive")).task == "sensitive"
     with pytest.raises(MoteError, match=r"no log of the task 'mote_sensible'\. Did you mean 'mote_sensitive'"):
-        read_answers(str(tmp_path), task="mote_sensible")
+        read_answers(str(tmp_path), Reading(task="mote_sensible"))
 
 
 def test_a_folder_with_a_colon_in_its_name_is_a_folder(tmp_path: Path) -> None:
@@ -315,13 +336,13 @@ def test_the_command_prints_and_writes_the_same_numbers(run: Path, tmp_path: Pat
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     found = json.loads((tmp_path / "c.json").read_text())
-    expected = compare(read_answers(str(run)), read_answers(f"{run}:suppress-10"), examples=1)
+    expected = compare(*read_sides(str(run), f"{run}:suppress-10"), examples=1)
     assert found == json.loads(json.dumps(to_dict(expected)))
     flips = found["rates"]["flips"]
     assert f"{flips['hits']} of {flips['total']}" in result.output
     matrix = pd.read_csv(tmp_path / "csv" / "matrix.csv", index_col=0)
     assert matrix.to_numpy().tolist() == found["matrix"]["counts"]
-    assert len(pd.read_csv(tmp_path / "csv" / "pairs.csv")) == found["pairs"] == 84
+    assert len(pd.read_csv(tmp_path / "csv" / "pairs.csv")) == found["pairs"] == 43
     assert pd.read_csv(tmp_path / "csv" / "rates.csv", index_col=0).loc["flips", "hits"] == flips["hits"]
     alone = CliRunner().invoke(app, [*arguments[:2], "--json", "-"])
     assert json.loads(alone.output) == found

@@ -17,7 +17,7 @@ pytest.importorskip("lm_eval")
 
 from mote.harness.cli.lm_eval import mount
 from mote.harness.compare.comparison import compare
-from mote.harness.compare.sources import read_answers
+from mote.harness.compare.sources import Reading, read_answers
 from mote.harness.errors import MoteError
 from mote.harness.lm_eval import TASKS, register
 from mote.harness.lm_eval import model as model_module
@@ -131,7 +131,7 @@ def test_a_task_of_ours_labels_by_how_a_text_ended_and_pairs_by_prompt(tmp_path:
         task = ["--tasks", "mote_reasoning_language", "--apply_chat_template", "--gen_kwargs", "max_gen_toks=96"]
         output = ["--limit", "12", "--log_samples", "--output_path", str(tmp_path / name)]
         run_command(["run", *MODEL, *more, *task, *output])
-        sides.append(read_answers(str(tmp_path / name), label="reasoning_language"))
+        sides.append(read_answers(str(tmp_path / name), Reading(label="reasoning_language")))
     assert sides[0].task == "reasoning_language"
     assert set(sides[0].rows["key"]) == set(sides[1].rows["key"])
     found = compare(*sides)

@@ -1,0 +1,169 @@
+"""Logs of Inspect (inspect_ai), read by their documented format, without inspect_ai.
+
+An ``.eval`` file is a zip archive: ``header.json`` and a JSON file a sample and epoch under ``samples/``. A ``.json``
+log is one object with all samples in it (https://inspect.aisi.org.uk/eval-logs.html). Since 2026 Inspect packs the
+archive's members with Zstandard, which Python's zipfile reads from 3.14 on; pyarrow unpacks them here. Written against
+log version 2 of inspect_ai 0.3.285.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from mote.harness.compare.answers import Answers, asked, finish_of, raw_of, rows_of, scores_of
+from mote.harness.errors import MoteError
+from mote.judges import Markers
+
+_ZSTANDARD: Final = 93
+_LOCAL_HEADER: Final = 30
+_VALUES: Final = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
+"""What Inspect's ``value_to_float`` makes of correct, partial, incorrect and no answer."""
+_ERROR: Final = "error"
+
+
+def read_inspect(path: Path, markers: Markers) -> Answers:
+    """Read a log of Inspect: the first choice of each sample and epoch, and its scores.
+
+    A sample that ended in an error, or whose limit stopped it, has no answer: it can't be scored, and is counted in the
+    notes. Raises MoteError where the file is no log, or holds no samples.
+    """
+    header, samples = _zipped(path) if path.suffix == ".eval" else _whole(path)
+    rows, scores = [], []
+    errors, seen = 0, set()
+    several = int((header.get("eval", {}).get("config") or {}).get("epochs") or 1) > 1
+    for where, sample in samples:
+        row = _row(path, where, sample, markers, several)
+        if row["key"] in seen:
+            raise MoteError(f"{path}: {where} is the sample '{row['key']}' once more.")
+        seen.add(row["key"])
+        errors += row["finish_reason"] == _ERROR
+        rows.append(row)
+        scores += list(_scores(row["key"], sample))
+    if not rows:
+        raise MoteError(f"{path} holds no samples: it was written without them, or the evaluation never began.")
+    notes = [f"{errors} of {len(rows)} samples of {path.name} ended without an answer; they are UNSCORED."]
+    unfinished = header.get("status") not in ("success", None)
+    return Answers(
+        name=path.name,
+        source="inspect",
+        task=str(header["eval"].get("task", "")),
+        rows=rows_of(rows),
+        scores=scores_of(scores),
+        markers=markers,
+        notes=tuple(
+            (notes if errors else [])
+            + ([f"{path.name} has the status '{header['status']}': the evaluation did not end."] if unfinished else [])
+        ),
+    )
+
+
+def _zipped(path: Path) -> tuple[dict[str, Any], Iterator[tuple[str, dict[str, Any]]]]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = sorted(name for name in archive.namelist() if name.startswith("samples/"))
+            # An evaluation that was killed has its journal, and no header yet.
+            first = next((name for name in ("header.json", "_journal/start.json") if name in archive.namelist()), None)
+            header = _member(path, archive, first) if first else {}
+    except (zipfile.BadZipFile, OSError) as error:
+        raise MoteError(f"{path} is no log of Inspect: {error}") from None
+    if not isinstance(header.get("eval"), dict):
+        raise MoteError(f"{path} is no log of Inspect: it has no header.json with an 'eval'.")
+    if first != "header.json":
+        header["status"] = "started"
+
+    def samples() -> Iterator[tuple[str, dict[str, Any]]]:
+        with zipfile.ZipFile(path) as archive:
+            for name in names:
+                yield name, _member(path, archive, name)
+
+    return header, samples()
+
+
+def _member(path: Path, archive: zipfile.ZipFile, name: str) -> dict[str, Any]:
+    try:
+        found = json.loads(_unpacked(archive, archive.getinfo(name)))
+    except (ValueError, OSError, zipfile.BadZipFile, NotImplementedError, struct.error) as error:
+        raise MoteError(f"{path}: {name} can't be read: {error}") from None
+    if not isinstance(found, dict):
+        raise MoteError(f"{path}: {name} is not a JSON object.")
+    return found
+
+
+def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+    if member.compress_type != _ZSTANDARD:
+        return archive.read(member)
+    import pyarrow as pa  # type: ignore[import-untyped]
+
+    file = archive.fp
+    if file is None:
+        raise ValueError("the archive is closed")
+    file.seek(member.header_offset)
+    # The local header has its own lengths of name and extra field, which may differ from the directory's.
+    name, extra = struct.unpack("<HH", file.read(_LOCAL_HEADER)[26:30])
+    file.seek(member.header_offset + _LOCAL_HEADER + name + extra)
+    packed = file.read(member.compress_size)
+    with pa.CompressedInputStream(pa.BufferReader(packed), "zstd") as stream:
+        content = bytes(stream.read())
+    if zlib.crc32(content) != member.CRC:
+        raise ValueError("its checksum is wrong")
+    return content
+
+
+def _whole(path: Path) -> tuple[dict[str, Any], Iterable[tuple[str, dict[str, Any]]]]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        raise MoteError(f"{path} is not JSON: it is no log of Inspect; a table of answers ends in .jsonl.") from None
+    if not isinstance(found, dict) or not isinstance(found.get("eval"), dict):
+        raise MoteError(f"{path} has no 'eval': it is no log of Inspect; a table of answers ends in .jsonl.")
+    samples = found.get("samples") or []
+    return found, [(f"samples[{number}]", sample) for number, sample in enumerate(samples)]
+
+
+def _row(path: Path, where: str, sample: Mapping[str, Any], markers: Markers, several: bool) -> dict[str, Any]:
+    if not isinstance(sample, Mapping) or "id" not in sample or not isinstance(sample.get("output"), Mapping):
+        raise MoteError(f"{path}: {where} has no id or no output: it is no sample of Inspect.")
+    choices = sample["output"].get("choices") or [{}]
+    message = choices[0].get("message") or {}
+    answer, reasoning = _contents(message.get("content", ""))
+    failed = sample.get("error") or sample.get("limit") or not message
+    name = str(sample["id"])
+    given = sample.get("input", "")
+    return {
+        "key": f"{name}#{sample.get('epoch', 1)}" if several else name,
+        "unit": name if several else "",
+        "question": given if isinstance(given, str) else _texts(given),
+        "raw": raw_of(answer, reasoning, markers),
+        "finish_reason": _ERROR if failed else finish_of(choices[0].get("stop_reason")),
+    }
+
+
+def _contents(content: Any) -> tuple[str, str]:
+    """Answer and reasoning of a message, whose content is a text or a list of typed parts."""
+    if isinstance(content, str):
+        return content, ""
+    parts = [part for part in content if isinstance(part, Mapping)]
+    texts = [str(part.get("text", "")) for part in parts if part.get("type") == "text"]
+    reasoned = [str(part.get("reasoning", "")) for part in parts if part.get("type") == "reasoning"]
+    return "\n".join(texts), "\n".join(filter(None, reasoned))
+
+
+def _texts(messages: list[Mapping[str, Any]]) -> str:
+    return asked([{**one, "content": _contents(one.get("content", ""))[0]} for one in messages])
+
+
+def _scores(key: str, sample: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for scorer, score in (sample.get("scores") or {}).items():
+        value = score.get("value") if isinstance(score, Mapping) else None
+        named = value if isinstance(value, Mapping) else {"": value}
+        for part, one in named.items():
+            number = _VALUES.get(one) if isinstance(one, str) else one
+            if isinstance(number, bool | int | float):
+                metric = f"{scorer}/{part}" if part else str(scorer)
+                yield {"key": key, "metric": metric, "filter": "inspect", "value": float(number)}
