@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from inspect import signature
 
 from mote.harness.compare.answers import Answers
 from mote.harness.errors import MoteError, nearest
 from mote.harness.recipe.label_sets import LABEL_SETS, LabelSet
-from mote.judges import CLASSES, TRUNCATED, language, split_reasoning
+from mote.judges import CLASSES, TRUNCATED, Markers, language, split_reasoning
 
 COLUMN = "column"
 """The labels that a file of answers brings itself."""
+
+_READ = ["raw", "finish_reason", "opens", "question"]
 
 
 def by_own_column(left: Answers, right: Answers) -> tuple[Answers, Answers]:
@@ -46,8 +49,8 @@ def relabelled(side: Answers, name: str, which: str = "label") -> Answers:
 def _labels(side: Answers, found: LabelSet, which: str) -> list[str]:
     # Refusals are often the same to the letter, and so are then their labels.
     @cache
-    def one(raw: str, reason: str | None, opens: bool) -> str:
-        label = found.label(raw, finish_reason=reason, markers=side.markers, prompt_opens=opens).label
+    def one(raw: str, reason: str | None, opens: bool, question: str) -> str:
+        label = label_text(found, raw, reason, side.markers, prompt_opens=opens, question=question)
         if which == "label":
             return label
         # As the task's filter for lm_eval has it: a language where there is a class, else the state.
@@ -58,6 +61,14 @@ def _labels(side: Answers, found: LabelSet, which: str) -> list[str]:
         return language(split.reasoning if which == "reasoning_language" else split.answer).name
 
     return [
-        one(raw, reason if isinstance(reason, str) else None, bool(opens))
-        for raw, reason, opens in side.rows[["raw", "finish_reason", "opens"]].itertuples(index=False)
+        one(raw, reason if isinstance(reason, str) else None, bool(opens), question)
+        for raw, reason, opens, question in side.rows[_READ].itertuples(index=False)
     ]
+
+
+def label_text(
+    labels: LabelSet, raw: str, reason: str | None, markers: Markers, *, prompt_opens: bool = False, question: str = ""
+) -> str:
+    """Return the label that a set's rules give one answer; ``question`` goes to the rules that read it, if known."""
+    asked = {"question": question} if question and "question" in signature(labels.label).parameters else {}
+    return labels.label(raw, finish_reason=reason, markers=markers, prompt_opens=prompt_opens, **asked).label
