@@ -80,9 +80,9 @@ def compare_command(
 ) -> None:
     """Compare two sets of answers: transition matrix and flip rates, or the paired difference of a scored task.
 
-    Examples: mote compare results/runs/demo results/runs/demo:suppress-10
+    Example: mote compare results/runs/demo results/runs/demo:suppress-10
 
-    mote compare before.jsonl after.csv --columns id=qid,answer=text --labels refusal
+    With files of another tool: mote compare before.jsonl after.csv --columns id=qid,answer=text --labels refusal
     """
     from mote.harness.compare.comparison import compare
     from mote.harness.compare.output import json_text, show, write_csv

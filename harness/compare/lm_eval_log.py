@@ -106,7 +106,7 @@ def _samples(path: Path) -> list[dict[str, Any]]:
 
 
 def _keys(path: Path, ids: Sequence[str], samples: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What each line is paired by. A document that a data set holds twice is counted: the n-th pairs with the n-th."""
+    """Return the key of each line. A document that a data set holds twice is counted: the n-th pairs with the n-th."""
     lines: set[tuple[str, str]] = set()
     seen: dict[tuple[str, str], int] = {}
     keys = []

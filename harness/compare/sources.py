@@ -1,4 +1,4 @@
-"""What can be compared, by what a path holds: a run, a bench of MT-Bench, a log of lm_eval or Inspect, a table.
+"""The sides of a comparison, by what a path holds: a run, a bench of MT-Bench, a log of lm_eval or Inspect, a table.
 
 Both sides of a comparison go by one judge. Runs keep the labels that they have, and logs of our tasks those of the
 task, as long as these are of one judge; beside answers of another tool all are labelled anew, from their texts.
@@ -66,8 +66,7 @@ def read_sides(
     Raises MoteError for two runs of different label sets, and as ``read_answers``.
     """
     if reading.part is None:
-        tuned = any(split_run(text)[1] not in (None, "baseline") for text in (before, after))
-        reading = reading._replace(part="measure" if tuned else "all")
+        reading = reading._replace(part="measure" if any(map(_of_profile, (before, after))) else "all")
     left, right = (read_answers(text, reading) for text in (before, after))
     if labels is not None and reading.judge is not None:
         raise MoteError("--judge picks labels that a run has, --labels labels anew: give one of the two.")
@@ -106,6 +105,12 @@ def read_answers(text: str, reading: Reading = READING) -> Answers:
     if path.is_file():
         return _of_file(path, name, reading)
     raise MoteError(f"{text} is neither a run (RUN or RUN:PROFILE) nor a file or folder of answers.{_near(Path(text))}")
+
+
+def _of_profile(text: str) -> bool:
+    """Whether a side is a profile of a run: experts were chosen, on one part of its prompts."""
+    folder, name = split_run(text)
+    return name not in (None, "baseline") and is_run(folder)
 
 
 def _of_file(path: Path, name: str | None, reading: Reading) -> Answers:

@@ -60,32 +60,13 @@ def read_table(
     columns = _called(path, first, columns)
     taken = _of_model(path, model, columns["model"])
     keyed = "id" if columns["id"] in first else "question"
-    rows, found, empty = [], dict.fromkeys(COLUMNS, False), []
+    rows: list[dict[str, Any]] = []
     lines: dict[str, list[int]] = {}
+    empty = [number for number, row in taken if columns["answer"] in row and _blank(row[columns["answer"]])]
     for number, row in taken:
-        for name in (keyed, "answer"):
-            _check(path, number, row, name, columns)
-        values = {name: row.get(columns[name]) for name in COLUMNS}
-        for name, value in values.items():
-            found[name] |= not _blank(value)
-        answer, reasoning = (_text(path, number, name, values[name]) for name in ("answer", "reasoning"))
-        if _blank(answer):
-            empty.append(number)
-        key = " ".join(str(values[keyed]).split())
-        unit = "" if _blank(values["unit"]) else str(values["unit"])
-        if not _blank(values["sample"]):
-            key, unit = f"{key}#{values['sample']}", unit or key
-        lines.setdefault(key, []).append(number)
-        rows.append(
-            {
-                "key": key,
-                "question": _text(path, number, "question", values["question"]),
-                "raw": raw_of(answer, reasoning, markers),
-                "label": None if _blank(values["label"]) else str(values["label"]),
-                "finish_reason": finish_of(values["finish_reason"]),
-                "unit": unit,
-            }
-        )
+        rows.append(_answer(path, number, row, columns, keyed, markers))
+        lines.setdefault(rows[-1]["key"], []).append(number)
+    found = {name: any(not _blank(row.get(columns[name])) for _, row in taken) for name in COLUMNS}
     _check_once(path, lines, keyed)
     if empty and not blanks:
         raise MoteError(
@@ -102,6 +83,28 @@ def read_table(
         judge=f"the column '{columns['label']}'" if found["label"] else "",
         notes=(*absent, *_notes(path.name, found, len(empty), markers, rows)),
     )
+
+
+def _answer(
+    path: Path, number: int, row: Row, columns: Mapping[str, str], keyed: str, markers: Markers
+) -> dict[str, Any]:
+    """Return one row of ``Answers.rows``; raise MoteError where the key or the answer is missing, or is no text."""
+    for name in (keyed, "answer"):
+        _check(path, number, row, name, columns)
+    values = {name: row.get(columns[name]) for name in COLUMNS}
+    answer, reasoning = (_text(path, number, name, values[name]) for name in ("answer", "reasoning"))
+    key = " ".join(str(values[keyed]).split())
+    unit = "" if _blank(values["unit"]) else str(values["unit"])
+    if not _blank(values["sample"]):
+        key, unit = f"{key}#{values['sample']}", unit or key
+    return {
+        "key": key,
+        "question": _text(path, number, "question", values["question"]),
+        "raw": raw_of(answer, reasoning, markers),
+        "label": None if _blank(values["label"]) else str(values["label"]),
+        "finish_reason": finish_of(values["finish_reason"]),
+        "unit": unit,
+    }
 
 
 def _called(path: Path, first: Row, columns: Mapping[str, str]) -> dict[str, str]:

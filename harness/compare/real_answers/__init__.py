@@ -1,4 +1,4 @@
-"""What real large models show by published answers alone: their transitions, and how far labels can be trusted there.
+"""Published answers of real large models: their transitions, and how far labels can be trusted there.
 
 ``python -m mote.harness.compare.real_answers DATA`` makes ``results/real-answers``. DATA is a folder with SpeechMap's
 replies of 25 models and the verdicts of two LLM judges (``speechmap-25-models.jsonl.xz``), replies labelled by hand
