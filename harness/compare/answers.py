@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -96,11 +96,6 @@ def raw_of(answer: str, reasoning: str, markers: Markers) -> str:
     if markers.harmony:
         return f"<|channel|>analysis<|message|>{reasoning}<|end|><|start|>assistant<|channel|>final<|message|>{answer}"
     return f"{markers.open}{reasoning}{markers.close}{answer}"
-
-
-def asked(messages: Sequence[Mapping[str, Any]]) -> str:
-    """Return the last thing that a user says in a conversation."""
-    return next((str(one["content"]) for one in reversed(messages) if one.get("role") == "user"), "")
 
 
 def sampling_of(given: Mapping[str, Any]) -> str:

@@ -16,8 +16,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from mote.harness.compare.answers import Answers, asked, finish_of, raw_of, rows_of, scores_of
+from mote.harness.compare.answers import Answers, finish_of, raw_of, rows_of, scores_of
 from mote.harness.errors import MoteError
+from mote.harness.store.questions import last_question
 from mote.judges import Markers
 
 _ZSTANDARD: Final = 93
@@ -155,7 +156,7 @@ def _contents(content: Any) -> tuple[str, str]:
 
 
 def _texts(messages: list[Mapping[str, Any]]) -> str:
-    return asked([{**one, "content": _contents(one.get("content", ""))[0]} for one in messages])
+    return last_question([{**one, "content": _contents(one.get("content", ""))[0]} for one in messages])
 
 
 def _scores(key: str, sample: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

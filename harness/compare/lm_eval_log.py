@@ -11,9 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from mote.harness.compare.answers import Answers, asked, finish_of, rows_of, sampling_of, scores_of
+from mote.harness.compare.answers import Answers, finish_of, rows_of, sampling_of, scores_of
 from mote.harness.compare.lines import json_lines
 from mote.harness.errors import MoteError, nearest
+from mote.harness.store.questions import last_question
 from mote.judges import LANGUAGES, STATES
 from mote.tasks import TASKS
 
@@ -190,5 +191,5 @@ def _asked(doc: Mapping[str, Any]) -> str:
             return str(doc[name])
     messages = doc.get("messages")
     if isinstance(messages, list):
-        return asked(messages)
+        return last_question(messages)
     return json.dumps(doc, ensure_ascii=False)

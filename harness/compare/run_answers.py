@@ -9,12 +9,13 @@ from typing import Any, Final
 
 import pandas as pd
 
-from mote.harness.compare.answers import Answers, asked, finish_of, rows_of, sampling_of, scores_of
+from mote.harness.compare.answers import Answers, finish_of, rows_of, sampling_of, scores_of
 from mote.harness.errors import MoteError, nearest
 from mote.harness.files import digest_of
 from mote.harness.recipe.label_sets import LABEL_SETS, label_set
 from mote.harness.recipe.manifest import read_manifest
-from mote.harness.recipe.schema import Markers
+from mote.harness.recipe.schema import markers_of
+from mote.harness.store.questions import last_question
 from mote.harness.store.run import PACKED_NAME, STORE_NAME, RunStore
 from mote.judges import CLASSES, TRUNCATED, language
 from mote.patches import Profile
@@ -74,7 +75,7 @@ def read_run(folder: Path, name: str, judge: str | None, label: str, part: str |
         {
             "key": row["prompt_id"],
             "prompt_id": row["prompt_id"],
-            "question": asked(json.loads(row["messages"])),
+            "question": last_question(json.loads(row["messages"])),
             "raw": row["raw"],
             "label": row["label"] if label == "label" else _spoken(row, label),
             "seed": row["seed"],
@@ -97,7 +98,7 @@ def read_run(folder: Path, name: str, judge: str | None, label: str, part: str |
         own_judge=labelled.judge,
         text_judge=LABEL_SETS[labelled.name].judge,
         labels=labelled.name,
-        markers=Markers.model_validate(manifest["recipe"]["model"].get("markers") or {}).reading,
+        markers=markers_of(manifest["recipe"]),
         notes=notes,
     )
 

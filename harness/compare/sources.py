@@ -23,6 +23,7 @@ from mote.harness.compare.run_answers import PARTS, is_run, read_run, split_run
 from mote.harness.compare.table import SUFFIXES, read_table
 from mote.harness.errors import MoteError, nearest
 from mote.harness.recipe.label_sets import REFUSAL
+from mote.harness.science.controls import BASELINE
 from mote.judges import MARKERS, Markers
 
 
@@ -99,7 +100,7 @@ def read_answers(text: str, reading: Reading = READING) -> Answers:
     if path.is_dir() and (path / ANSWERS).is_dir():
         return read_bench(path, name, reading.markers)
     if path.is_dir() and (name is not None or is_run(path)):
-        return read_run(path, name or "baseline", reading.judge, reading.label, reading.part)
+        return read_run(path, name or BASELINE, reading.judge, reading.label, reading.part)
     if path.is_dir():
         return read_lm_eval(only_log(path, reading.task), reading.label, reading.receipts)
     if path.is_file():
@@ -110,7 +111,7 @@ def read_answers(text: str, reading: Reading = READING) -> Answers:
 def _of_profile(text: str) -> bool:
     """Whether a side is a profile of a run: experts were chosen, on one part of its prompts."""
     folder, name = split_run(text)
-    return name not in (None, "baseline") and is_run(folder)
+    return name not in (None, BASELINE) and is_run(folder)
 
 
 def _of_file(path: Path, name: str | None, reading: Reading) -> Answers:
