@@ -119,10 +119,12 @@ def _parts(pairs: pd.DataFrame, labels: str) -> Iterator[tuple[str, pd.DataFrame
 
 def _turned(before: str, after: str, labels: str, part: str, pairs: pd.DataFrame) -> Iterator[Transition]:
     *withheld, answer = classes_of(labels)
-    held = [pairs[side].isin(withheld).to_numpy(dtype=np.float64) for side in ("before", "after")]
+    # A reply in a state (another language, broken) is neither withheld nor answered: its pair says nothing of a change.
+    classed = pairs[pairs["before"].isin(classes_of(labels)) & pairs["after"].isin(classes_of(labels))]
+    held = [classed[side].isin(withheld).to_numpy(dtype=np.float64) for side in ("before", "after")]
     change: NDArray[np.float64] = held[1] - held[0]
-    interval = by_unit(change, list(pairs["unit"]))
-    test = cluster_sign_test(change, list(pairs["unit"]))
+    interval = by_unit(change, list(classed["unit"]))
+    test = cluster_sign_test(change, list(classed["unit"]))
     for source in withheld:
         some = pairs[pairs["before"] == source]
         hits = np.asarray(some["after"] == answer, dtype=np.float64)
