@@ -38,7 +38,7 @@ _STRIDE: Final = 1 << 22
 
 
 class TensorEntry(NamedTuple):
-    """One tensor: the number of its file, type in safetensors' words, shape, and place in the file (from its first byte)."""
+    """One tensor: the number of its file, its type, shape, first byte (counted from the file's start) and bytes."""
 
     file: int
     dtype: str

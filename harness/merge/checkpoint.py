@@ -85,10 +85,6 @@ def open_checkpoint(name: str, parent: Parent) -> Checkpoint:
         tensors: dict[str, TensorEntry] = {}
         for shard in shards:
             tensors.update(shard.tensors)
-        if len(tensors) != sum(len(shard.tensors) for shard in shards):
-            raise MoteError(f"{folder}: {_twice(shards)}.")
-        if indexed:
-            _check_index(folder, shards)
         _check_types(tensors)
     except MoteError as error:
         raise MoteError(f"parent '{name}': {error}") from None
@@ -151,11 +147,14 @@ def _check_quantisation(folder: Path, config: Mapping[str, Any]) -> None:
 
 def _shards(folder: Path) -> tuple[tuple[TensorFile, ...], bool]:
     if (folder / INDEX).is_file():
-        names = sorted(set(_weight_map(folder).values()))
+        listed = _weight_map(folder)
+        names = sorted(set(listed.values()))
         for name in names:
             if Path(name).name != name or not name.endswith(".safetensors"):
                 raise MoteError(f"{folder / INDEX} names '{name}', which is no safetensors file of this folder.")
-        return tuple(read_tensor_file(folder / name, number) for number, name in enumerate(names)), True
+        shards = tuple(read_tensor_file(folder / name, number) for number, name in enumerate(names))
+        _check_index(folder, listed, shards)
+        return shards, True
     if (folder / SINGLE).is_file():
         return (read_tensor_file(folder / SINGLE),), False
     others = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth", ".gguf"))
@@ -171,11 +170,12 @@ def _weight_map(folder: Path) -> dict[str, str]:
     return found
 
 
-def _check_index(folder: Path, shards: tuple[TensorFile, ...]) -> None:
-    listed = _weight_map(folder)
+def _check_index(folder: Path, listed: Mapping[str, str], shards: tuple[TensorFile, ...]) -> None:
     held: dict[str, str] = {}
     for shard in shards:
         held.update(dict.fromkeys(shard.tensors, shard.path.name))
+    if len(held) != sum(len(shard.tensors) for shard in shards):
+        raise MoteError(f"{folder}: {_twice(shards)}.")
     if listed == held:
         return
     for name, file in listed.items():

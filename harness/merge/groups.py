@@ -46,9 +46,9 @@ def place_of(name: str, layers: int) -> Place:
     if found is None:
         return Place(_outside_layers(name))
     layer = int(found[1])
-    if layer >= layers or name.startswith(("mtp.", "model.mtp")):
-        return Place("mtp", layer)
     group, expert, fused = _within_layer(name[found.end() :])
+    if layer >= layers or name.startswith(("mtp.", "model.mtp")):
+        group = "mtp"
     return Place(group, layer, expert, fused)
 
 

@@ -114,6 +114,7 @@ class _Planner:
         self.own = self.finders[plan.parents.index(self.base)]
         self.layers = self.base.layers
         self.places: dict[str, Place] = {}
+        self.others = [parent.tensors for parent in plan.parents if parent is not plan.base]
         self._names_differ = any(parent.tensors.keys() != self.base.tensors.keys() for parent in plan.parents)
         self.missing: list[list[str]] = [[] for _ in plan.parents]
         self.pairs: set[tuple[int, int]] = set()
@@ -167,27 +168,23 @@ class _Planner:
         """Plan the usual case in the shortest way: all parents alike, one of them taken over as it is."""
         if decision.threshold is not None or 1.0 not in decision.weights:
             return False
-        like, scaled = entry[1:3], entry.dtype == FP8
-        for parent in self.plan.parents:
-            other = parent.tensors.get(name)
-            if other is None or other[1:3] != like:
+        dtype, shape = entry.dtype, entry.shape
+        own = self.base.tensors[name + SCALE] if dtype == FP8 else None
+        for tensors in self.others:
+            other = tensors.get(name)
+            if other is None or other.dtype != dtype or other.shape != shape:
                 return False
-            if scaled and parent.tensors[name + SCALE].dtype != self.base.tensors[name + SCALE].dtype:
+            if own is not None and (own.file != entry.file or tensors[name + SCALE].dtype != own.dtype):
                 return False
         number = decision.weights.index(1.0)
-        parent = self.plan.parents[number]
+        tensors = self.plan.parents[number].tensors
         data = self.base.shards[entry.file].data_start
-        nbytes = entry.nbytes
-        one = parent.tensors[name]
+        nbytes, one = entry.nbytes, tensors[name]
         steps.append(Copy(Range(number, one.file, one.start, nbytes), entry.start - data))
-        if scaled:
-            scale, own = parent.tensors[name + SCALE], self.base.tensors[name + SCALE]
-            if own.file != entry.file:
-                steps.pop()
-                return False
-            nbytes += own.nbytes
-            steps.append(Copy(Range(number, scale.file, scale.start, own.nbytes), own.start - data))
-        kind = "kept" if parent is self.base else "copied"
+        if own is not None:
+            nbytes, one = nbytes + own.nbytes, tensors[name + SCALE]
+            steps.append(Copy(Range(number, one.file, one.start, own.nbytes), own.start - data))
+        kind = "kept" if tensors is self.base.tensors else "copied"
         self.plan.tensors[place.group, kind] += 1
         self.plan.bytes[place.group, kind] += nbytes
         for finder in self.finders if self._names_differ else ():

@@ -124,7 +124,7 @@ def write_checkpoint(
         return folder
     names = list(tensors)
     step = -(-len(names) // shards)
-    where = {}
+    where: dict[str, str] = {}
     for number in range(shards):
         file = f"model-{number + 1:05}-of-{shards:05}.safetensors"
         held = {name: tensors[name] for name in names[number * step : (number + 1) * step]}
@@ -161,7 +161,8 @@ def write_sparse(folder: Path, size: DeepSeek, shard_bytes: int = 4_300_000_000)
             held = 0
         bundles[-1].append(spec)
         held += spec.nbytes
-    where, paths = {}, []
+    where: dict[str, str] = {}
+    paths = []
     for number, bundle in enumerate(bundles, start=1):
         path = folder / f"model-{number:05}-of-{len(bundles):06}.safetensors"
         _write_holes(path, bundle)
