@@ -6,6 +6,7 @@ Pieces bound the memory whatever the tensor's size: a quarter of a million value
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import prod, sqrt
 from typing import Any, Final, NamedTuple
@@ -51,17 +52,20 @@ def pieces(source: Source) -> Iterator[Piece]:
         yield Piece(first, min(step, rows - first), width)
 
 
-def read_piece(files: Files, source: Source, piece: Piece) -> torch.Tensor:
-    """Return the values of a piece [rows, width], float32 where the source is FP8, else in its own type."""
+def read_piece(files: Files, source: Source, piece: Piece, slot: int = 0) -> torch.Tensor:
+    """Return the values of a piece [rows, width], float32 where the source is FP8, else in its own type.
+
+    They lie in the thread's buffer of this ``slot``, and hold until its next use.
+    """
     size = SIZES[source.dtype]
-    codes = _read(files, source.ranges, piece.first * piece.width * size, piece.rows * piece.width * size)
+    codes = _read(files, source.ranges, piece.first * piece.width * size, piece.rows * piece.width * size, slot)
     values = codes.view(DTYPES[source.dtype]).view(piece.rows, piece.width)
     if source.dtype != FP8:
         return values
     across = source.scale_shape[-1]
     step = across * SIZES[source.scale_dtype]
     blocks = -(-piece.rows // BLOCK)
-    raw = _read(files, source.scale_ranges, piece.first // BLOCK * step, blocks * step)
+    raw = _read(files, source.scale_ranges, piece.first // BLOCK * step, blocks * step, -1)
     return dequantise(values, raw.view(DTYPES[source.scale_dtype]).view(blocks, across))
 
 
@@ -70,7 +74,7 @@ def squared_distance(files: Files, base: Source, other: Source) -> tuple[float, 
     apart = own = 0.0
     # Pieces of an FP8 tensor lie on its blocks; those of the other may lie anywhere.
     for piece in pieces(other if other.dtype == FP8 else base):
-        more, some = squares(read_piece(files, base, piece), read_piece(files, other, piece))
+        more, some = squares(read_piece(files, base, piece, 0), read_piece(files, other, piece, 1))
         apart, own = apart + more, own + some
     return apart, own, prod(base.shape)
 
@@ -115,7 +119,7 @@ def compute(files: Files, step: Mix, weights: Sequence[float], codes: Write, sca
     shares = [weight for weight, _ in used]
     cut = next((source for source in (target, *(one for _, one in used)) if source.dtype == FP8), target)
     for piece in pieces(cut):
-        values = [read_piece(files, source, piece) for _, source in used]
+        values = [read_piece(files, source, piece, slot) for slot, (_, source) in enumerate(used)]
         at = piece.first * piece.width * SIZES[target.dtype]
         if target.dtype == FP8:
             mixed = mix_dequantised([one.to(torch.float32) for one in values], shares)
@@ -142,9 +146,25 @@ def _matrix(shape: tuple[int, ...]) -> tuple[int, int]:
     return prod(shape) // max(width, 1), width
 
 
-def _read(files: Files, ranges: tuple[Range, ...], at: int, nbytes: int) -> torch.Tensor:
+class _Buffers(threading.local):
+    """Memory that a thread reads into again and again: fresh memory would cost as much time as the reading."""
+
+    def __init__(self) -> None:
+        self._held: dict[int, torch.Tensor] = {}
+
+    def of(self, slot: int, nbytes: int) -> torch.Tensor:
+        held = self._held.get(slot)
+        if held is None or held.numel() < nbytes:
+            held = self._held[slot] = torch.empty(nbytes, dtype=torch.uint8)
+        return held[:nbytes]
+
+
+_buffers = _Buffers()
+
+
+def _read(files: Files, ranges: tuple[Range, ...], at: int, nbytes: int, slot: int) -> torch.Tensor:
     """Read bytes of a source, whose ranges follow one another."""
-    buffer = torch.empty(nbytes, dtype=torch.uint8)
+    buffer = _buffers.of(slot, nbytes)
     data: Any = buffer.numpy()
     view = memoryview(data)
     done = 0

@@ -165,14 +165,15 @@ def write_sparse(folder: Path, size: DeepSeek, shard_bytes: int = 4_300_000_000)
     paths = []
     for number, bundle in enumerate(bundles, start=1):
         path = folder / f"model-{number:05}-of-{len(bundles):06}.safetensors"
-        _write_holes(path, bundle)
+        write_holes(path, bundle)
         where |= dict.fromkeys((spec.name for spec in bundle), path.name)
         paths.append(path)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}))
     return paths
 
 
-def _write_holes(path: Path, specs: list[Spec]) -> None:
+def write_holes(path: Path, specs: list[Spec]) -> None:
+    """Write a file of tensors whose bytes are holes, in the order of the safetensors library."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     at = 0
     for spec in sorted(specs, key=lambda spec: (-SIZES[spec.dtype], spec.name)):

@@ -1,7 +1,7 @@
 """Merges that are killed at random moments, in processes forked from one that has torch loaded.
 
-``python -m tests.harness.merge.killed_merge FOLDER KILLS SEED``: makes two parents and an undisturbed child, then one that
-is killed KILLS times with SIGKILL and gone on with, and prints as JSON when the kills came and what each found.
+``python -m tests.harness.merge.killed_merge FOLDER KILLS SEED``: makes two parents and an undisturbed child, then
+KILLS more, each killed twice with SIGKILL and gone on with. Prints when kills came and what they left.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from mote.harness.merge.schema import MergeRecipe
 from tests.harness.merge.checkpoints import DeepSeek, random_deepseek, write_checkpoint
 
 SIZE = DeepSeek(
-    layers=5,
+    layers=3,
     dense=1,
     experts=8,
-    hidden=512,
+    hidden=384,
     width=128,
-    dense_width=512,
-    vocabulary=512,
-    heads=4,
+    dense_width=384,
+    vocabulary=384,
+    heads=3,
     q_rank=128,
     kv_rank=64,
 )
