@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from time import perf_counter, process_time, sleep
@@ -167,7 +168,7 @@ def linear(folder: Path, rounds: int) -> dict[str, Any]:
             for path in parents.values():
                 read(path / "model.safetensors")
             size = (parents["a"] / "model.safetensors").stat().st_size
-            _, cpu = timed(lambda parents=parents: merge(parents, ALL, folder / "child", 1))
+            _, cpu = timed(partial(merge, parents, ALL, folder / "child", 1))
             found.setdefault(f"{size / 1e9:.2f} GB", []).append(cpu / size * 1e9)
     shutil.rmtree(folder / "child", ignore_errors=True)
     return {size: min(one) for size, one in found.items()}
@@ -188,9 +189,9 @@ def memory(folder: Path) -> dict[str, Any]:
     pairs = {"1.27 GB": make_pair(folder, 11), "8 GB": sparse, "FP8": fp8}
     found: dict[str, Any] = {"torch alone": _anonymous(["-c", "import torch"])}
     for name, parents in pairs.items():
-        size = sum(one.stat().st_size for one in parents["a"].glob("*.safetensors"))
+        nbytes = sum(one.stat().st_size for one in parents["a"].glob("*.safetensors"))
         arguments = [str(parents["a"]), str(parents["b"]), str(folder / "child")]
-        found[name] = {"bytes": size, "anonymous_mb": _anonymous(["-c", _ONE_MERGE, *arguments])}
+        found[name] = {"bytes": nbytes, "anonymous_mb": _anonymous(["-c", _ONE_MERGE, *arguments])}
     largest = max(one.nbytes for one in specs(11)) * 2 / 1e6
     shutil.rmtree(folder / "child", ignore_errors=True)
     return found | {"allowed_mb_bf16": 100 + 3 * largest, "allowed_mb_fp8": 100 + 3 * 32_000 * 7168 * 4 / 1e6}
@@ -198,6 +199,7 @@ def memory(folder: Path) -> dict[str, Any]:
 
 _ONE_MERGE = """
 import sys
+from functools import partial
 from pathlib import Path
 from tests.benchmarks.merge import ALL, merge
 first, second, out = map(Path, sys.argv[1:])

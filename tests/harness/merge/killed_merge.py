@@ -43,7 +43,8 @@ def main(folder: Path, kills: int, seed: int) -> dict[str, Any]:
     _wait(_forked(folder, folder / "whole"))
     took = monotonic() - began
     drawn = random.Random(seed)  # noqa: S311 - moments, not secrets
-    moments, found = [], []
+    moments: list[float] = []
+    found: list[list[str]] = []
     while len(moments) < kills:
         out = folder / f"killed-{len(moments)}"
         moment = drawn.uniform(0, took)

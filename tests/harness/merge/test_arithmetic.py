@@ -20,7 +20,7 @@ def ulp(value: np.ndarray[Any, Any], dtype: torch.dtype) -> np.ndarray[Any, Any]
     """Return the distance of neighbouring numbers of a type at each value."""
     digits, smallest = HALVES[dtype]
     _, exponent = np.frexp(np.abs(value))
-    return np.ldexp(1.0, np.maximum(exponent - digits, smallest))
+    return np.asarray(np.ldexp(1.0, np.maximum(exponent - digits, smallest)))
 
 
 def numbers(seed: int, wide: bool, count: int = 4096) -> tuple[torch.Tensor, torch.Tensor]:

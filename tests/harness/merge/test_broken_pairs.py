@@ -14,12 +14,11 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from mote.harness.cli import main as cli
-from mote.harness.merge import child as child_module
 from mote.harness.merge.checkpoint import INDEX
 from tests.harness.merge.checkpoints import SMALL, random_deepseek, write_checkpoint
 
 SHARD = "model-00002-of-00003.safetensors"
-Break = Callable[[Path, dict[str, Any]], None]
+Break = Callable[[Path, dict[str, Any]], object]
 """Breaks parent b's folder, or the recipe."""
 CASES: list[tuple[str, Break, str]] = []
 
@@ -33,7 +32,7 @@ def case(said: str) -> Callable[[Break], Break]:
 
 
 def in_recipe(name: str, change: Callable[[dict[str, Any]], Any], said: str) -> None:
-    CASES.append((name, lambda folder, recipe: change(recipe) and None, said))
+    CASES.append((name, lambda folder, recipe: change(recipe), said))
 
 
 def in_config(key: str, value: Any, said: str) -> None:
@@ -65,10 +64,14 @@ def _header(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
 def _tensors(folder: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> None:
     """Change tensors, and write them as one file."""
     found = {name: one for path in sorted(folder.glob("*.safetensors")) for name, one in load_file(path).items()}
-    for path in folder.glob("*.safetensors*"):
-        path.unlink()
+    _remove_weights(folder)
     change(found)
     save_file(found, folder / "model.safetensors")
+
+
+def _remove_weights(folder: Path) -> None:
+    for path in folder.glob("*.safetensors*"):
+        path.unlink()
 
 
 def _index(folder: Path, change: Callable[[dict[str, str]], Any]) -> None:
@@ -86,24 +89,21 @@ UP = "model.layers.1.mlp.experts.2.up_proj.weight"
 
 # The folder.
 case("config.json is not there")(lambda folder, recipe: (folder / "config.json").unlink())
-case("config.json is not JSON")(lambda folder, recipe: (folder / "config.json").write_text("{") and None)
-case("should hold a JSON object")(lambda folder, recipe: (folder / "config.json").write_text("[]") and None)
-case("has neither model.safetensors.index.json")(
-    lambda folder, recipe: [path.unlink() for path in folder.glob("*.safetensors*")] and None
-)
+case("config.json is not JSON")(lambda folder, recipe: (folder / "config.json").write_text("{"))
+case("should hold a JSON object")(lambda folder, recipe: (folder / "config.json").write_text("[]"))
+case("has neither model.safetensors.index.json")(lambda folder, recipe: _remove_weights(folder))
 case("is neither a folder nor a Hugging Face id")(lambda folder, recipe: shutil.rmtree(folder))
 
 
 @case("only safetensors are read")
 def _bin(folder: Path, recipe: dict[str, Any]) -> None:
-    for path in folder.glob("*.safetensors*"):
-        path.unlink()
+    _remove_weights(folder)
     (folder / "pytorch_model.bin").write_bytes(b"")
 
 
 # The index.
-case("has no 'weight_map'")(lambda folder, recipe: (folder / INDEX).write_text("{}") and None)
-case("index.json is not JSON")(lambda folder, recipe: (folder / INDEX).write_text("x") and None)
+case("has no 'weight_map'")(lambda folder, recipe: (folder / INDEX).write_text("{}"))
+case("index.json is not JSON")(lambda folder, recipe: (folder / INDEX).write_text("x"))
 case(f"{SHARD} is not there")(lambda folder, recipe: (folder / SHARD).unlink())
 case("names 'ghost', which")(lambda folder, recipe: _index(folder, lambda found: found.update(ghost=SHARD)))
 case(f"does not name '{NORM}'")(lambda folder, recipe: _index(folder, lambda found: found.pop(NORM)))
@@ -120,18 +120,14 @@ def _twice(folder: Path, recipe: dict[str, Any]) -> None:
 
 
 # A shard.
-case("is no safetensors file: of 0 bytes")(lambda folder, recipe: (folder / SHARD).write_bytes(b"") and None)
-case("its header claims")(lambda folder, recipe: (folder / SHARD).write_bytes(b"\xff" * 100) and None)
-case("its header is not JSON")(
-    lambda folder, recipe: (folder / SHARD).write_bytes((2).to_bytes(8, "little") + b"{]") and None
-)
+case("is no safetensors file: of 0 bytes")(lambda folder, recipe: (folder / SHARD).write_bytes(b""))
+case("its header claims")(lambda folder, recipe: (folder / SHARD).write_bytes(b"\xff" * 100))
+case("its header is not JSON")(lambda folder, recipe: (folder / SHARD).write_bytes((2).to_bytes(8, "little") + b"{]"))
 case("its header is no JSON object")(
-    lambda folder, recipe: (folder / SHARD).write_bytes((2).to_bytes(8, "little") + b"[]") and None
+    lambda folder, recipe: (folder / SHARD).write_bytes((2).to_bytes(8, "little") + b"[]")
 )
-case("it is cut off")(lambda folder, recipe: (folder / SHARD).write_bytes((folder / SHARD).read_bytes()[:-1]) and None)
-case("or has more in it")(
-    lambda folder, recipe: (folder / SHARD).write_bytes((folder / SHARD).read_bytes() + b"x") and None
-)
+case("it is cut off")(lambda folder, recipe: (folder / SHARD).write_bytes((folder / SHARD).read_bytes()[:-1]))
+case("or has more in it")(lambda folder, recipe: (folder / SHARD).write_bytes((folder / SHARD).read_bytes() + b"x"))
 in_header("type", lambda header: _first(header).update(dtype="Q8"), "is of the type Q8, which is not known")
 in_header("fp4", lambda header: _first(header).update(dtype="F4"), "is of the type F4, which is not known")
 in_header("shape", lambda header: _first(header).update(shape=[3]), "of shape [3], which are not")
@@ -355,7 +351,7 @@ def test_a_full_disk_is_said_before_anything_is_written(
     copied: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     free = shutil.disk_usage(copied)._replace(free=1 << 20)
-    monkeypatch.setattr(child_module.shutil, "disk_usage", lambda path: free)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
     assert run(copied, recipe_in(copied), monkeypatch) == 2
     assert "GB are free" in capsys.readouterr().err
     assert not (copied / "child").exists()

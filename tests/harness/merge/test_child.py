@@ -153,7 +153,7 @@ def test_parents_with_fused_and_with_single_experts_give_one_child(
         for name, one in zip("ab", plain, strict=True)
         for fused in (False, True)
     }
-    rules = [
+    rules: list[dict[str, Any]] = [
         {"experts": [[1, 2]], "groups": ["routed_experts"], "weights": {"b": 1}},
         {"groups": ["routed_experts", "mtp"], "weights": {"b": 0.25}},
     ]
@@ -199,7 +199,7 @@ def test_gpt_oss_experts_are_slices(checkpoints: Any, tmp_path: Path) -> None:
 
 
 def test_three_parents_layers_and_linear_weights(deepseeks: dict[str, Path], tmp_path: Path) -> None:
-    rules = [
+    rules: list[dict[str, Any]] = [
         {"groups": ["norms"], "layers": [1], "keep": "base"},
         {"groups": ["norms"], "layers": ["0-1"], "weights": {"b": {"first": 0.5, "last": 1.0}, "c": 0}},
         {"pattern": r"embed_tokens\.weight$", "weights": {"b": 0.25, "c": 0.5}},
