@@ -31,7 +31,7 @@ _UNPACKED: Final = (".weight", "_proj")
 _PACKED: Final = ("_blocks", "_scales", ".qweight", ".qzeros", ".weight_packed", ".absmax", ".weight_scale_2")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Checkpoint:
     """One parent. ``tensors`` are all of its shards', by name; an entry's ``file`` is its number in ``shards``."""
 
@@ -216,7 +216,7 @@ def _check_types(tensors: Mapping[str, TensorEntry]) -> None:
 
 
 def _check_scale(name: str, entry: TensorEntry, scale: TensorEntry) -> None:
-    if len(entry.shape) < 2:
+    if len(entry.shape) != 2 and not (len(entry.shape) == 3 and ".experts." in name):
         raise MoteError(f"'{name}' is FP8 of shape {list(entry.shape)}: block scales need a matrix.")
     blocks = (*entry.shape[:-2], -(-entry.shape[-2] // BLOCK), -(-entry.shape[-1] // BLOCK))
     if scale.shape != blocks or scale.dtype not in ("F32", "BF16"):

@@ -157,7 +157,9 @@ class _Planner:
         experts = range(entry.shape[0] if entry.shape else 0)
         self.pairs.update((place.layer or 0, expert) for expert in experts)
         decisions = [self.rules.decide(name, place, expert) for expert in experts]
-        whole = all(finder.holds(name) for finder in self.finders) and entry.dtype != FP8
+        # An expert's block scales may end within a block of rows, so FP8 goes expert by expert in whoever has it.
+        owns = [(finder.checkpoint.tensors, finder.holds(name)) for finder in self.finders]
+        whole = all(own is not None and tensors[own].dtype != FP8 for tensors, own in owns)
         if whole and len(set(decisions)) == 1 and decisions[0].threshold is None:
             self._part(name, place, None, decisions[0], shard, steps)
             return

@@ -43,7 +43,6 @@ class Rules:
         self._matchers = [_matcher(rule, named) for rule, named in zip(recipe.rules, self.experts, strict=True)]
         self._decided: dict[tuple[int, int | None], Decision] = {}
         self._used: set[int] = set()
-        self.names_experts = any(matcher.experts is not None for matcher in self._matchers)
         self.base_only = Decision(-1, tuple(float(i == self._base) for i in range(len(self._parents))))
 
     def decide(self, name: str, place: Place, expert: int | None) -> Decision:

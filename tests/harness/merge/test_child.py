@@ -182,6 +182,31 @@ def test_an_fp8_base_takes_a_bfloat16_parent(deepseeks: dict[str, Path], tmp_pat
     assert plan.tensors["attention", "converted"] == 10
 
 
+@pytest.mark.parametrize("experts_of", ["fused", "one a tensor"])
+def test_fused_fp8_experts_are_read_with_their_own_scales(experts_of: str, tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(4)
+    stem, experts, rows = "model.layers.0.mlp.experts", 3, 192  # an expert's last block has 64 rows
+    values = torch.randn(experts, 256, rows, generator=generator) * torch.tensor([1.0, 30.0, 0.1]).view(3, 1, 1)
+    down = values.transpose(1, 2).contiguous()
+    pairs = [quantise(one) for one in down]
+    other = {f"{stem}.down_proj": torch.stack([codes for codes, _ in pairs])}
+    other[f"{stem}.down_proj_scale_inv"] = torch.stack([scales for _, scales in pairs])
+    zeros = torch.zeros(experts, rows, 256, dtype=torch.bfloat16)
+    base = {f"{stem}.down_proj": zeros}
+    if experts_of == "one a tensor":
+        base = {f"{stem}.{expert}.down_proj.weight": zeros[expert].clone() for expert in range(experts)}
+    config = {"architectures": ["X"], "num_hidden_layers": 1}
+    parents = {
+        "a": write_checkpoint(tmp_path / "a", base, config),
+        "b": write_checkpoint(tmp_path / "b", other, config),
+    }
+    got, _, _ = merged(parents, ALL, tmp_path / "child")
+    for expert, (codes, scales) in enumerate(pairs):
+        wanted = (dequantise(codes, scales).double() / 2).float().bfloat16()
+        found = got[f"{stem}.down_proj"][expert] if experts_of == "fused" else got[f"{stem}.{expert}.down_proj.weight"]
+        assert torch.equal(found, wanted)  # but for the sign of a zero
+
+
 def test_gpt_oss_experts_are_slices(checkpoints: Any, tmp_path: Path) -> None:
     from tests.tiny_models import make_model
 
