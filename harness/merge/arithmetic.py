@@ -95,7 +95,8 @@ def squares(base: torch.Tensor, other: torch.Tensor) -> tuple[float, float]:
 
 
 def _sum_of_squares(values: torch.Tensor) -> float:
-    return float(torch.linalg.vector_norm(values, dtype=torch.float64)) ** 2
+    wide = values.reshape(-1).to(torch.float64)
+    return float(torch.dot(wide, wide))  # a third of the time of a norm in float64
 
 
 _DECODED: Final = torch.arange(256, dtype=torch.uint8).view(torch.float8_e4m3fn).to(torch.float32).numpy()

@@ -70,8 +70,8 @@ class Checkpoint:
         return digest.hexdigest()
 
 
-def open_checkpoint(name: str, parent: Parent) -> Checkpoint:
-    """Open a parent by its headers.
+def open_checkpoint(name: str, parent: Parent, like: Checkpoint | None = None) -> Checkpoint:
+    """Open a parent by its headers; those that are the same as of ``like``, a sibling, are not parsed twice.
 
     Raises MoteError, naming the parent, where it isn't there, is broken, or is of a format that cannot be merged.
     """
@@ -81,7 +81,7 @@ def open_checkpoint(name: str, parent: Parent) -> Checkpoint:
         if not _is_count(config.get("text_config", config), "num_hidden_layers"):
             raise MoteError(f"{folder / 'config.json'} has no whole number under 'num_hidden_layers'.")
         _check_quantisation(folder, config)
-        shards, indexed = _shards(folder)
+        shards, indexed = _shards(folder, like.shards if like is not None else ())
         tensors: dict[str, TensorEntry] = {}
         for shard in shards:
             tensors.update(shard.tensors)
@@ -145,14 +145,15 @@ def _check_quantisation(folder: Path, config: Mapping[str, Any]) -> None:
         )
 
 
-def _shards(folder: Path) -> tuple[tuple[TensorFile, ...], bool]:
+def _shards(folder: Path, like: tuple[TensorFile, ...]) -> tuple[tuple[TensorFile, ...], bool]:
     if (folder / INDEX).is_file():
         listed = _weight_map(folder)
         names = sorted(set(listed.values()))
         for name in names:
             if Path(name).name != name or not name.endswith(".safetensors"):
                 raise MoteError(f"{folder / INDEX} names '{name}', which is no safetensors file of this folder.")
-        shards = tuple(read_tensor_file(folder / name, number) for number, name in enumerate(names))
+        siblings = [*like[: len(names)], *[None] * (len(names) - len(like))]
+        shards = tuple(read_tensor_file(folder / names[i], i, sibling) for i, sibling in enumerate(siblings))
         _check_index(folder, listed, shards)
         return shards, True
     if (folder / SINGLE).is_file():

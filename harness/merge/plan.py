@@ -92,7 +92,9 @@ def make_plan(recipe: MergeRecipe) -> Plan:
     collecting = gc.isenabled()
     gc.disable()
     try:
-        parents = [open_checkpoint(name, parent) for name, parent in recipe.parents.items()]
+        parents: list[Checkpoint] = []
+        for name, parent in recipe.parents.items():
+            parents.append(open_checkpoint(name, parent, parents[0] if parents else None))
         base = parents[list(recipe.parents).index(recipe.base)]
         notes = [note for other in parents if other is not base for note in check_agreement(base, other)]
         plan = Plan(recipe, parents, base, notes=notes)

@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 
+from mote.harness.files import digest_file
 from mote.harness.merge.arithmetic import dequantise, mix_dequantised, quantise
 from mote.harness.merge.child import make_child
 from mote.harness.merge.plan import make_plan
@@ -126,6 +127,7 @@ def speed(folder: Path, rounds: int) -> dict[str, Any]:
     work: dict[str, Callable[[], object]] = {
         "cp and sync": cp,
         "read of the second parent": lambda: read(second),
+        "sha256 of the child": lambda: digest_file(first),
         "mixing all, 1 thread": lambda: merge(parents, ALL, out, 1),
         "mixing all, 2 threads": lambda: merge(parents, ALL, out, 2),
         "mixing all with a threshold, 2 threads": lambda: merge(parents, ALL, out, 2, **far),
@@ -142,7 +144,7 @@ def speed(folder: Path, rounds: int) -> dict[str, Any]:
     wall = {name: [one[0] for one in found] for name, found in times.items()}
     ratios = {}
     cpu_all = {name: [one[1] for one in found] for name, found in times.items()}
-    for name in list(work)[2:]:
+    for name in list(work)[3:]:
         read_too = wall["read of the second parent"] if name.startswith("mixing") else [0.0] * rounds
         shares = [a / (b + c) for a, b, c in zip(wall[name], wall["cp and sync"], read_too, strict=True)]
         ratios[name] = {"median": median(shares), "best": min(shares), "worst": max(shares)}
