@@ -38,7 +38,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-_Threads = Annotated[int, typer.Option(help="Hands at work; each holds a few MB.", min=1)]
+_Threads = Annotated[int | None, typer.Option(help="Hands at work.  [default: the cores, at most 4]", min=1)]
 _DEFAULT_THREADS = min(4, os.cpu_count() or 1)
 
 
@@ -62,7 +62,7 @@ def make(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, print the plan, write nothing.")
     ] = False,
-    threads: _Threads = _DEFAULT_THREADS,
+    threads: _Threads = None,
 ) -> None:
     """Merge a child, or go on with one that was stopped: `mote merge RECIPE --out FOLDER`.
 
@@ -77,7 +77,7 @@ def make(
     console = Console(highlight=False)
     plan = make_plan(load_merge_recipe(recipe, parent))
     check_target(plan, out)
-    _print_plan(plan, console, threads)
+    _print_plan(plan, console, threads or _DEFAULT_THREADS)
     if dry_run:
         return
     from mote.harness.merge.child import make_child
@@ -85,7 +85,7 @@ def make(
 
     try:
         with step(console, "Merging, MiB", plan.total // _MIB) as advance:
-            result = make_child(plan, out, threads=threads, advance=_in_mib(advance))
+            result = make_child(plan, out, threads=threads or _DEFAULT_THREADS, advance=_in_mib(advance))
     except KeyboardInterrupt:
         console.print("Stopped. Finished shards are kept; the same command goes on.")
         raise typer.Exit(130) from None
@@ -101,7 +101,7 @@ def diff(
     ],
     second: Annotated[str, typer.Argument(help="Another of the same architecture.", metavar="B")],
     out: Annotated[Path | None, typer.Option(help="Where to write Parquet, tables and heat map.")] = None,
-    threads: _Threads = _DEFAULT_THREADS,
+    threads: _Threads = None,
 ) -> None:
     """Show how far two checkpoints lie apart: by tensor, group, layer and expert.
 
@@ -114,7 +114,7 @@ def diff(
     left, right, notes = open_pair(first, second)
     total = sum(shard.size for shard in left.shards)
     with step(console, "Comparing, MiB", total // _MIB) as advance:
-        frame = distances(left, right, threads=threads, advance=_in_mib(advance))
+        frame = distances(left, right, threads=threads or _DEFAULT_THREADS, advance=_in_mib(advance))
     table = Table(box=None, pad_edge=False)
     for title in ("group", "tensors", "equal", "relative", "rms"):
         table.add_column(title, justify="left" if title == "group" else "right", no_wrap=True)
