@@ -17,6 +17,7 @@ from mote.harness.cli import data as cli_data
 from mote.harness.cli import demo as cli_demo
 from mote.harness.cli import judge as cli_judge
 from mote.harness.cli import lm_eval as cli_lm_eval
+from mote.harness.cli import merge as cli_merge
 from mote.harness.cli import mt_bench as cli_mt_bench
 from mote.harness.cli import prune as cli_prune
 from mote.harness.cli import scan as cli_scan
@@ -191,6 +192,7 @@ for part in (
     cli_prune,
     cli_judge,
     cli_mt_bench,
+    cli_merge,
     cli_lm_eval,
     cli_serve,
     cli_verify,

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mote.harness.errors import MoteError, nearest
-from mote.harness.files import MODEL_DIR, digest_file
+from mote.harness.files import MODEL_DIR
+from mote.harness.tensors import digest_weights
 from mote.patches import ModelLayout, ProfileError
-
-_WHOLE = 1 << 28
-"""Files up to this many bytes are hashed whole; of larger ones (weights of real models), the size and the first MiB."""
 
 
 class ModelSource(NamedTuple):
@@ -90,18 +87,12 @@ def _from_hub(name: str) -> tuple[dict[str, Any], dict[str, str]]:
 
 def _digests(folder: Path) -> dict[str, str]:
     named = (".json", ".safetensors", ".jinja", ".model", ".txt")
+    # merge.json says when a child was made: two of the same bytes are the same model.
     return {
-        file.name: _digest(file) for file in sorted(folder.iterdir()) if file.is_file() and file.name.endswith(named)
+        file.name: digest_weights(file)
+        for file in sorted(folder.iterdir())
+        if file.is_file() and file.name.endswith(named) and file.name != "merge.json"
     }
-
-
-def _digest(file: Path) -> str:
-    size = file.stat().st_size
-    if size <= _WHOLE:
-        return f"sha256:{digest_file(file)}"
-    with file.open("rb") as opened:
-        head = hashlib.sha256(opened.read(1 << 20)).hexdigest()
-    return f"size:{size},sha256-of-first-MiB:{head}"
 
 
 def _nearest_folder(folder: Path) -> str:

@@ -6,16 +6,17 @@ Whatever is wrong in it becomes one line that names the value's place and the ne
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from mote.harness.errors import MoteError, nearest
 from mote.harness.files import canonical_json, digest_of
 from mote.harness.recipe.label_sets import LABEL_SETS, set_of_task
+from mote.harness.recipe.strict import Part, explain, read_yaml
 from mote.judges import REFUSED, Markers
 from mote.patches.profile import MAX_FACTOR
 
@@ -30,11 +31,7 @@ Positive = Annotated[int, Field(ge=1)]
 Factor = Annotated[float, Field(gt=0, le=MAX_FACTOR, strict=False)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class MarkersPart(_Part):
+class MarkersPart(Part):
     """What opens and closes a model's reasoning: the two markers, or the name that the judges know them by."""
 
     start: str = Field(default="<think>", min_length=1)
@@ -68,7 +65,7 @@ class MarkersPart(_Part):
         return Markers.named(self.name) if self.name else Markers(self.start, self.end)
 
 
-class ServersPart(_Part):
+class ServersPart(Part):
     """vLLM servers with the patch: ``window`` requests under way at each, each given up after ``timeout`` seconds."""
 
     urls: list[Annotated[str, Field(pattern=r"^https?://[^/@?#]+(/[^@?#]*)?$")]] = Field(min_length=1)
@@ -78,7 +75,7 @@ class ServersPart(_Part):
     key_env: str | None = Field(default=None, description="the environment variable that holds the servers' key")
 
 
-class ModelPart(_Part):
+class ModelPart(Part):
     """The model under study and the engine that runs it; ``options`` go to vLLM by name.
 
     With the engine ``server`` vLLM runs elsewhere, under ``servers``, and has its options there. ``template`` holds
@@ -114,7 +111,7 @@ class ModelPart(_Part):
         return self
 
 
-class TaskPart(_Part):
+class TaskPart(Part):
     """What is asked; ``limit`` takes that many prompts, evenly spread over the task's order.
 
     ``label`` is the set of classes that answers get; left out, it is the task's own.
@@ -125,7 +122,7 @@ class TaskPart(_Part):
     label: Literal["refusal", "language"] = "refusal"
 
 
-class SamplingPart(_Part):
+class SamplingPart(Part):
     """How answers are drawn. Each request's own seed is made of ``seed`` and its prompt."""
 
     temperature: Annotated[float, Field(ge=0, strict=False)] = 0.6
@@ -134,7 +131,7 @@ class SamplingPart(_Part):
     seed: Annotated[Count, Field(le=2**62)] = 0  # SQLite's integers have 63 bits, and retests count up from here
 
 
-class ControlsPart(_Part):
+class ControlsPart(Part):
     """How many profiles that should do nothing special: the empty one with other seeds, and random experts."""
 
     retest: Count = 1
@@ -144,7 +141,7 @@ class ControlsPart(_Part):
     mass: Count = 0
 
 
-class StudyPart(_Part):
+class StudyPart(Part):
     """Which class is studied, how experts are ranked and tuned, and what it is compared with."""
 
     target: str = Field(default=REFUSED, description="a class of the label set; left out, the set's own")
@@ -172,7 +169,7 @@ class StudyPart(_Part):
     seed: Count = 0
 
 
-class JudgesPart(_Part):
+class JudgesPart(Part):
     """Who labels the answers, beside the rules of the label set.
 
     ``surprise`` asks the untouched model how likely each distinct answer is: one prefill, a small part of what the
@@ -182,7 +179,7 @@ class JudgesPart(_Part):
     surprise: bool = True
 
 
-class Recipe(_Part):
+class Recipe(Part):
     """A whole study."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
@@ -247,30 +244,13 @@ def markers_of(recipe: Mapping[str, Any]) -> Markers:
     return MarkersPart.model_validate(recipe["model"].get("markers") or {}).reading
 
 
-class _OneKeyOnceLoader(yaml.SafeLoader):
-    """YAML whose mappings name each key once: of two blocks of one name PyYAML would drop the first without a word."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        known: set[str] = set()
-        for key, _ in node.value:
-            if key.value in known:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key '{key.value}' stands there twice", key.start_mark
-                )
-            known.add(str(key.value))
-        return super().construct_mapping(node, deep)
-
-
 def load_recipe(source: str, overrides: Iterable[str] = ()) -> Recipe:
     """Read a recipe by name or path, apply ``key.path=value`` overrides (values are YAML), and check it.
 
     Raises MoteError, with one line, for a recipe that isn't there, isn't YAML, or says something wrong.
     """
     path = _find(source)
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _OneKeyOnceLoader)  # noqa: S506 - a SafeLoader
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise MoteError(f"{path} is not a YAML recipe: {' '.join(str(error).split())}") from None
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise MoteError(f"{path} is not a recipe: it should hold a mapping with {', '.join(Recipe.model_fields)}.")
     for override in overrides:
@@ -278,7 +258,7 @@ def load_recipe(source: str, overrides: Iterable[str] = ()) -> Recipe:
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
-        raise MoteError(f"{source}: {_explain(error)}") from None
+        raise MoteError(f"{source}: {explain(error, Recipe)}") from None
 
 
 def recipe_names() -> list[str]:
@@ -326,30 +306,3 @@ def _override(content: dict[str, Any], override: str) -> None:
         if not isinstance(content, dict):
             raise MoteError(f"--set {override}: '{parent}' has a value, not parts of its own.")
     content[last] = value
-
-
-def _explain(error: ValidationError) -> str:
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"])
-    more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    if first["type"] == "extra_forbidden":
-        return (
-            f"'{place}' is not a part of a recipe.{nearest(str(first['loc'][-1]), _fields_at(first['loc'][:-1]))}{more}"
-        )
-    if first["type"] == "missing":
-        return f"'{place}' is missing.{more}"
-    message = first["msg"].removeprefix("Value error, ")
-    shown = "" if first["type"] == "value_error" else f", not {first['input']!r}"
-    where = f"'{place}': " if place else ""
-    end = "" if f"{message}{shown}".endswith((".", "?")) else "."
-    return f"{where}{message}{shown}{end}{more}"
-
-
-def _fields_at(location: tuple[int | str, ...]) -> list[str]:
-    model: type[BaseModel] = Recipe
-    for part in location:
-        annotation = model.model_fields[str(part)].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return []
-        model = annotation
-    return list(model.model_fields)

@@ -1,0 +1,107 @@
+"""``merge.json``: what a child was made from, and the digests of what it is."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections import Counter
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final
+
+from mote.harness.errors import MoteError
+from mote.harness.files import digest_file, digest_of
+from mote.harness.merge.journal import RECORD
+from mote.harness.merge.plan import Plan
+from mote.harness.recipe.manifest import now
+
+FORMAT: Final = "mote-child/1"
+_PACKAGES: Final = ("mote-harness", "torch", "safetensors", "numpy")
+
+
+def finished_record(
+    plan: Plan,
+    shards: Mapping[str, Mapping[str, Any]],
+    child: Mapping[str, str],
+    parents: Mapping[str, Mapping[str, str]],
+    small: Mapping[str, str],
+    started: str,
+) -> dict[str, Any]:
+    """Return the record of a child. ``shards`` are the journal's entries, ``small`` the other files' digests."""
+    weights = {name: str(shards[name]["sha256"]) for name in sorted(shards)}
+    return {
+        "format": FORMAT,
+        "name": plan.recipe.name,
+        "plan": plan.digest,
+        "made_from": dict(child),
+        "recipe": plan.recipe.model_dump(mode="json"),
+        "parents": {
+            parent.name: {"path": parent.source, "revision": parent.revision, "files": parents[parent.name]}
+            for parent in plan.parents
+        },
+        "child": {"digest": digest_of(weights), "weights": weights, "files": dict(small)},
+        "tensors": _table(plan.tensors),
+        "bytes": _table(plan.bytes),
+        "threshold": threshold_summary([one for name in sorted(shards) for one in shards[name]["outcomes"]]),
+        "notes": plan.notes,
+        "versions": _versions(),
+        "times": {"started": started, "finished": now()},
+    }
+
+
+def threshold_summary(outcomes: list[list[Any]]) -> dict[str, Any] | None:
+    """Return how many tensors of each group took something over or stayed the base's, and the groups cut through.
+
+    A group of which some tensors are above the threshold and some are not is cut: its tensors come from two models.
+    """
+    if not outcomes:
+        return None
+    taken: Counter[str] = Counter()
+    stayed: Counter[str] = Counter()
+    for _, group, counted, _ in outcomes:
+        (taken if any(counted) else stayed)[group] += 1
+    groups = {group: {"taken": taken[group], "kept": stayed[group]} for group in sorted({*taken, *stayed})}
+    return {"groups": groups, "cut": [group for group, found in groups.items() if found["taken"] and found["kept"]]}
+
+
+def record_text(record: Mapping[str, Any]) -> str:
+    """Return a record as the file has it."""
+    return json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Read a child's record; raise MoteError where there is none, or it is of another format."""
+    path = folder / RECORD
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MoteError(f"{folder} holds no {RECORD}: it is not the folder of a child.") from None
+    except ValueError as error:
+        raise MoteError(f"{path} is not JSON: {error}") from None
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        found = record.get("format") if isinstance(record, dict) else type(record).__name__
+        raise MoteError(f"{path} has format {found!r}; this mote reads {FORMAT!r}.")
+    return record
+
+
+def digests(paths: Mapping[str, Path]) -> dict[str, str]:
+    """Return the sha256 of each file, by the name it is given."""
+    return {name: digest_file(path) for name, path in sorted(paths.items())}
+
+
+def _table(counts: Counter[tuple[str, str]]) -> dict[str, dict[str, int]]:
+    table: dict[str, dict[str, int]] = {}
+    for (group, kind), count in sorted(counts.items()):
+        table.setdefault(group, {})[kind] = count
+    return table
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,81 @@
+"""Strict YAML: keys that are known, named once, and errors of one line with the nearest right name."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Annotated, Any, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from mote.harness.errors import MoteError, nearest
+
+
+class Part(BaseModel):
+    """A part of something that a user writes: no unknown keys, no silent conversions, no NaN."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class _OneKeyOnceLoader(yaml.SafeLoader):
+    """YAML whose mappings name each key once: of two blocks of one name PyYAML would drop the first without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        known: set[str] = set()
+        for key, _ in node.value:
+            if key.value in known:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key '{key.value}' stands there twice", key.start_mark
+                )
+            known.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a YAML file; raise MoteError where it is none or names a key twice."""
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), _OneKeyOnceLoader)  # noqa: S506 - a SafeLoader
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise MoteError(f"{path} is not a YAML recipe: {' '.join(str(error).split())}") from None
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """Return the first thing that is wrong, in one line: its place, and the nearest right name."""
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if first["type"] == "extra_forbidden":
+        known = _fields_at(model, first["loc"][:-1])
+        return f"'{place}' is not a part of a recipe.{nearest(str(first['loc'][-1]), known)}{more}"
+    if first["type"] == "missing":
+        return f"'{place}' is missing.{more}"
+    message = first["msg"].removeprefix("Value error, ")
+    shown = "" if first["type"] == "value_error" else f", not {first['input']!r}"
+    where = f"'{place}': " if place else ""
+    end = "" if f"{message}{shown}".endswith((".", "?")) else "."
+    return f"{where}{message}{shown}{end}{more}"
+
+
+def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    at: Any = model
+    for part in location:
+        if isinstance(at, type) and issubclass(at, BaseModel):
+            field = at.model_fields.get(str(part))
+            at = field.annotation if field is not None else at
+        else:
+            # A list's number or a mapping's key: on to what it holds.
+            at = get_args(at)[-1] if get_args(at) else at
+        at = _model_within(at)
+    return list(at.model_fields) if isinstance(at, type) and issubclass(at, BaseModel) else []
+
+
+def _model_within(annotation: Any) -> Any:
+    """Return the model of ``X | None`` and ``Annotated[X, ...]``; anything else as it is."""
+    if get_origin(annotation) is Annotated:
+        return _model_within(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, types.UnionType):
+        models = [item for item in get_args(annotation) if isinstance(item, type) and issubclass(item, BaseModel)]
+        return models[0] if models else next(item for item in get_args(annotation) if item is not type(None))
+    return annotation
