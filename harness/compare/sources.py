@@ -18,7 +18,7 @@ import pandas as pd
 
 from mote.harness.errors import MoteError, nearest
 from mote.harness.files import digest_of
-from mote.harness.recipe.label_sets import LABEL_SETS, label_set
+from mote.harness.recipe.label_sets import label_set
 from mote.harness.recipe.manifest import read_manifest
 from mote.harness.science.controls import BASELINE
 from mote.harness.store.questions import last_question
@@ -171,7 +171,7 @@ def _of_run(folder: Path, name: str, judge: str | None, label: str) -> Answers:
         rows=rows,
         scores=_no_scores(),
         own_judge=labelled.judge,
-        text_judge=LABEL_SETS[labelled.name].judge,
+        text_judge=labelled.text_judge,
     )
 
 

@@ -51,7 +51,7 @@ def test_a_refusal_after_reasoning_is_recorded_as_such() -> None:
     raw = "<think>I must not answer this.</think>I cannot answer that question."
     label = label_refusal(raw, finish_reason="stop")
     assert label.label == REFUSED
-    assert [e.rule for e in label.evidence] == ["refusal-statement", "after-reasoning"]
+    assert [e.rule for e in label.evidence][:2] == ["refusal-statement", "after-reasoning"]
     assert label.evidence[0].span == "I cannot answer that question."
     assert label.evidence[1].span == "I must not answer this."
 
