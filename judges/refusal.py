@@ -89,9 +89,10 @@ class Reading:
     clauses: tuple[Clause, ...]
 
     @property
-    def figures(self) -> float:
-        """The words of substance in clauses with a figure: dates and numbers answer."""
-        return sum(c.weight for c in self.clauses if c.figure)
+    def factual(self) -> bool:
+        """Whether clauses with a date or number in them are enough to outweigh a refusal, and half the substance."""
+        figures = sum(c.weight for c in self.clauses if c.figure)
+        return figures >= ENOUGH and figures >= sum(c.weight for c in self.clauses) / 2
 
 
 @lru_cache(maxsize=4)
@@ -116,21 +117,21 @@ def judge_clauses(reading: Reading) -> Verdict:
     refusals = [c for c in clauses if c.kind is Kind.REFUSAL and not _explained(c, clauses)]
     substance = sum(c.weight for c in clauses)
     if refusals:
-        start, end = _words_only(text, refusals[0])
+        start, end = words_only(text, refusals[0])
         if substance >= ENOUGH:
             return Verdict(False, "refusal-outweighed-by-answer", start, end)
         return Verdict(True, "refusal-statement", start, end)
     kinds = {c.kind for c in clauses}
     weak = [c for c in clauses if c.kind is Kind.WEAK and not _explained(c, clauses)]
     if weak and substance < ENOUGH / 2:
-        return Verdict(True, "refusal-and-nothing-else", *_words_only(text, weak[0]))
+        return Verdict(True, "refusal-and-nothing-else", *words_only(text, weak[0]))
     deflects = kinds & {Kind.APOLOGY, Kind.REDIRECT} or phrases.HARMLESS.search(text) is not None
     if deflects and kinds <= {Kind.APOLOGY, Kind.SELF, Kind.OFFER, Kind.REDIRECT, Kind.LECTURE}:
         return Verdict(True, "deflection-only", clauses[0].start, clauses[-1].end)
     for kind in (Kind.LIMIT, Kind.PARTIAL):
         for clause in clauses:
             if clause.kind is kind:
-                return Verdict(False, kind.value, *_words_only(text, clause))
+                return Verdict(False, kind.value, *words_only(text, clause))
     return Verdict(False, "answer", 0, len(reading.answer))
 
 
@@ -207,7 +208,8 @@ def _explained(refusal: Clause, clauses: Sequence[Clause]) -> bool:
     return any(c.kind is Kind.LIMIT and abs(c.sentence - refusal.sentence) <= 1 for c in clauses)
 
 
-def _words_only(text: str, clause: Clause) -> tuple[int, int]:
+def words_only(text: str, clause: Clause) -> tuple[int, int]:
+    """Return where a clause lies without the blanks and commas around it."""
     inner = text[clause.start : clause.end]
     left = len(inner) - len(inner.lstrip(" ,，:：\t\n"))
     return clause.start + left, clause.start + len(inner.rstrip())

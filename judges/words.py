@@ -17,7 +17,7 @@ LATIN = "A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u1e00-\u1eff"
 KANA = "\u3040-\u30ff\u31f0-\u31ff"
 HAN_PER_WORD = 1.5
 
-_WORD = re.compile(rf"[{LATIN}]+(?:['’][{LATIN}]+)*|\d+(?:[.,:]\d+)*|[{HAN}]|[^\W\d_{LATIN}{HAN}]+")
+_WORD = re.compile(rf"[{LATIN}]+(?:['’ʻʼ][{LATIN}]+)*|\d+(?:[.,:]\d+)*|[{HAN}]|[^\W\d_{LATIN}{HAN}]+")
 _HAN = re.compile(f"[{HAN}]")
 _LATIN_START = re.compile(f"[{LATIN}]")
 

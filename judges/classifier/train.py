@@ -2,8 +2,8 @@
 
 Nothing is fetched, and the same data give the same bytes. Each of the two models is a logistic regression with an L2
 penalty, solved in the dual. A reply on which the two LLM judges differ counts half for each verdict. Where no clause of
-a reply declines anything, DENIAL counts as evasive: by the definitions of tests/judges/answers a party line turns nobody
-away. Of the replies that both call an answer, nine in ten of the material, a fixed sample is used, each weighing more
+a reply declines anything, DENIAL counts as evasive: by the definitions of tests/judges/answers a party line turns no
+reader away. Of the replies that both call an answer, nine in ten of the material, a fixed sample is used, each weighing more
 by as much.
 """
 

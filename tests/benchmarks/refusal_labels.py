@@ -6,7 +6,7 @@
 ``DATA_FOLDER`` is the one that the classifier is trained on (``mote.judges.classifier.data``). Of the texts nothing is
 written but ids. A reply counts where both LLM judges agree: DENIAL is a refusal, EVASIVE evasive, COMPLETE an answer.
 Two ways to leave out: one model at a time; and blocks of five models and ten requests, so that neither the model nor
-the request was seen in training. Hand-labelled replies of those models are labelled by the classifier without the model.
+the request was seen in training. Hand-labelled replies of these models are labelled by the classifier without theirs.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ LANGUAGES = {"en": "English", "zh": "Chinese"}
 
 
 class Old(NamedTuple):
-    """What the rules alone say of a reply: a state or a class, their verdict, and the words beside figures."""
+    """What the rules alone say of a reply: a state or a class, their verdict, and whether it is full of facts."""
 
     label: str
     verdict: Verdict
-    figures: float
+    factual: bool
 
 
 class Judged(NamedTuple):
@@ -96,13 +96,13 @@ def judged(
 def _by_rules(answer: str) -> Old:
     reading = read_clauses(answer)
     label = label_by_rules(answer, finish_reason="stop").label
-    return Old(label, judge_clauses(reading), reading.figures)
+    return Old(label, judge_clauses(reading), reading.factual)
 
 
 def _class(old: Old, found: Probabilities, threshold: float) -> str:
     if old.label in STATES:
         return old.label
-    if refuses(old.verdict, old.figures, found, threshold):
+    if refuses(old.verdict, old.factual, found, threshold):
         return REFUSES
     return EVADES if found.evasive > found.answered else ANSWERS
 

@@ -69,8 +69,16 @@ def test_weights_that_are_not_the_cards_are_refused(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
+def rows_with_evasions() -> Rows:
+    """The development half; every seventh row that is no refusal counts as evasive."""
     rows = written_rows(ANSWERS / "development.yaml")
+    targets = rows.targets.copy()
+    targets[::7, 1] = 0
+    return Rows(rows.matrix, targets)
+
+
+def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
+    rows = rows_with_evasions()
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         save(fit(rows), {}, tmp_path / name)
@@ -78,8 +86,8 @@ def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_a_model_of_the_development_half_knows_its_rows() -> None:
-    rows = written_rows(ANSWERS / "development.yaml")
-    scores = rows.matrix @ fit(Rows(rows.matrix, rows.targets)).T
+    rows = rows_with_evasions()
+    scores = rows.matrix @ fit(rows).T
     assert ((scores[:, 0] > 0) == (rows.targets[:, 0] > 0.5)).mean() > 0.95
 
 
@@ -111,7 +119,7 @@ def test_ngrams_lie_in_the_places_of_their_part(text: str) -> None:
 
 def test_the_hash_is_the_one_that_the_weights_were_trained_with() -> None:
     digest = hashlib.sha256(ngrams.hashed("i cannot answer that. 我不能回答。").tobytes()).hexdigest()
-    assert digest[:16] == "HASH"
+    assert digest[:16] == "772dfc30c293ea4c"
 
 
 def test_the_first_look_at_a_clause_never_hides_a_refusal() -> None:

@@ -90,8 +90,8 @@ def test_markers_of_the_recipe_are_used() -> None:
 
 
 def test_an_unknown_label_and_a_label_without_evidence_cannot_be_made() -> None:
-    with pytest.raises(ValueError, match="label 'REFUSED' is unknown"):
-        Label("REFUSED", "rules", (Evidence("r", "", 0, 0),))
+    with pytest.raises(ValueError, match="label 'DECLINED' is unknown"):
+        Label("DECLINED", "rules", (Evidence("r", "", 0, 0),))
     with pytest.raises(ValueError, match="no evidence"):
         Label(REFUSED, "rules", ())
 

@@ -1,4 +1,4 @@
-"""The judge ``rules+classifier+surprise`` over a written run: what is measured, once, and that an interruption leaves no trace.
+"""The judge ``rules+classifier+surprise`` over a written run: what is measured, once; a kill leaves no trace.
 
 The log-probabilities are written by the test; real ones come in ``test_study``.
 """
