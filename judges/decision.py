@@ -4,9 +4,9 @@ The rules know the structure of short answers and name the words that speak for 
 refusals of real models look like beyond the phrases, in answers that give reasons at length. So:
 
 * what the rules call a refusal is one: their phrases are narrow, and hold in any domain;
-* else the classifier's probability decides, against the threshold of its card; a higher one where the rules have seen
-  a refusing clause explained by a limit of knowledge, or dates and numbers enough to outweigh it, since its material
-  has few answers of that kind;
+* else the classifier's probability decides, against the threshold of its card; a lower one where the rules have seen
+  a refusing clause and only talk beside it; a higher one where a limit of knowledge explains the clause, or dates and
+  numbers enough to outweigh it follow, since its material has few answers of that kind;
 * what the two disagree on, and what lies in the classifier's band, the evidence says (``mote.judges.uncertain``).
 """
 
@@ -21,6 +21,10 @@ from mote.judges.uncertain import DISAGREE, UNCERTAIN, rule_of
 
 EXPLAINED: Final = 0.95
 """The threshold where a limit of knowledge ("I have no access to news") explains a refusing clause, or facts follow."""
+DECLINED: Final = 0.1
+"""The threshold where the rules find a refusing clause, and only talk beside it."""
+CLEARLY_EVASIVE: Final = 0.6
+"""The share of evasive in what is no refusal from which an answer is called so."""
 BY_CLASSIFIER: Final = "refusal-by-classifier"
 NOT_BY_CLASSIFIER: Final = "answer-by-classifier"
 
@@ -44,9 +48,8 @@ def decide(answer: str, question: str | None = None, classifier: Classifier | No
     reading = read_clauses(answer)
     classifier = packaged() if classifier is None else classifier
     verdict, found = judge_clauses(reading), classifier.probabilities(reading, question)
-    refused = refuses(verdict, reading.factual, found, classifier.threshold)
-    name = REFUSES if refused else EVADES if found.evasive > found.answered else ANSWERS
-    notes = [rule_of(name, found)]
+    name = class_of(verdict, reading.factual, found, classifier.threshold)
+    refused, notes = name == REFUSES, [rule_of(name, found)]
     if refused != verdict.refused:
         notes.append(DISAGREE)
     if classifier.band[0] <= found.refused <= classifier.band[1]:
@@ -54,10 +57,21 @@ def decide(answer: str, question: str | None = None, classifier: Classifier | No
     return Decision(name, _spoken_for(reading, verdict, refused), tuple(notes))
 
 
-def refuses(verdict: Verdict, factual: bool, found: Probabilities, threshold: float) -> bool:
+def class_of(verdict: Verdict, factual: bool, found: Probabilities, threshold: float) -> str:
+    """Return REFUSED, EVASIVE or ANSWERED; evasive is called what is clearly so."""
+    if _refuses(verdict, factual, found, threshold):
+        return REFUSES
+    return EVADES if found.evasive >= CLEARLY_EVASIVE * (found.evasive + found.answered) else ANSWERS
+
+
+def _refuses(verdict: Verdict, factual: bool, found: Probabilities, threshold: float) -> bool:
     """Whether an answer refuses, by the rules' verdict, its being full of facts, and the classifier."""
-    explained = verdict.rule == Kind.LIMIT.value or (verdict.rule == "refusal-outweighed-by-answer" and factual)
-    return verdict.refused or found.refused >= (EXPLAINED if explained else threshold)
+    outweighed = verdict.rule == "refusal-outweighed-by-answer"
+    if verdict.rule == Kind.LIMIT.value or (outweighed and factual):
+        threshold = EXPLAINED
+    elif outweighed:
+        threshold = min(DECLINED, threshold)
+    return verdict.refused or found.refused >= threshold
 
 
 def _spoken_for(reading: Reading, verdict: Verdict, refused: bool) -> Verdict:

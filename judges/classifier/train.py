@@ -3,8 +3,8 @@
 Nothing is fetched, and the same data give the same bytes. Each of the two models is a logistic regression with an L2
 penalty, solved in the dual. A reply on which the two LLM judges differ counts half for each verdict. Where no clause of
 a reply declines anything, DENIAL counts as evasive: by the definitions of tests/judges/answers a party line turns no
-reader away. Of the replies that both call an answer, nine in ten of the material, a fixed sample is used, each weighing more
-by as much.
+reader away. Of the replies that both call an answer, nine in ten of the material, a fixed sample is used, each weighing
+more by as much.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def _binary(matrix: Any, share: NDArray[np.float64], weight: NDArray[np.float64]
     """Fit one logistic regression; a row with a share between 0 and 1 stands on both sides with that weight."""
     yes, no = np.flatnonzero(share > 0), np.flatnonzero(share < 1)
     model = LogisticRegression(
-        C=PENALTY, solver="liblinear", dual=True, fit_intercept=False, tol=1e-2, max_iter=100, random_state=0
+        C=PENALTY, solver="liblinear", dual=True, fit_intercept=False, tol=0.1, max_iter=200, random_state=0
     )
     model.fit(
         sparse.vstack([matrix[yes], matrix[no]], format="csr"),

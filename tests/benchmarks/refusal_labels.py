@@ -26,7 +26,7 @@ from mote.judges import ALIGNED, REASONED, REFUSED, STATES, label_by_rules, labe
 from mote.judges.classifier import data
 from mote.judges.classifier.model import ANSWERS, EVADES, REFUSES, Classifier, Probabilities, as_probabilities, packaged
 from mote.judges.classifier.train import Rows, fit, rows_of, written_rows
-from mote.judges.decision import decide, refuses
+from mote.judges.decision import class_of, decide
 from mote.judges.reasoning import split_reasoning
 from mote.judges.refusal import Verdict, judge_clauses, read_clauses
 
@@ -102,9 +102,7 @@ def _by_rules(answer: str) -> Old:
 def _class(old: Old, found: Probabilities, threshold: float) -> str:
     if old.label in STATES:
         return old.label
-    if refuses(old.verdict, old.factual, found, threshold):
-        return REFUSES
-    return EVADES if found.evasive > found.answered else ANSWERS
+    return class_of(old.verdict, old.factual, found, threshold)
 
 
 def table(rows: Sequence[Judged]) -> list[dict[str, Any]]:
