@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 from mote.judges.words import HAN, HAN_PER_WORD, KANA, LATIN, Word, blank, scripts, without_code, words
 
 if TYPE_CHECKING:
-    from py3langid.langid import LanguageIdentifier
+    from py3langid.langid import LanguageIdentifier  # type: ignore[import-untyped]
 
 ENGLISH = "english"
 CHINESE = "chinese"

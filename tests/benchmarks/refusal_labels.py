@@ -26,20 +26,20 @@ from mote.judges import ALIGNED, REASONED, REFUSED, STATES, label_by_rules, labe
 from mote.judges.classifier import data
 from mote.judges.classifier.model import ANSWERS, EVADES, REFUSES, Classifier, Probabilities, as_probabilities, packaged
 from mote.judges.classifier.train import Rows, fit, rows_of, written_rows
-from mote.judges.decision import class_of, decide
+from mote.judges.decision import Seen, class_of, decide
 from mote.judges.reasoning import split_reasoning
-from mote.judges.refusal import Verdict, judge_clauses, read_clauses
+from mote.judges.refusal import judge_clauses, read_clauses
+from mote.judges.words import length
 
 CLASS_OF = {"DENIAL": REFUSES, "EVASIVE": EVADES, "COMPLETE": ANSWERS}
 LANGUAGES = {"en": "English", "zh": "Chinese"}
 
 
 class Old(NamedTuple):
-    """What the rules alone say of a reply: a state or a class, their verdict, and whether it is full of facts."""
+    """What the rules alone say of a reply: a state or a class, and what they see of it."""
 
     label: str
-    verdict: Verdict
-    factual: bool
+    seen: Seen
 
 
 class Judged(NamedTuple):
@@ -96,13 +96,13 @@ def judged(
 def _by_rules(answer: str) -> Old:
     reading = read_clauses(answer)
     label = label_by_rules(answer, finish_reason="stop").label
-    return Old(label, judge_clauses(reading), reading.factual)
+    return Old(label, Seen(judge_clauses(reading), reading.factual, length(answer)))
 
 
 def _class(old: Old, found: Probabilities, threshold: float) -> str:
     if old.label in STATES:
         return old.label
-    return class_of(old.verdict, old.factual, found, threshold)
+    return class_of(old.seen, found, threshold)
 
 
 def table(rows: Sequence[Judged]) -> list[dict[str, Any]]:
@@ -236,7 +236,7 @@ def degenerate(rows: Sequence[Judged], folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-def speed(replies: Sequence[data.Reply], number: int = 2_000) -> dict[str, Any]:
+def speed(replies: Sequence[data.Reply], number: int = 500) -> dict[str, Any]:
     """Return the CPU seconds that 10,000 answers of 1,000 characters take, from a sample."""
     texts = [r.answer[:1_000] for r in replies if len(r.answer) >= 1_000][:number]
     label_compliance(texts[0], finish_reason="stop")
@@ -306,10 +306,17 @@ def measure(
     written: Rows | None,
     old: Sequence[Old],
 ) -> None:
-    """Measure all there is to measure, write the tables and print them."""
+    """Label every reply by classifiers that were not trained on it, and write the tables."""
     without: dict[str, Classifier] = {}
     models = judged(replies, rows, written, old, leave_models_out(replies), without)
     both = judged(replies, rows, written, old, leave_both_out(replies))
+    write_tables(folder, out, models, both, without)
+
+
+def write_tables(
+    folder: Path, out: Path, models: Sequence[Judged], both: Sequence[Judged], without: dict[str, Classifier]
+) -> None:
+    """Write the tables of replies labelled with models, and with models and requests, left out of training."""
     counts, wrong = by_hand(folder, without)
     pieces = {
         "figures": _figures("a model", models) + _figures("models and requests", both),
@@ -319,7 +326,7 @@ def measure(
         "by-hand-misses": wrong,
         "calibration": calibration(models),
         "degenerate": degenerate(models, folder),
-        "speed": [speed(replies)],
+        "speed": [speed([r.reply for r in models])],
         "by-hand": [
             {
                 "set": name,
