@@ -250,7 +250,7 @@ def _no_function_words(text: str) -> Fault | None:
 _SEAMS = re.compile(
     r"[a-z](?:I|The|In|It|Okay|Let|They|This|He|She|We|You)\b"
     rf"|\b(?:{'|'.join(sorted(w for w in FUNCTION_WORDS if len(w) > 1 and w.isalpha()))})\d"
-    rf"|[a-z]{{3,}}[{HAN}](?![{HAN}])|(?<![{HAN}])[{HAN}][a-z]{{3,}}",
+    rf"|[a-z]{{3}}[{HAN}](?![{HAN}])|(?<![{HAN}])[{HAN}][a-z]{{3,}}",
 )
 RUN_TOGETHER = 2
 RUN_TOGETHER_SHARE = 0.06

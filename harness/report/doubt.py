@@ -33,9 +33,7 @@ def doubt(result: StudyResult, frame: pd.DataFrame) -> str:
         return line
     flips = _flips(result, frame)
     dodged = sum(isinstance(text, str) and evasive(rules[text]) for text in flips)
-    return (
-        f"{line} Of the {len(flips)} flips of {result.asked.tuned} {dodged} are into evasive answers (a party line)."
-    )
+    return f"{line} Of the {len(flips)} flips of {result.asked.tuned} {dodged} are into evasive answers (a party line)."
 
 
 def _flips(result: StudyResult, frame: pd.DataFrame) -> list[Any]:

@@ -162,4 +162,4 @@ def test_an_interruption_leaves_no_trace(tmp_path: Path) -> None:
     judge(cut, rest)
     with closing(sqlite3.connect(cut / "run.sqlite")) as db:
         assert len(rest.asked) + 9 == db.execute("select count(*) from surprises").fetchone()[0]
-    pd.testing.assert_frame_equal(labels(cut, "rules+classifier+surprise"), labels(whole, "rules+surprise"))
+    pd.testing.assert_frame_equal(labels(cut, "rules+classifier+surprise"), labels(whole, "rules+classifier+surprise"))
