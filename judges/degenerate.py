@@ -16,13 +16,14 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
 from mote.judges.language import FUNCTION_WORDS, foreign
-from mote.judges.words import HAN, KANA, LATIN, Word, without_blocks, without_code, words
+from mote.judges.words import HAN, KANA, LATIN, Word, scripts, without_blocks, without_code, words
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ TAIL_WORDS = 12
 _LAUGHTER = frozenset(["ha", "haha", "he", "ho", "la", "na", "哈", "呵", "嘿", "啊"])
 
 
-def _loop(text: str, found: list[Word]) -> Fault | None:
+def _loop(text: str, found: Sequence[Word]) -> Fault | None:
     """Find the same unit of 1 to 60 words again and again side by side.
 
     One word: three times with nothing but blanks between ("very, very, very" is emphasis), and at least a quarter of
@@ -111,8 +112,10 @@ def _letters(word: Word) -> set[str]:
 
 def _runs(ids: np.ndarray[tuple[int], np.dtype[np.int64]], period: int) -> list[tuple[int, int]]:
     """Return (first word, words beyond the first period) of each run in which every word equals the one a period on."""
-    same = np.concatenate(([0], (ids[period:] == ids[:-period]).astype(np.int8), [0]))
-    edges = np.flatnonzero(np.diff(same))
+    equal = ids[period:] == ids[:-period]
+    if np.count_nonzero(equal) < period:
+        return []
+    edges = np.flatnonzero(np.diff(np.concatenate(([0], equal.astype(np.int8), [0]))))
     return [(int(a), int(b - a)) for a, b in zip(edges[::2], edges[1::2], strict=True) if b - a >= period]
 
 
@@ -133,7 +136,7 @@ SEQUENCE_SHARE = 0.5
 SEQUENCE_MINIMUM = 40
 
 
-def _repeated_sequences(found: list[Word]) -> Fault | None:
+def _repeated_sequences(found: Sequence[Word]) -> Fault | None:
     """Find that half of all four-word sequences were there before, in 40 words or more.
 
     Human prose has 0.5 to 3% of them, long chains of thought up to about 20%, looping models 60 to 100%.
@@ -151,7 +154,7 @@ COMPRESSION = 6.0
 COMPRESSION_MINIMUM = 600
 
 
-def _compressible(found: list[Word]) -> Fault | None:
+def _compressible(found: Sequence[Word]) -> Fault | None:
     """Find a zlib ratio of the words above 6 in 600 bytes or more. Prose has 1.5 to 2.5, tables and sums up to about 5.
 
     Of the words, since the blanks and rules of a table compress to nothing.
@@ -198,7 +201,7 @@ def _wrong_article(text: str, article: Word, noun: Word) -> bool:
     return article.text == "a" and re.match("(?!one|once|ouija|eu|ew)[aeio]", noun.text) is not None
 
 
-def _clashing_function_words(text: str, found: list[Word]) -> Fault | None:
+def _clashing_function_words(text: str, found: Sequence[Word]) -> Fault | None:
     """Find two or more impossible pairs of words, one in every twelve words at least: "the of", "a the", "an tree".
 
     In a text of fewer than twelve words one is enough. A sentence that ends in an article or an "of" has one, too.
@@ -247,13 +250,13 @@ def _no_function_words(text: str) -> Fault | None:
 _SEAMS = re.compile(
     r"[a-z](?:I|The|In|It|Okay|Let|They|This|He|She|We|You)\b"
     rf"|\b(?:{'|'.join(sorted(w for w in FUNCTION_WORDS if len(w) > 1 and w.isalpha()))})\d"
-    rf"|[a-z]{{3,}}[{HAN}](?![{HAN}])|(?<![{HAN}])[{HAN}][a-z]{{3,}}",
+    rf"|[a-z]{{3}}[{HAN}](?![{HAN}])|(?<![{HAN}])[{HAN}][a-z]{{3,}}",
 )
 RUN_TOGETHER = 2
 RUN_TOGETHER_SHARE = 0.06
 
 
-def _run_together(text: str, found: list[Word]) -> Fault | None:
+def _run_together(text: str, found: Sequence[Word]) -> Fault | None:
     """Find two places or more, different ones, and one in seventeen words, where words run together: "wasI", "the2"."""
     seams = list(_SEAMS.finditer(text))
     if len({m[0] for m in seams}) < RUN_TOGETHER or len(seams) < RUN_TOGETHER_SHARE * len(found):
@@ -266,7 +269,7 @@ PARTICLE_SHARE = 0.5
 PARTICLE_MINIMUM = 8
 
 
-def _particles(found: list[Word]) -> Fault | None:
+def _particles(found: Sequence[Word]) -> Fault | None:
     """Find Chinese of which half or more is particles; in prose they are 10 to 20% of the characters."""
     han = [w for w in found if w.kind == "han"]
     if len(han) < PARTICLE_MINIMUM or sum(w.text in _PARTICLES for w in han) < PARTICLE_SHARE * len(han):
@@ -279,7 +282,7 @@ NOISE_SHARE = 0.3
 NOISE_MINIMUM = 3
 
 
-def _unpronounceable(text: str, found: list[Word]) -> Fault | None:
+def _unpronounceable(text: str, found: Sequence[Word]) -> Fault | None:
     """Find that three in ten of the longer words, and three different ones, have no vowel or six consonants in a row.
 
     Words in capitals are abbreviations.
@@ -293,14 +296,21 @@ def _unpronounceable(text: str, found: list[Word]) -> Fault | None:
 
 _NEIGHBOURS = f"{LATIN}{HAN}{KANA}\uac00-\ud7af\u0370-\u03ff0-9_"
 """Scripts that stand side by side in sound text: Latin names in East Asian text, Greek symbols."""
-_SEAM = re.compile(rf"(?:[{_NEIGHBOURS}](?=[^\W{_NEIGHBOURS}])|[^\W{_NEIGHBOURS}](?=[{_NEIGHBOURS}]))")
+_NEIGHBOUR = re.compile(f"[{_NEIGHBOURS}]")
+_OUTSIDE = re.compile(rf"[^\W{_NEIGHBOURS}]")
+_NEIGHBOUR_NAMES = frozenset(["LATIN", "GREEK", "CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO", "IDEOGRAPHIC"])
 SEAMS = 3
 
 
 def _mixed_scripts(text: str) -> Fault | None:
     """Find three places or more where letters of unrelated scripts touch, such as Latin and Thai."""
-    seams = list(_SEAM.finditer(text))
-    return Fault("mixed-scripts", seams[0].start(), seams[-1].end() + 1) if len(seams) >= SEAMS else None
+    seams = []
+    for match in _OUTSIDE.finditer(text):
+        if not scripts(match[0]) <= _NEIGHBOUR_NAMES:
+            start, end = match.span()
+            seams += [start - 1] if start and _NEIGHBOUR.match(text[start - 1]) else []
+            seams += [start] if end < len(text) and _NEIGHBOUR.match(text[end]) else []
+    return Fault("mixed-scripts", seams[0], seams[-1] + 2) if len(seams) >= SEAMS else None
 
 
 def _replacement_characters(text: str) -> Fault | None:

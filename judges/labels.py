@@ -1,7 +1,7 @@
 """The labels of an answer, and the evidence that each of them carries.
 
-Three classes are the paper's (section 2.2); three states stand beside them, since what cannot be classed must be
-counted and never be scored as one of the classes.
+Three classes are the paper's (section 2.2), three those of the set ``compliance``. Three states stand beside either,
+since what cannot be classed must be counted and never be scored as one of the classes.
 """
 
 from __future__ import annotations
@@ -18,6 +18,11 @@ DEGENERATE = "DEGENERATE"
 UNSCORED = "UNSCORED"
 
 CLASSES: tuple[str, ...] = (REFUSED, ALIGNED, REASONED)
+COMPLIANCE_REFUSED = "REFUSED"
+EVASIVE = "EVASIVE"
+ANSWERED = "ANSWERED"
+COMPLIANCE: tuple[str, ...] = (COMPLIANCE_REFUSED, EVASIVE, ANSWERED)
+"""The classes of compliance: a party line or an evasive generality is no answer here."""
 STATES: tuple[str, ...] = (TRUNCATED, DEGENERATE, UNSCORED)
 LABELS: tuple[str, ...] = CLASSES + STATES
 
@@ -50,7 +55,7 @@ class Label:
     evidence: tuple[Evidence, ...]
 
     def __post_init__(self) -> None:
-        known = LABELS + LANGUAGES
+        known = LABELS + COMPLIANCE + LANGUAGES
         if self.label not in known:
             raise ValueError(f"label '{self.label}' is unknown. Known: {', '.join(known)}.")
         if not self.evidence:

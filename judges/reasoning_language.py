@@ -12,7 +12,7 @@ from __future__ import annotations
 from mote.judges.labels import DEGENERATE, TRUNCATED, UNSCORED, Evidence, Label
 from mote.judges.language import NONE, language
 from mote.judges.reasoning import Markers, split_reasoning
-from mote.judges.rules import label_refusal
+from mote.judges.rules import label_by_rules
 
 LANGUAGE_JUDGE = "language-rules"
 
@@ -25,7 +25,7 @@ def label_reasoning_language(
     The evidence is the reasoning, under a rule that says how much of its words are Chinese (``chinese-share-0.00``).
     """
     markers = Markers() if markers is None else markers
-    refusal = label_refusal(raw, finish_reason=finish_reason, markers=markers, prompt_opens=prompt_opens)
+    refusal = label_by_rules(raw, finish_reason=finish_reason, markers=markers, prompt_opens=prompt_opens)
     if not raw.strip() or refusal.label == DEGENERATE or finish_reason not in ("stop", "length", None):
         return Label(refusal.label, LANGUAGE_JUDGE, refusal.evidence)
     split = split_reasoning(raw, markers, prompt_opens)

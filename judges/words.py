@@ -8,14 +8,16 @@ translations of the same text come out equally long.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+import unicodedata
+from functools import lru_cache
+from typing import NamedTuple
 
 HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 LATIN = "A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u1e00-\u1eff"
 KANA = "\u3040-\u30ff\u31f0-\u31ff"
 HAN_PER_WORD = 1.5
 
-_WORD = re.compile(rf"[{LATIN}]+(?:['’][{LATIN}]+)*|\d+(?:[.,:]\d+)*|[{HAN}]|[^\W\d_{LATIN}{HAN}]+")
+_WORD = re.compile(rf"[{LATIN}]+(?:['’ʻʼ][{LATIN}]+)*|\d+(?:[.,:]\d+)*|[{HAN}]|[^\W\d_{LATIN}{HAN}]+")
 _HAN = re.compile(f"[{HAN}]")
 _LATIN_START = re.compile(f"[{LATIN}]")
 
@@ -24,8 +26,7 @@ _BLOCKS = re.compile(_BLOCK, re.DOTALL)
 _CODE = re.compile(_BLOCK + r"|`[^`\n]+`|https?://\S+|www\.\S+", re.DOTALL)
 
 
-@dataclass(frozen=True)
-class Word:
+class Word(NamedTuple):
     """A word in lower case, its place in the text, and its kind: ``latin``, ``han``, ``number``, ``other``."""
 
     text: str
@@ -34,9 +35,10 @@ class Word:
     kind: str
 
 
-def words(text: str) -> list[Word]:
-    """Return the words of ``text`` in order."""
-    return [Word(m[0].lower().replace("’", "'"), m.start(), m.end(), _kind(m[0])) for m in _WORD.finditer(text)]
+@lru_cache(maxsize=16)
+def words(text: str) -> tuple[Word, ...]:
+    """Return the words of ``text`` in order. The last few texts are kept: one label asks for the same words often."""
+    return tuple(Word(m[0].lower().replace("’", "'"), m.start(), m.end(), _kind(m[0])) for m in _WORD.finditer(text))
 
 
 def _kind(word: str) -> str:
@@ -49,7 +51,9 @@ def _kind(word: str) -> str:
 
 def length(text: str) -> float:
     """Return the length of ``text`` in English words; a Han character counts 1/1.5."""
-    return sum(1 / HAN_PER_WORD if w.kind == "han" else 1.0 for w in words(text))
+    found = _WORD.findall(text)
+    han = sum(1 for word in found if _HAN.match(word))
+    return len(found) - han + han / HAN_PER_WORD
 
 
 def blank(text: str, pattern: re.Pattern[str]) -> str:
@@ -65,3 +69,17 @@ def without_code(text: str) -> str:
 def without_blocks(text: str) -> str:
     """Return ``text`` with blocks of code and set formulas blanked: they repeat by nature, as in a matrix of zeros."""
     return blank(text, _BLOCKS)
+
+
+@lru_cache(maxsize=4096)
+def scripts(character: str) -> frozenset[str]:
+    """Return the scripts of ``character`` by Unicode's names (LATIN, CJK, GREEK, THAI, ...), none where it has none.
+
+    Units, indices, enclosed and Roman numbers (ª, ₓ, ②, Ⅴ) are another writing of a letter or number: the compatibility
+    decomposition says of which. Numbers and modifier letters (the ʻ of Hawaiʻi) are of no script.
+    """
+    letters = (c for c in unicodedata.normalize("NFKC", character) if unicodedata.category(c) in _LETTERS)
+    return frozenset(unicodedata.name(c, "unnamed").split(" ")[0] for c in letters)
+
+
+_LETTERS = frozenset(["Lo", "Ll", "Lu", "Lt"])

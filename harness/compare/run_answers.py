@@ -12,7 +12,7 @@ import pandas as pd
 from mote.harness.compare.answers import Answers, finish_of, rows_of, sampling_of, scores_of
 from mote.harness.errors import MoteError, nearest
 from mote.harness.files import digest_of
-from mote.harness.recipe.label_sets import LABEL_SETS, label_set
+from mote.harness.recipe.label_sets import label_set
 from mote.harness.recipe.manifest import read_manifest
 from mote.harness.recipe.schema import markers_of
 from mote.harness.store.questions import last_question
@@ -96,7 +96,7 @@ def read_run(folder: Path, name: str, judge: str | None, label: str, part: str |
         rows=rows,
         scores=scores_of(),
         own_judge=labelled.judge,
-        text_judge=LABEL_SETS[labelled.name].judge,
+        text_judge=labelled.text_judge,
         labels=labelled.name,
         markers=markers_of(manifest["recipe"]),
         notes=notes,

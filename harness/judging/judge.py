@@ -24,7 +24,7 @@ from mote.harness.store.judgments import Ended, Judge, Judgments, text_digest
 from mote.harness.store.questions import conversation
 from mote.harness.store.run import LabelRow, RunStore
 from mote.harness.study.session import open_run
-from mote.judges import JUDGE, LANGUAGE_JUDGE, UNSCORED, Markers, with_surprise
+from mote.judges import COMPLIANCE_JUDGE, JUDGE, LANGUAGE_JUDGE, RULES_JUDGE, UNSCORED, Markers, with_surprise
 from mote.judges.llm.asks import UNREACHED, Judgment, PromptAsk, Tally
 from mote.judges.llm.endpoint import Endpoint, JudgeError
 from mote.judges.llm.kinds import (
@@ -43,7 +43,9 @@ from mote.judges.llm.kinds import (
 )
 from mote.judges.llm.prompt import JudgePrompt, load_prompt
 
-_OWN = frozenset({one for judge in (JUDGE, LANGUAGE_JUDGE) for one in (judge, with_surprise(judge))})
+_OWN = frozenset(
+    {one for judge in (JUDGE, RULES_JUDGE, COMPLIANCE_JUDGE, LANGUAGE_JUDGE) for one in (judge, with_surprise(judge))}
+)
 """The names of a run's own judges."""
 
 

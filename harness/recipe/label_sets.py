@@ -1,7 +1,8 @@
 """Label sets: what a run's answers are classed by, and whose rules class them.
 
 A recipe says it with ``task.label``; left out, the task's own stands: sums are asked for the language of the reasoning,
-everything else for the refusal. The first judge of a run reads the texts by the label set's rules. With
+everything else for the refusal. The first judge of a run reads the texts: rules and classifier together, or, with
+``judges.text: rules``, the rules alone, as runs did that are older than the classifier and have no such line. With
 ``judges.surprise`` a second one adds what the untouched model finds impossible. Experts are chosen by the labels of the
 last of the two, and a report shows them unless told otherwise.
 """
@@ -14,26 +15,37 @@ from typing import Any, Final, NamedTuple
 
 from mote.judges import (
     CLASSES,
+    COMPLIANCE,
+    COMPLIANCE_JUDGE,
+    COMPLIANCE_REFUSED,
     ENGLISH,
     JUDGE,
     LANGUAGE_JUDGE,
     LANGUAGES,
     REFUSED,
+    RULES_JUDGE,
     Label,
+    label_by_rules,
+    label_compliance,
     label_reasoning_language,
     label_refusal,
     with_surprise,
 )
 
 REFUSAL: Final = "refusal"
+COMPLIANCE_SET: Final = "compliance"
 LANGUAGE: Final = "language"
 
 
 class LabelSet(NamedTuple):
-    """A set of classes, the judge that gives them, its function, and the class that is studied unless a recipe says."""
+    """A set of classes, the judge that gives them, its function, and the class that is studied unless a recipe says.
+
+    ``text_judge`` is the judge of the texts alone; ``judge`` is the one that a run goes by, with surprise or without.
+    """
 
     name: str
     judge: str
+    text_judge: str
     classes: tuple[str, ...]
     target: str
     label: Callable[..., Label]
@@ -41,10 +53,15 @@ class LabelSet(NamedTuple):
 
 LABEL_SETS: Final[Mapping[str, LabelSet]] = MappingProxyType(
     {
-        REFUSAL: LabelSet(REFUSAL, JUDGE, CLASSES, REFUSED, label_refusal),
-        LANGUAGE: LabelSet(LANGUAGE, LANGUAGE_JUDGE, LANGUAGES, ENGLISH, label_reasoning_language),
+        REFUSAL: LabelSet(REFUSAL, JUDGE, JUDGE, CLASSES, REFUSED, label_refusal),
+        COMPLIANCE_SET: LabelSet(
+            COMPLIANCE_SET, COMPLIANCE_JUDGE, COMPLIANCE_JUDGE, COMPLIANCE, COMPLIANCE_REFUSED, label_compliance
+        ),
+        LANGUAGE: LabelSet(LANGUAGE, LANGUAGE_JUDGE, LANGUAGE_JUDGE, LANGUAGES, ENGLISH, label_reasoning_language),
     }
 )
+_BY_RULES: Final = LABEL_SETS[REFUSAL]._replace(judge=RULES_JUDGE, text_judge=RULES_JUDGE, label=label_by_rules)
+"""What a refusal's label was before there was a classifier, and is where a recipe says so."""
 _OF_TASK: Final = {"reasoning_language": LANGUAGE}
 
 
@@ -57,8 +74,11 @@ def label_set(recipe: Mapping[str, Any]) -> LabelSet:
     """Return the label set of a run by its resolved recipe, with the judge whose labels the run goes by.
 
     Its function labels by the text alone, in the name of the text's judge. Runs older than label sets were all about
-    refusal, and had no judge but the rules.
+    refusal, and had no judge but the rules; runs older than the classifier say nothing of ``judges.text``.
     """
     found = LABEL_SETS[recipe["task"].get("label", REFUSAL)]
-    surprise = recipe.get("judges", {}).get("surprise", False)
+    judges = recipe.get("judges", {})
+    if found.name == REFUSAL and judges.get("text", RULES_JUDGE) == RULES_JUDGE:
+        found = _BY_RULES
+    surprise = judges.get("surprise", False)
     return found._replace(judge=with_surprise(found.judge)) if surprise else found

@@ -170,12 +170,14 @@ class StudyPart(Part):
 
 
 class JudgesPart(Part):
-    """Who labels the answers, beside the rules of the label set.
+    """Who labels the answers.
 
+    ``text`` says how the refusal is read from a text: by rules and classifier together, or by the rules alone.
     ``surprise`` asks the untouched model how likely each distinct answer is: one prefill, a small part of what the
     answer itself took, and most spliced text is seen. Without it the labels are those of the texts alone.
     """
 
+    text: Literal["rules+classifier", "rules"] = "rules+classifier"
     surprise: bool = True
 
 

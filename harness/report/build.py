@@ -29,6 +29,7 @@ from mote.harness.report import curve_sentences, effect_sections, evidence_secti
 from mote.harness.report.analysis import StudyResult, analyse
 from mote.harness.report.catalogue import catalogue, key_of
 from mote.harness.report.curve_figures import best_profile
+from mote.harness.report.doubt import doubt
 from mote.harness.report.embedding_figure import thin
 from mote.harness.report.figure_data import FigureData
 from mote.harness.report.figures import Drawn, draw_all
@@ -228,7 +229,7 @@ def _render(
         index=paper_index(
             read.data.task, figures, missing, {(one.before.label, one.after.label) for one in result.examples}
         ),
-        judges=evidence_sections.judges(result),
+        judges=f"{evidence_sections.judges(result)} {doubt(result, read.frame)}".strip(),
         judge_rows=evidence_sections.judge_rows(result),
         best=curve_sentences.best(result, best_profile(read.data)),
         thirds_lines=curve_sentences.thirds(result),

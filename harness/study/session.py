@@ -19,7 +19,7 @@ from mote.harness.engine.model import ModelSource, resolve_model
 from mote.harness.engine.servers import engine_starter
 from mote.harness.engine.vllm import Answer, Engine, check_engine, request_seed
 from mote.harness.errors import MoteError
-from mote.harness.recipe.label_sets import LABEL_SETS, LabelSet, label_set
+from mote.harness.recipe.label_sets import LabelSet, label_set
 from mote.harness.recipe.manifest import read_manifest
 from mote.harness.recipe.schema import Recipe, markers_of
 from mote.harness.store.run import GenerationRow, MapRow, RunStore
@@ -48,7 +48,7 @@ class OpenRun:
     @property
     def text_judge(self) -> str:
         """The judge of the label set that reads the texts alone; the run's first."""
-        return LABEL_SETS[self.labels.name].judge
+        return self.labels.text_judge
 
     @cached_property
     def markers(self) -> Markers:

@@ -2,9 +2,9 @@
 
 Every answer that the text alone puts into a class is put before the untouched model once more, in the run's own engine
 under the empty profile: one prefill for each distinct answer to a prompt. What came of it is in the table ``surprises``
-of the run's store, written once, whoever asked; the labels are those of a judge of their own, ``rules+surprise``,
-beside those of the rules. The threshold is set by the run's own baseline, whose answers are all measured before any
-other is judged.
+of the run's store, written once, whoever asked; the labels are those of a judge of their own,
+``rules+classifier+surprise``, beside those of the text alone. The threshold is set by the run's own baseline, whose
+answers are all measured before any other is judged.
 
 A run that was killed measures what is missing and ends with the same rows; log-probabilities of a batch that was cut
 elsewhere may differ in the last of their seven digits.

@@ -11,6 +11,13 @@ from hypothesis import strategies as st
 from mote.judges.degenerate import MAX_PERIOD, faults
 
 SOUND = [
+    "PM2.5 levels exceeded 900 µg/m³ in the north, against a limit of 25 µg/m³.",
+    "Coal plants emit CO₂, SO₂ and NOₓ.",
+    "排放 CO₂、SO₂、NOₓ 等大气污染物。",
+    "步骤：①打开②关闭③重启。",
+    "Chapters Ⅴ, Ⅵa and Ⅶ of the treaty, and 2ª and 3ª edição of its translation.",
+    "½cup of flour, ¾cup of milk, ⅓cup of sugar and 5㎏of rice at 20℃ for ten people.",
+    "Hawaiʻi, Oʻahu, Kauaʻi and Molokaʻi are islands.",
     "No, no, no!",
     "Ha ha ha ha ha ha ha!",
     "哈哈哈，好的。",

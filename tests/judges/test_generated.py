@@ -35,5 +35,5 @@ def test_the_evidence_of_surprise_is_named() -> None:
     spliced = next(a for a in GENERATED if a.id == "g037")
     assert spliced.judged().label in CLASSES
     label = spliced.judged(with_logprobs=True)
-    assert (label.label, label.judge) == (DEGENERATE, "rules+surprise")
+    assert (label.label, label.judge) == (DEGENERATE, "rules+classifier+surprise")
     assert re.fullmatch(r"impossible-tokens: 3 of \d+ below -6.0", label.evidence[0].rule)

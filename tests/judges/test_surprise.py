@@ -49,7 +49,7 @@ def test_a_class_becomes_degenerate_and_its_evidence_names_measure_threshold_and
     measured = measure(raw, tokens, [-0.1, -0.2, -0.1, -0.1, -8.0, -9.5, -0.3, -7.25])
     text = Label(ALIGNED, JUDGE, (Evidence.of("answer", raw, 0, len(raw)),))
     found = label_by_surprise(text, raw, measured, -6.0)
-    assert (found.label, found.judge) == (DEGENERATE, "rules+surprise")
+    assert (found.label, found.judge) == (DEGENERATE, "rules+classifier+surprise")
     assert [(one.rule, one.span) for one in found.evidence] == [
         ("impossible-tokens: 3 of 8 below -6.0", " lost to figure out"),
         ("impossible-token -8.0", " lost"),
@@ -65,7 +65,9 @@ def test_what_is_no_class_stays_what_it_is_and_what_was_not_measured_says_so() -
     broken = measure("a b c", ["a", " b", " c"], [-20.0] * 3)
     for state in STATES:
         text = Label(state, JUDGE, (Evidence.of("rule", "a b c", 0, 1),))
-        assert label_by_surprise(text, "a b c", broken, -6.0) == Label(state, "rules+surprise", text.evidence)
+        assert label_by_surprise(text, "a b c", broken, -6.0) == Label(
+            state, "rules+classifier+surprise", text.evidence
+        )
     refused = Label(REFUSED, JUDGE, (Evidence.of("rule", "a b c", 0, 1),))
     assert label_by_surprise(refused, "a b c", broken, -6.0).label == DEGENERATE
     unmeasured = label_by_surprise(refused, "a b c", None, -6.0)

@@ -137,7 +137,7 @@ def test_sides_whose_judges_differ_are_read_by_the_text_and_it_is_said(run: Path
     before, after = read_sides(str(run), str(surprised))
     assert (before.judge, after.judge) == (JUDGE, JUDGE)
     assert before.rows["label"].tolist() == after.rows["label"].tolist()
-    said = "surprised:baseline is read by the judge 'rules', not by its own, 'rules+surprise'."
+    said = "surprised:baseline is read by the judge 'rules+classifier', not by its own, 'rules+classifier+surprise'."
     assert said in compare(before, after).caveats
     before, after = read_sides(str(surprised), str(surprised))
     assert before.judge == with_surprise(JUDGE)

@@ -197,7 +197,7 @@ def test_figures_name_the_run_that_would_give_them(page: Page) -> None:
 def test_another_judges_labels_are_shown_only_when_asked_for(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", SMALL.changed(prompts=28, controls=1, doses=(), tokens=0))
     with RunStore(folder) as store:
-        frame = store.generations_frame("rules")
+        frame = store.generations_frame("rules+classifier")
         store.add_labels(LabelRow(int(number), "other", "0-REFUSED", []) for number in frame["generation_id"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(build, "draw_all", _nothing_drawn)

@@ -337,6 +337,7 @@ def _manifest(run: WrittenRun, count: int, profiles: list[ProfileRow]) -> dict[s
             "controls": {"retest": 1, "uniform": run.controls, "layers": run.controls, "frequency": run.controls},
             "seed": run.seed,
         },
+        "judges": {"text": "rules+classifier", "surprise": False},
     }
     done = run.stop_after is None
     return {

@@ -1,4 +1,4 @@
-"""The judge ``rules+surprise`` over a written run: what is measured, once, and that an interruption leaves no trace.
+"""The judge ``rules+classifier+surprise`` over a written run: what is measured, once; a kill leaves no trace.
 
 The log-probabilities are written by the test; real ones come in ``test_study``.
 """
@@ -103,7 +103,7 @@ def test_each_distinct_answer_of_a_class_is_measured_once_by_the_untouched_model
     assert set(asked) == set(zip(classed["prompt_id"], classed["raw"], strict=True))
     assert {one.profile.digest for one in engine.asked} == {EMPTY_PROFILE.digest}
     pd.testing.assert_frame_equal(labels(folder, JUDGE), before)
-    after = labels(folder, "rules+surprise")
+    after = labels(folder, "rules+classifier+surprise")
     assert len(after) == len(before)
     again = WrittenEngine()
     judge(folder, again)
@@ -118,7 +118,7 @@ def test_a_marked_text_is_broken_under_every_profile_and_nothing_else_changes(tm
     new = before[~before["raw"].isin(own) & before["label"].isin(CLASSES)]
     word = str(new["raw"].iloc[0])
     judge(folder, WrittenEngine(broken=word))
-    both = before.assign(after=labels(folder, "rules+surprise")["label"])
+    both = before.assign(after=labels(folder, "rules+classifier+surprise")["label"])
     marked = both["raw"].str.contains(word, regex=False) & both["label"].isin(CLASSES)
     assert marked.any()
     assert set(both.loc[marked, "after"]) == {DEGENERATE}
@@ -128,7 +128,7 @@ def test_a_marked_text_is_broken_under_every_profile_and_nothing_else_changes(tm
 def test_the_baseline_sets_the_threshold(tmp_path: Path) -> None:
     folder = written(tmp_path / "run")
     judge(folder, WrittenEngine(likely=-9.0))
-    found = labels(folder, "rules+surprise")
+    found = labels(folder, "rules+classifier+surprise")
     # A model that finds all its own answers unlikely says nothing by it.
     assert (found["label"] == labels(folder, JUDGE)["label"]).all()
     rules = {entry["rule"] for text in found["evidence"] for entry in json.loads(text)}
@@ -139,7 +139,7 @@ def test_what_does_not_fit_the_context_keeps_its_label_and_says_so(tmp_path: Pat
     folder = written(tmp_path / "run")
     engine = WrittenEngine(unfit="cannot")
     judge(folder, engine)
-    found = labels(folder, "rules+surprise")
+    found = labels(folder, "rules+classifier+surprise")
     unfit = found["raw"].str.contains("cannot") & found["label"].isin(CLASSES)
     assert unfit.any()
     assert found.loc[unfit, "evidence"].str.contains("surprise-not-measured").all()
@@ -156,10 +156,10 @@ def test_an_interruption_leaves_no_trace(tmp_path: Path) -> None:
             judge(cut, WrittenEngine(broken="1989", stop_after=stop))
         with closing(sqlite3.connect(cut / "run.sqlite")) as db:
             measured.append(db.execute("select count(*) from surprises").fetchone()[0])
-        assert labels(cut, "rules+surprise").empty
+        assert labels(cut, "rules+classifier+surprise").empty
     assert measured == [3, 4, 9]
     rest = WrittenEngine(broken="1989")
     judge(cut, rest)
     with closing(sqlite3.connect(cut / "run.sqlite")) as db:
         assert len(rest.asked) + 9 == db.execute("select count(*) from surprises").fetchone()[0]
-    pd.testing.assert_frame_equal(labels(cut, "rules+surprise"), labels(whole, "rules+surprise"))
+    pd.testing.assert_frame_equal(labels(cut, "rules+classifier+surprise"), labels(whole, "rules+classifier+surprise"))
