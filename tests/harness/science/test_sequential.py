@@ -1,8 +1,7 @@
 from __future__ import annotations
 
-import lzma
 import math
-import sqlite3
+import shutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +13,7 @@ from hypothesis import strategies as st
 from mote.harness.preconditions import DataError
 from mote.harness.science.sequential import Design, ask, finished, progress, set_progress, shares_at_hand
 from mote.harness.science.verdict import ALPHA, sequential_leg
+from mote.harness.store.run import RunStore
 from mote.judges import REFUSED, STATES
 
 DEMO = Path(__file__).parents[3] / "results" / "demo" / "run.sqlite.xz"
@@ -153,27 +153,24 @@ class Rows(NamedTuple):
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Rows:
-    path = tmp_path_factory.mktemp("demo") / "run.sqlite"
-    path.write_bytes(lzma.decompress(DEMO.read_bytes()))
-    with sqlite3.connect(path) as rows:
-        query = (
-            "select g.prompt_id, g.profile, f.kind, l.label, g.generated_tokens from generations g"
-            " join profiles f on f.name = g.profile join labels l using (generation_id)"
-            " join splits s using (prompt_id) where l.judge = 'rules+surprise' and s.part = 'measure'"
-        )
-        found = rows.execute(query).fetchall()
-    target = {prompt for prompt, profile, _, label, _ in found if profile == "baseline" and label == REFUSED}
+    folder = tmp_path_factory.mktemp("demo")
+    shutil.copy(DEMO, folder)
+    with RunStore(folder, read_only=True, existing=True) as store:
+        found = store.generations_frame("rules+surprise")
+    found = found[found["part"] == "measure"]
+    untouched = found[found["profile"] == "baseline"]
+    target = set(untouched.loc[untouched["label"] == REFUSED, "prompt_id"])
+    drawn = found[found["kind"].str.startswith("random-")]
     kinds: dict[str, dict[str, None]] = {}
-    answers, tokens, cut, total = {}, {}, {}, 0
-    for prompt, profile, kind, label, length in found:
-        if not kind.startswith("random-"):
-            continue
+    answers, tokens, cut = {}, {}, {}
+    columns = ["prompt_id", "profile", "kind", "label", "generated_tokens"]
+    for prompt, profile, kind, label, length in drawn[columns].itertuples(index=False, name=None):
         kinds.setdefault(kind, {})[profile] = None
-        total += length
         if prompt in target:
-            flip = label != REFUSED and label not in STATES
-            answers[profile, prompt], tokens[profile, prompt] = flip, length
-            cut[profile, prompt] = min(length, FINAL_TOKEN) if label == REFUSED else length
+            answers[profile, prompt] = label != REFUSED and label not in STATES
+            tokens[profile, prompt] = int(length)
+            cut[profile, prompt] = min(int(length), FINAL_TOKEN) if label == REFUSED else int(length)
+    total = int(drawn["generated_tokens"].sum())
     return Rows(answers, tokens, cut, {kind: tuple(names) for kind, names in kinds.items()}, total)
 
 
@@ -194,6 +191,7 @@ def replay(demo: Rows, observed: int, orders: int) -> tuple[int, float, float, f
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.skipif(not DEMO.exists(), reason="the demo's rows are not here")
 @pytest.mark.parametrize("observed", [9, 44])  # resonance's ten; the causal scan's ten
 def test_the_demos_verdict_at_a_twentieth_of_the_tokens(demo: Rows, observed: int) -> None:
