@@ -106,7 +106,9 @@ class ControlsPart(_Part):
         for kind in KINDS:
             count: int = getattr(self, kind)
             if count > MOST_SETS:
-                raise ValueError(f"{kind}: {count} sets; at most {MOST_SETS}, with which p can reach 1 / {MOST_SETS + 1}")
+                raise ValueError(
+                    f"{kind}: {count} sets; at most {MOST_SETS}, with which p can reach 1 / {MOST_SETS + 1}"
+                )
         return self
 
 

@@ -1,4 +1,4 @@
-"""Which control answers a study needs, from its recipe and the rows at hand: pure, for the run and for its report alike.
+"""Which control answers a study needs, from its recipe and the rows at hand: pure, for the run and its report alike.
 
 Random sets are held against the tuned profile on the measuring part's target prompts, in the order of a
 `science.sequential.Design`. The run asks the design for the next answers; the report builds the same design from the
