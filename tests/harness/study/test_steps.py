@@ -6,6 +6,7 @@ import io
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -15,7 +16,7 @@ from mote.harness.engine.vllm import Request
 from mote.harness.errors import MoteError
 from mote.harness.recipe.manifest import read_manifest, write_manifest
 from mote.harness.recipe.schema import Recipe
-from mote.harness.science.sequential import finished, progress
+from mote.harness.science.sequential import Answers, Design, finished, progress
 from mote.harness.store.run import RunStore
 from mote.harness.study.controls import answers_of, design_of, target_prompts
 from mote.harness.study.foresight import PLAN_NAME
@@ -30,7 +31,7 @@ from tests.harness.study.scripted_engine import (
     study_of,
 )
 
-FULL = {"economy": {"targets_only": False, "sequential": False, "curtailed": False}}
+FULL = {"targets_only": False, "sequential": False, "curtailed": False}
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("full") / "run"
-    study_of(folder, recipe_of(**FULL), ScriptedEngine())
+    study_of(folder, recipe_of(economy=FULL), ScriptedEngine())
     return folder
 
 
@@ -57,7 +58,7 @@ def control_counts(folder: Path) -> pd.DataFrame:
     return rows.assign(targets=rows["prompt_id"].isin(targets)).groupby(["profile", "targets"]).size().unstack()
 
 
-def design_from(folder: Path):  # type: ignore[no-untyped-def]
+def design_from(folder: Path) -> tuple[Design, Answers]:
     recipe = Recipe.model_validate(read_manifest(folder)["recipe"])
     with RunStore(folder, read_only=True) as store:
         frame, split, profiles = store.labels_frame("rules"), store.split(), store.profiles()
@@ -133,7 +134,8 @@ def test_a_run_killed_anywhere_ends_with_the_rows_of_one_that_was_not(whole: Pat
 
 
 def test_the_plan_is_written_after_the_baseline_and_before_any_other_answer(tmp_path: Path) -> None:
-    folder, seen = tmp_path / "run", []
+    folder = tmp_path / "run"
+    seen: list[tuple[Any, Any]] = []
 
     def before(request: Request) -> None:
         if request.capture is None and not seen:
