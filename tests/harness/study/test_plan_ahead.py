@@ -39,7 +39,7 @@ def test_a_larger_design_costs_more_and_finds_no_less(run: Path) -> None:
 
 def test_a_guess_spreads_the_class_over_the_units_and_halves_it() -> None:
     assert guessed_units(["a", "b", "c", "d"] * 5, 0.5, half=True) == [0, 0, 1, 2, 3]
-    assert sorted(guessed_units(["a", "b", "c", "d"] * 5, 0.5, half=True, most=2)) == [0, 0, 0, 1, 1]
+    assert guessed_units(["a", "b", "c", "d"] * 5, 0.5, half=True, most=2) == [0, 0, 0, 1, 1]
     assert guessed_units(["a"] * 10, 0.01, half=True) == []
     plan = plan_by_guess(recipe_of(limit=120), 0.5, 5)
     assert plan["target"] == {"class": "0-REFUSED", "prompts": 30, "units": 5}
