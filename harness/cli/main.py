@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -19,6 +20,7 @@ from mote.harness.cli import judge as cli_judge
 from mote.harness.cli import lm_eval as cli_lm_eval
 from mote.harness.cli import merge as cli_merge
 from mote.harness.cli import mt_bench as cli_mt_bench
+from mote.harness.cli import plan as cli_plan
 from mote.harness.cli import prune as cli_prune
 from mote.harness.cli import scan as cli_scan
 from mote.harness.cli import serve as cli_serve
@@ -36,6 +38,14 @@ app = typer.Typer(
 )
 
 RUNS = Path("results/runs")
+
+
+class Protocol(StrEnum):
+    """How a study is done."""
+
+    sound = "sound"
+    paper = "paper"
+
 
 # Newer Typers carry a click of their own; both raise what this finds.
 _UsageError: type[Exception] = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
@@ -96,8 +106,18 @@ def run(
         typer.Option("--set", help="Override a value of the recipe: key.path=value.", metavar="KEY=VALUE"),
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Ask this many prompts only, evenly spread (task.limit).")] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Go on with fewer target prompts than a verdict asks for.")
+    ] = False,
+    protocol: Annotated[
+        Protocol, typer.Option(help="sound: a study that can say something; paper: the paper's own, which can't.")
+    ] = Protocol.sound,
 ) -> None:
     """Run a whole study, or go on with one that was stopped; ends with the report.
+
+    After the baseline it prints what the study can find and what the rest will cost. With --protocol paper it does what
+    the paper did (experts chosen and measured on the same prompts, one random draw) on the same baseline, prints that
+    table, and why it is no evidence.
 
     Example: mote run demo --set study.top_k=5 --out results/runs/demo-5
     """
@@ -116,15 +136,18 @@ def run(
     checked = study.check(loaded)
     # A second Ctrl-C while rows are being written must not tear the first one's clean-up.
     try:
-        study.run(checked, folder, console)
+        study.run(checked, folder, console, force=force, paper=protocol is Protocol.paper)
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        again = _again(recipe, out, overrides)
+        flags = [*(["--force"] if force else []), *(["--protocol paper"] if protocol is Protocol.paper else [])]
+        again = _again(recipe, out, overrides, flags)
         console.print(f"Stopped. What was generated is stored; go on with: {again}", soft_wrap=True)
         console.file.flush()
         # vLLM's threads may take long to end, and everything of ours is on the disk.
         os._exit(130)
-    _report(folder, console)
+    # The paper's table is all that its protocol says; the report is of the sound study.
+    if protocol is Protocol.sound:
+        _report(folder, console)
 
 
 @app.command()
@@ -181,12 +204,14 @@ def _report(folder: Path, console: Console, mt_bench: Path | None = None, judge:
     console.print(f"Report: {path}", soft_wrap=True)
 
 
-def _again(recipe: str, out: Path | None, overrides: list[str]) -> str:
-    parts = ["mote run", recipe, *([f"--out {out}"] if out else []), *(f"--set '{change}'" for change in overrides)]
+def _again(recipe: str, out: Path | None, overrides: list[str], flags: list[str]) -> str:
+    changes = (f"--set '{change}'" for change in overrides)
+    parts = ["mote run", recipe, *([f"--out {out}"] if out else []), *changes, *flags]
     return " ".join(parts)
 
 
 for part in (
+    cli_plan,
     cli_compare,
     cli_scan,
     cli_prune,

@@ -123,6 +123,7 @@ class Server:
             generated_tokens=generated,
             logprobs=_own_logprobs(call, choice.get("prompt_logprobs") or []),
             observation=checked_observation(call, choice),
+            rows=choice.get("prompt_logprobs") or (),
         )
 
 

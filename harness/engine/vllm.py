@@ -49,22 +49,29 @@ class Answer(NamedTuple):
 class Scoring(NamedTuple):
     """One forward pass: how likely a text is after a prompt, under one profile.
 
-    ``continuation`` follows the rendered prompt and is tokenised apart from it.
+    ``continuation`` follows the rendered prompt and is tokenised apart from it. ``top``: of each place the
+    log-probabilities of so many likeliest tokens are wanted too.
     """
 
     prompt_id: str
     messages: Sequence[Mapping[str, str]]
     profile: Profile
     continuation: str
+    top: int = 0
 
 
 class Scored(NamedTuple):
-    """What came back: the continuation's tokens as texts, the natural log-probability of each, and the observation."""
+    """What came back: the continuation's tokens as texts, the natural log-probability of each, and the observation.
+
+    Log-probabilities are the model's own, at temperature 1. ``tops`` holds for each token those of the likeliest ones
+    at its place, its own among them, in no order.
+    """
 
     request: Scoring
     tokens: list[str]
     logprobs: list[float]
     observation: Observation
+    tops: Sequence[Sequence[float]] = ()
 
 
 class Engine(Protocol):
@@ -87,6 +94,10 @@ class Engine(Protocol):
 
     def token_texts(self, messages: Sequence[Mapping[str, str]]) -> list[str]:
         """Return the text of each token of a rendered prompt, those of the chat template among them."""
+        ...
+
+    def pieces(self, text: str) -> list[str]:
+        """Return the tokens of an answer as texts, tokenised apart from its prompt, as ``score`` does."""
         ...
 
 
@@ -156,6 +167,10 @@ class TokenEngine(ABC):
         """Return the text of each token of a rendered prompt, those of the chat template among them."""
         return [str(self._tokenizer.decode([token])) for token in self._encode(self._render(messages))]
 
+    def pieces(self, text: str) -> list[str]:
+        """Return the tokens of an answer as texts, tokenised apart from its prompt, as ``score`` does."""
+        return [str(self._tokenizer.decode([token])) for token in self._encode(text)]
+
     def _call(self, request: Request) -> Call:
         tokens = self._prompt(request.prompt_id, request.messages)
         return Call(f"prompt '{request.prompt_id}'", tokens, request.profile, self._params(request), request.capture)
@@ -163,7 +178,7 @@ class TokenEngine(ABC):
     def _scoring_call(self, request: Scoring) -> Call:
         tokens = [*self._prompt(request.prompt_id, request.messages), *self._continuation(request)]
         # One token has to be generated; it is thrown away, and without a temperature it draws no noise.
-        params = {"prompt_logprobs": 0, "max_tokens": 1, "temperature": 0.0, "detokenize": False}
+        params = {"prompt_logprobs": request.top, "max_tokens": 1, "temperature": 0.0, "detokenize": False}
         return Call(f"a continuation of prompt '{request.prompt_id}'", tokens, request.profile, params)
 
     def _prompt(self, prompt_id: str, messages: Sequence[Mapping[str, str]]) -> list[int]:
@@ -215,7 +230,8 @@ class TokenEngine(ABC):
                 f"prompt '{request.prompt_id}': log-probabilities of {found} of {len(ids)} tokens came back."
             )
         tokens = [str(self._tokenizer.decode([token])) for token in ids[start:]]
-        return Scored(request, tokens, reply.logprobs[start:], reply.observation)
+        tops = [_values(row) for row in reply.rows[start:]] if request.top else ()
+        return Scored(request, tokens, reply.logprobs[start:], reply.observation, tops)
 
 
 class VllmEngine(TokenEngine):
@@ -244,3 +260,8 @@ def _answer(request: Request, reply: Reply) -> Answer:
     return Answer(
         request, reply.text, len(reply.call.tokens), reply.generated_tokens, reply.finish_reason, reply.observation
     )
+
+
+def _values(row: Mapping[Any, Any]) -> list[float]:
+    """The log-probabilities of a place: vLLM's objects in this process, JSON from a server."""
+    return [float(one["logprob"] if isinstance(one, Mapping) else one.logprob) for one in row.values()]

@@ -13,7 +13,8 @@ from typing import Any
 
 from mote.harness.errors import MoteError
 from mote.harness.files import write_atomic
-from mote.harness.recipe.schema import Recipe, differences
+from mote.harness.recipe.schema import WITHOUT_ECONOMY, Recipe, differences
+from mote.harness.science.controls import KINDS
 
 FORMAT = "mote-run/1"
 MANIFEST_NAME = "manifest.json"
@@ -32,7 +33,21 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
         raise MoteError(f"{path} has format {found!r}; this mote reads {FORMAT!r}.")
+    _bring_forward(manifest)
     return manifest
+
+
+def _bring_forward(manifest: dict[str, Any]) -> None:
+    """Write down what a recipe older than economies meant without saying it; ``older`` names what was filled in."""
+    study = manifest["recipe"].get("study", {})
+    if "economy" in study:
+        return
+    meant = {"economy": WITHOUT_ECONOMY.model_dump(mode="json"), "margin": 0.05, "exact": False}
+    controls = study.get("controls", {})
+    for kind in (kind for kind in KINDS if kind not in controls):
+        controls[kind] = 0
+    manifest["recipe"]["study"] = {**study, **meant, "controls": controls}
+    manifest["older"] = ["study.economy", "study.margin", "study.exact", "study.controls.mass"]
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
@@ -55,14 +70,19 @@ def new_manifest(recipe: Recipe, model: Mapping[str, Any], prompts: Mapping[str,
     }
 
 
-def check_same(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """Raise MoteError, showing each difference, unless a run has the recipe, model and prompts of a new one."""
+def check_same(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any], *, planned: bool = True) -> None:
+    """Raise MoteError, showing each difference, unless a run has the recipe, model and prompts of a new one.
+
+    Until a run is ``planned`` its study may be another: the baseline is the same. What an older run's recipe could not
+    say stays as it was meant.
+    """
+    free = ("model: path:", "model.servers", *old.get("older", ()), *(() if planned else ("study.",)))
     changed = [
         line
         for part in ("recipe", "model", "prompts")
         for line in differences(old[part], new[part], "" if part == "recipe" else f"{part}: ")
         # The folder that the model lies in, and who serves it, may differ by start; its files' digests must not.
-        if not line.startswith(("model: path:", "model.servers"))
+        if not line.startswith(free)
     ]
     if changed:
         raise MoteError(

@@ -17,6 +17,8 @@ from mote.harness.errors import MoteError, nearest
 from mote.harness.files import canonical_json, digest_of
 from mote.harness.recipe.label_sets import LABEL_SETS, set_of_task
 from mote.harness.recipe.strict import Part, explain, read_yaml
+from mote.harness.science.controls import KINDS, MOST_SETS
+from mote.harness.science.noise import RETESTS
 from mote.judges import REFUSED, Markers
 from mote.patches.profile import MAX_FACTOR
 
@@ -134,11 +136,40 @@ class SamplingPart(Part):
 class ControlsPart(Part):
     """How many profiles that should do nothing special: the empty one with other seeds, and random experts."""
 
-    retest: Count = 1
-    uniform: Count = 20
-    layers: Count = 20
-    frequency: Count = 20
-    mass: Count = 0
+    retest: Count = RETESTS
+    mass: Count = 50
+    layers: Count = 50
+    uniform: Count = 0
+    frequency: Count = 0
+
+    @model_validator(mode="after")
+    def _cap(self) -> ControlsPart:
+        for kind in KINDS:
+            count: int = getattr(self, kind)
+            if count > MOST_SETS:
+                raise ValueError(
+                    f"{kind}: {count} sets; at most {MOST_SETS}, with which p can reach 1 / {MOST_SETS + 1}"
+                )
+        return self
+
+
+class EconomyPart(Part):
+    """Which control answers are left out because the verdict does not need them; with all off, none is.
+
+    ``targets_only``: random sets answer the measured target prompts; the first ``whole`` sets of a family also
+    ``others`` prompts outside the class. ``sequential``: controls end once significance is out of reach.
+    ``curtailed``: a set ends once it has reached the tuned count or can't any more, but for the first ``whole`` ones.
+    """
+
+    targets_only: bool = True
+    others: Count = 60
+    sequential: bool = True
+    curtailed: bool = True
+    whole: Count = 20
+
+
+WITHOUT_ECONOMY = EconomyPart(targets_only=False, sequential=False, curtailed=False)
+"""Every control answers all measured prompts, as in runs older than economies."""
 
 
 class StudyPart(Part):
@@ -166,6 +197,11 @@ class StudyPart(Part):
         "(subject, topic) is on both sides",
     )
     controls: ControlsPart = ControlsPart()
+    economy: EconomyPart = EconomyPart()
+    margin: Annotated[float, Field(gt=0, lt=1, strict=False)] = Field(
+        default=0.05, description="the share by which the others may change and still be called equivalent"
+    )
+    exact: bool = Field(default=True, description="teacher-forced probabilities of the class, where it has a stem")
     seed: Count = 0
 
 

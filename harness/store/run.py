@@ -291,6 +291,24 @@ class RunStore:
         )
         return pd.read_sql(query, self.db, params=(judge,))
 
+    def labels_frame(self, judge: str) -> pd.DataFrame:
+        """Return profile, prompt_id and label of each answer that a judge labelled."""
+        query = (
+            "select f.name as profile, p.prompt_id, l.label from label_rows l"
+            " join generation_rows g using (generation_id) join prompts p on p.position = g.prompt"
+            " join profiles f on f.position = g.profile and f.purpose = 'study' where l.judge = ?"
+            " order by f.position, p.position"
+        )
+        return pd.read_sql(query, self.db, params=(judge,))
+
+    def chances_frame(self) -> pd.DataFrame:
+        """Return prompt_id, profile, chance: of each profile's target class by its openings (``chances``)."""
+        return pd.read_sql("select prompt_id, profile, chance from chances order by profile, prompt_id", self.db)
+
+    def divergences_frame(self) -> pd.DataFrame:
+        """Return prompt_id, profile, tokens, logp_untouched, logp_tuned of the baseline's own answers (nats)."""
+        return pd.read_sql("select * from divergences order by profile, prompt_id", self.db)
+
     def judges(self) -> list[str]:
         """Return the names of the judges that have labelled a generation."""
         return [str(name) for (name,) in self.db.execute("select distinct judge from labels order by judge")]

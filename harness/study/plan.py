@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +18,15 @@ from mote.harness.errors import MoteError
 from mote.harness.recipe.schema import StudyPart
 from mote.harness.science.controls import BASELINE, KINDS, RANDOM, RETEST, Expert, random_experts
 from mote.harness.science.dose import THIRDS, layer_thirds
+from mote.harness.science.removed import target_mass
 from mote.harness.science.resonance import distinctive_experts, resonance
 from mote.harness.science.splits import Split, grouped_half, stratified_half
 from mote.harness.store.run import ProfileRow
 from mote.patches import EMPTY_PROFILE, Action, Edit, ModelLayout, Profile, ProfileError
+
+PAPER: Final = "paper"
+"""The kind of the profiles of the paper's own protocol, and what their names begin with."""
+PAPER_EXPERTS: Final = 10
 
 
 class Plan(NamedTuple):
@@ -78,14 +83,22 @@ def make_plan(
     if study.target not in classes:
         found = ", ".join(f"{name} {count}" for name, count in sorted(Counter(classes).items()))
         raise MoteError(f"the baseline gave no {study.target} answer (it gave {found}): there is nothing to study.")
-    if study.split == "none":
-        # All prompts both choose and measure; the report marks every figure of such a run as in-sample.
-        return Plan({}, list(_profiles(study, layout, maps, classes, sampling_seed)))
-    chosen = set(_halves(study, ids, classes, units or {}).select)
-    picked = np.array([prompt in chosen for prompt in ids])
+    split = split_of(study, labels, units or {})
+    # Without a split all prompts choose and measure; the report marks every figure of such a run as in-sample.
+    picked = np.array([not split or split[prompt] == "select" for prompt in ids])
     picked_labels = [label for label, take in zip(classes, picked, strict=True) if take]
-    profiles = list(_profiles(study, layout, maps[picked], picked_labels, sampling_seed))
-    return Plan({prompt: "select" if prompt in chosen else "measure" for prompt in ids}, profiles)
+    return Plan(split, list(_profiles(study, layout, maps[picked], picked_labels, sampling_seed)))
+
+
+def split_of(study: StudyPart, labels: Mapping[str, str], units: Mapping[str, Hashable]) -> dict[str, str]:
+    """Return prompt id -> 'select' or 'measure' for the baseline's labels; empty where the study has no split.
+
+    Raises MoteError where a split by units leaves a side without the class under study.
+    """
+    if study.split == "none":
+        return {}
+    chosen = set(_halves(study, list(labels), list(labels.values()), units).select)
+    return {prompt: "select" if prompt in chosen else "measure" for prompt in labels}
 
 
 def check_split(study: StudyPart, units: Mapping[str, Hashable]) -> None:
@@ -108,6 +121,30 @@ def _halves(study: StudyPart, ids: list[str], classes: list[str], units: Mapping
                 "have any: use half."
             )
     return split
+
+
+def paper_rows(
+    study: StudyPart, layout: ModelLayout, labels: Sequence[str], maps: NDArray[np.int32], seed: int
+) -> list[ProfileRow]:
+    """Return the profiles of the paper's own protocol: the top ten of all prompts, and ten experts drawn at random.
+
+    ``labels`` and ``maps`` are those of all prompts. Raises MoteError as ``make_plan``.
+    """
+    if study.target not in labels:
+        raise MoteError(f"the baseline gave no {study.target} answer: there is nothing to study.")
+    top = _ranked(study, layout, maps, labels, PAPER_EXPERTS)
+    drawn = random_experts("uniform", top, target_mass(maps, labels, study.target), layout.layers, 1, study.seed)[0]
+    named: list[tuple[str, Action, list[Expert]]] = [
+        ("suppress", "suppress", top),
+        ("stimulate", "stimulate", top),
+        ("random", "suppress", drawn),
+    ]
+    rows = []
+    for what, action, experts in named:
+        name = f"{PAPER}-{what}-{PAPER_EXPERTS}"
+        profile = _profile(name, experts, action, layout)
+        rows.append(ProfileRow(name, profile.digest, PAPER, "all", seed, profile.to_dict()))
+    return rows
 
 
 def profile_of(row: ProfileRow) -> Profile:
@@ -137,20 +174,30 @@ def _profiles(
             # All in one third is the whole profile again.
             if 0 < len(some) < top:
                 yield _row(f"{name}-{len(some)}", "third", some, part, layout, seed)
-    frequency = maps.mean(axis=0, dtype=np.float64)
+    # Those of the class under study: over all prompts, experts chosen for it look as busy as any other.
+    busy = target_mass(maps, labels, study.target)
+    asked = "targets" if study.economy.targets_only else part
     for kind in KINDS:
         count: int = getattr(study.controls, kind)
         # Each kind has its own stream: asking for more of one leaves the others as they were.
         rng = np.random.default_rng([study.seed, KINDS.index(kind)])
-        drawn = random_experts(kind, experts, frequency, layout.layers, count, rng) if count else []
+        drawn = random_experts(kind, experts, busy, layout.layers, count, rng) if count else []
+        digits = 3 if count > 99 else 2
         for number, one in enumerate(drawn, start=1):
-            yield _row(f"{RANDOM}{kind}-{number:02d}", f"{RANDOM}{kind}", one, part, layout, seed)
+            yield _row(f"{RANDOM}{kind}-{number:0{digits}d}", f"{RANDOM}{kind}", one, asked, layout, seed)
 
 
 def _ranked(
     study: StudyPart, layout: ModelLayout, maps: NDArray[np.int32], labels: Sequence[str], k: int
 ) -> list[Expert]:
     ranking = resonance(maps, labels, study.target)
+    positive = int(np.count_nonzero(ranking > 0))
+    if k > positive:
+        place = "study.top_k" if k == study.top_k else f"study.doses ({k})"
+        raise MoteError(
+            f"{place}: {k} experts, but only {positive} are chosen more for {study.target} than otherwise; set"
+            f" study.top_k and study.doses to {positive} or less. The baseline is kept: go on in the same folder."
+        )
     return [(score.layer, score.expert) for score in distinctive_experts(ranking, k, layout.layers)]
 
 

@@ -6,7 +6,8 @@ and ends with the same rows; and starting a finished run again changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cache
@@ -18,17 +19,22 @@ from rich.console import Console
 from mote.harness.engine.log import EngineLog
 from mote.harness.engine.model import ModelSource, resolve_model
 from mote.harness.engine.servers import engine_starter
-from mote.harness.engine.vllm import Request, check_engine, request_seed
+from mote.harness.engine.vllm import Request, check_engine
 from mote.harness.errors import MoteError
 from mote.harness.files import digest_of
 from mote.harness.progress import step
 from mote.harness.recipe import manifest as manifests
 from mote.harness.recipe.schema import Recipe
-from mote.harness.science.controls import BASELINE
+from mote.harness.science.controls import BASELINE, RANDOM
 from mote.harness.science.splits import evenly, units_of
-from mote.harness.store.run import GenerationRow, LabelRow, ProfileRow, PromptRow, RunStore, Unlabelled
+from mote.harness.store.run import LabelRow, PromptRow, RunStore, Unlabelled
 from mote.harness.store.token_rows import TokenRows, add_token_rows, choose_prompts, read_token_rows
-from mote.harness.study.plan import baseline_row, check_split, check_study, make_plan, profile_of
+from mote.harness.study.control_steps import answer_controls
+from mote.harness.study.exact import measure_exactly
+from mote.harness.study.generate import generate, wanted_of
+from mote.harness.study.paper_protocol import follow_paper
+from mote.harness.study.plan import PAPER, baseline_row, check_split, check_study
+from mote.harness.study.plan_step import plan_run
 from mote.harness.study.session import LOG_NAME, Session, StartsEngine
 from mote.harness.study.surprise import label_run_by_surprise
 from mote.judges import Label
@@ -61,37 +67,69 @@ def check(recipe: Recipe) -> Study:
     return Study(recipe, model, prompts, manifests.new_manifest(recipe, model.manifest(), described))
 
 
-def run(study: Study, folder: Path, console: Console, *, engine: StartsEngine = engine_starter) -> None:
+def run(
+    study: Study,
+    folder: Path,
+    console: Console,
+    *,
+    engine: StartsEngine = engine_starter,
+    force: bool = False,
+    paper: bool = False,
+) -> None:
     """Do what is missing of a study in a run's folder, up to the last label.
 
-    Raises MoteError where the folder holds another run, where another process works on it, and for whatever the engine
-    refuses. KeyboardInterrupt passes through; what was stored stays.
+    ``force`` goes on with fewer target prompts than a verdict asks for; ``paper`` follows the paper's own protocol, on
+    the same baseline, instead. Raises MoteError where the folder holds another run, where another process works on it,
+    and for whatever the engine refuses. KeyboardInterrupt passes through; what was stored stays.
     """
     earlier = _earlier(study, folder)
+    recipe = Recipe.model_validate(earlier["recipe"]) if earlier else study.recipe
     with EngineLog(console) as log:
         if earlier is None:
             # Before anything is written; a run that exists was made with the same options.
-            check_engine(study.recipe, study.model.path)
+            check_engine(recipe, study.model.path)
         folder.mkdir(parents=True, exist_ok=True)
         log.keep(folder / LOG_NAME)
         # Made when the first answer is needed: a run of which only labels are missing loads no model.
         start = engine(study.recipe, study.model, folder / LOG_NAME, console)
         with RunStore(folder) as store, _noted(folder, earlier or study.manifest) as manifest:
-            session = Session(folder, manifest, store, console, study.recipe, study.model, start)
-            if not store.prompts():
-                store.add_prompts(study.prompts)
-            if not store.profiles():
-                store.add_plan([baseline_row(study.recipe.sampling.seed)])
-            _generate(session, "Baseline, with maps", BASELINE)
-            _label(session)
-            _tokens(session)
-            if len(store.profiles()) == 1:
-                _plan(session)
-            manifest["profiles"] = {row.name: row.digest for row in store.profiles()}
-            manifests.write_manifest(folder, manifest)
-            _generate(session, "Tuned and controls")
-            _label(session)
+            session = Session(folder, manifest, store, console, recipe, study.model, start)
+            _baseline(session, study.prompts)
+            if paper:
+                follow_paper(session, _label)
+                return
+            manifest["forced"] = force or manifest.get("forced", False)
+            plan_run(session, _labels(session))
+            _measure(session)
             manifest["finished"] = manifest["finished"] or manifests.now()
+
+
+def _baseline(session: Session, prompts: Sequence[PromptRow]) -> None:
+    store, manifest = session.store, session.manifest
+    if not store.prompts():
+        store.add_prompts(prompts)
+    if not store.profiles():
+        store.add_plan([baseline_row(session.recipe.sampling.seed)])
+    began = time.monotonic()
+    # Its first requests wait for the engine, which is no answer's time.
+    if len(store.stored()) < len(prompts):
+        _ = session.engine
+        began = time.monotonic()
+    made = generate(session, "Baseline, with maps", wanted_of(session, store.profiles()[:1]))
+    if made:
+        manifest["seconds_an_answer"] = (time.monotonic() - began) / made
+        manifests.write_manifest(session.folder, manifest)
+    _label(session)
+    _tokens(session)
+
+
+def _measure(session: Session) -> None:
+    """Answers under all profiles but random sets, then under those as the design asks, then what is teacher-forced."""
+    rows = [row for row in session.store.profiles() if not row.kind.startswith(RANDOM) and row.kind != PAPER]
+    generate(session, "Retests and tuned", wanted_of(session, rows))
+    _label(session)
+    answer_controls(session, _label)
+    measure_exactly(session)
 
 
 def _earlier(study: Study, folder: Path) -> dict[str, Any] | None:
@@ -99,13 +137,26 @@ def _earlier(study: Study, folder: Path) -> dict[str, Any] | None:
         raise MoteError(f"{folder} is a file; a run needs a folder: choose one with --out.")
     if (folder / manifests.MANIFEST_NAME).exists():
         earlier = manifests.read_manifest(folder)
-        manifests.check_same(folder, earlier, study.manifest)
+        planned = _planned(folder)
+        manifests.check_same(folder, earlier, study.manifest, planned=planned)
+        if not planned:
+            # The baseline does not depend on what is studied.
+            earlier |= {key: study.manifest[key] for key in ("recipe", "recipe_digest", "seeds")}
         return earlier
     # A kill between making the folder and writing the manifest leaves the log and the empty store.
     ours = {LOG_NAME, "run.lock", "run.sqlite", "run.sqlite-wal", "run.sqlite-shm"}
     if folder.exists() and any(item.name not in ours for item in folder.iterdir()):
         raise MoteError(f"{folder} is not empty and holds no run: choose another folder with --out.")
     return None
+
+
+def _planned(folder: Path) -> bool:
+    """Return whether a run's experts were chosen, or its rows are not here to tell."""
+    try:
+        with RunStore(folder, read_only=True) as store:
+            return any(row.kind not in (BASELINE, PAPER) for row in store.profiles())
+    except MoteError:
+        return True
 
 
 @contextmanager
@@ -131,50 +182,6 @@ def _prompts(recipe: Recipe) -> list[PromptRow]:
         raise MoteError(f"task.limit: {limit}, but {recipe.task.name} has {len(prompts)} prompts.")
     # The first few of the grid would be one year only.
     return [PromptRow(one.id, one.task, one.messages, one.attributes) for one in evenly(prompts, limit)]
-
-
-def _generate(session: Session, title: str, only: str | None = None) -> None:
-    store = session.store
-    wanted = [(profile, request) for profile, request in _wanted(store) if only in (None, profile.name)]
-    stored = store.stored()
-    missing = [(profile, request) for profile, request in wanted if (request.prompt_id, profile.name) not in stored]
-    if not missing:
-        return
-    names = [profile.name for profile, _ in missing]
-    answers = session.engine.generate([request for _, request in missing])
-    with step(session.console, title, len(wanted), len(wanted) - len(missing)) as advance:
-        for some in answers:
-            store.add_generations([_brief(session.row_of(answer, names[index])) for index, answer in some])
-            advance(len(some))
-
-
-def _wanted(store: RunStore) -> list[tuple[ProfileRow, Request]]:
-    """Return every generation that the profiles stored so far ask for."""
-    prompts, split = store.prompts(), store.split()
-    wanted = []
-    for row in store.profiles():
-        profile = profile_of(row)
-        for prompt in prompts:
-            if row.part == "all" or split[prompt.prompt_id] == row.part:
-                seed = request_seed(row.seed, prompt.prompt_id)
-                capture = "prompt" if row.name == BASELINE else None
-                wanted.append((row, Request(prompt.prompt_id, prompt.messages, profile, seed, capture)))
-    return wanted
-
-
-def _brief(row: GenerationRow) -> GenerationRow:
-    return row._replace(mechanism=[_effect(entry) for entry in row.mechanism])
-
-
-def _effect(entry: Mapping[str, Any]) -> dict[str, Any]:
-    # Ten of these a row are most of a store's size: what an action can't have is left out, sums keep six digits.
-    effect = dict(entry)
-    for key, action in (("factor", "scale"), ("entered", "stimulate")):
-        if effect["action"] != action:
-            del effect[key]
-    for key in ("weight_before", "weight_after"):
-        effect[key] = float(f"{effect[key]:.6g}")
-    return effect
 
 
 def _label(session: Session) -> None:
@@ -232,13 +239,3 @@ def _labels(session: Session) -> dict[str, str]:
 
 def _units(prompts: Sequence[PromptRow]) -> dict[str, Hashable]:
     return units_of({row.prompt_id: row.attributes for row in prompts})[1]
-
-
-def _plan(session: Session) -> None:
-    store, recipe = session.store, session.recipe
-    ids, maps, _ = store.maps(BASELINE, recipe.study.role)
-    known = _labels(session)
-    labels = {prompt: known[prompt] for prompt in ids}
-    units = _units(store.prompts())
-    plan = make_plan(recipe.study, session.model.layout, labels, maps, recipe.sampling.seed, units)
-    store.add_plan(plan.profiles, plan.split)
