@@ -8,6 +8,8 @@ vLLM loads it in every process: front ends, engine core, workers. The hooks, eac
   cache that throws away tokens of running requests voids their receipts.
 - worker, its model runner (``mote.patches.runners``): routers are attached when the model is loaded; the batch is
   mapped where its order is final; the step is closed when tokens are sampled; dummy runs see no profile.
+- ``EngineArgs.create_engine_config``: on a CPU the operator that computes DeepSeek wrongly is switched off
+  (``mote.patches.rotary``).
 - ``VllmConfig.compute_hash``: graphs compiled with and without the patch, or with two versions of it, never mix.
 
 ``MOTE_PATCH=0`` in the environment turns all of it off. Where the installed vLLM is not a tested one, engines for
@@ -25,6 +27,7 @@ import mote
 from mote.patches.guards import SWITCH, check_config, check_version, edits_limit
 from mote.patches.layout import ModelLayout, ProfileError
 from mote.patches.messages import KEY, Ticket
+from mote.patches.rotary import cure
 from mote.patches.runners import hook_runners
 from mote.patches.wrap import wrap
 
@@ -37,6 +40,7 @@ def register() -> None:
     if _registered or os.environ.get(SWITCH, "1") == "0":
         return
     _registered = True
+    _hook_configuration()
     _hook_front_end()
     _hook_engine_core()
     hook_runners(layout_of, _refuse_unproven)
@@ -59,6 +63,18 @@ def _refuse_unproven(config: Any) -> None:
 
     check_version(vllm.__version__)
     check_config(config)
+
+
+def _hook_configuration() -> None:
+    from vllm.engine.arg_utils import EngineArgs
+
+    def create_engine_config(original: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> Any:
+        config = original(self, *args, **kwargs)
+        if layout_of(config) is not None:
+            cure(config)
+        return config
+
+    wrap(EngineArgs, "create_engine_config", create_engine_config)
 
 
 def _hook_front_end() -> None:

@@ -45,13 +45,19 @@ class Reference:
     """A Hugging Face model in float32, edited token by token."""
 
     def __init__(self, folder: Path) -> None:
-        from transformers import AutoModelForCausalLM
+        import transformers
 
         self.layout = ModelLayout.from_config(folder)
-        load: Any = AutoModelForCausalLM.from_pretrained
+        # By the class's own family: a checkpoint's model_type may be one that only vLLM knows (Kimi-K2), and vLLM then
+        # writes that into the configuration's class.
+        known: Any = getattr(transformers, self.layout.architecture)
+        config = known.config_class.from_pretrained(folder)
+        config.model_type = known.__module__.split(".")[2]
         # vLLM multiplies the layer's output by this factor, Hugging Face the weights.
         self.scale = float(json.loads((folder / "config.json").read_text()).get("routed_scaling_factor") or 1.0)
-        self.model = load(folder, dtype=torch.float32, attn_implementation="eager").eval()
+        self.model = known.from_pretrained(
+            folder, config=config, dtype=torch.float32, attn_implementation="eager"
+        ).eval()
 
     def run(self, tokens: list[int], prompt: int, profile: Profile) -> Expected:
         """Run over ``tokens``, of which the first ``prompt`` are the prompt, under ``profile``."""

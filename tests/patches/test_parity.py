@@ -21,6 +21,9 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "olmoe": {},
     "mixtral": {},
     "gpt-oss": {},
+    "deepseek-v2": {},
+    "deepseek-v3": {},
+    "kimi-k2": {},
 }
 
 

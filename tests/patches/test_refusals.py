@@ -15,6 +15,7 @@ from vllm.exceptions import VLLMValidationError
 from mote.patches import EMPTY_PROFILE, Edit, ModelLayout, Profile, ProfileError
 from mote.patches.admission import Admission, refuse_forged_salt, salt
 from mote.patches.guards import DEVICE_EDITS, UnprovenConfigurationError, check_config, check_version, edits_limit
+from mote.patches.rotary import cure
 from tests.patches.asking import Ask, ask
 
 LAYOUT = ModelLayout("Glm4MoeForCausalLM", (1, 2, 3), 16, 4)
@@ -135,13 +136,17 @@ def config(**over: Any) -> Any:
         "speculative_config": None,
         "lora_config": None,
         "aux_output_config": SimpleNamespace(enabled=False),
-        "model_config": SimpleNamespace(enable_sleep_mode=False, enable_cumem_allocator=False),
+        "model_config": SimpleNamespace(
+            enable_sleep_mode=False, enable_cumem_allocator=False, hf_text_config=SimpleNamespace(), architectures=["X"]
+        ),
+        "compilation_config": SimpleNamespace(custom_ops=["all"]),
         "cache_config": SimpleNamespace(kv_sharing_fast_prefill=False),
         "kv_transfer_config": None,
     }
     return SimpleNamespace(**whole | {k: v for k, v in over.items() if k not in parallel})
 
 
+LATENT = SimpleNamespace(hf_text_config=SimpleNamespace(qk_rope_head_dim=64), architectures=["DeepseekV3ForCausalLM"])
 ON_GPU: dict[str, Any] = {"device_config": SimpleNamespace(device_type="cuda")}
 ASLEEP = SimpleNamespace(enable_sleep_mode=True, enable_cumem_allocator=True)
 CUMEM = SimpleNamespace(enable_sleep_mode=False, enable_cumem_allocator=True)
@@ -151,6 +156,7 @@ CUMEM = SimpleNamespace(enable_sleep_mode=False, enable_cumem_allocator=True)
     ("over", "remedy"),
     [
         ({"use_v2_model_runner": True}, "VLLM_USE_V2_MODEL_RUNNER=0"),
+        ({"model_config": LATENT}, "add '-rotary_embedding'"),
         ({"device_config": SimpleNamespace(device_type="xpu")}, "run on one of these"),
         ({"device_config": SimpleNamespace(device_type="tpu"), "use_v2_model_runner": True}, "run on one of these"),
         ({**ON_GPU, "model_config": ASLEEP}, "--enable-sleep-mode"),
@@ -175,6 +181,21 @@ def test_unproven_configurations(over: dict[str, Any], remedy: str) -> None:
         check_config(config(**over))
     assert remedy in str(caught.value)
     assert "MOTE_PATCH=0" in str(caught.value)
+
+
+def test_the_rotary_operator_is_switched_off_where_it_is_wrong_and_only_there() -> None:
+    wrong = config(model_config=LATENT, compilation_config=SimpleNamespace(custom_ops=["none"]))
+    cure(wrong)
+    cure(wrong)
+    assert wrong.compilation_config.custom_ops == ["none", "-rotary_embedding"]
+    right, device = config(), config(**ON_GPU, model_config=LATENT)
+    insisting = config(model_config=LATENT, compilation_config=SimpleNamespace(custom_ops=["+rotary_embedding"]))
+    for each in (right, device, insisting):
+        before = list(each.compilation_config.custom_ops)
+        cure(each)
+        assert each.compilation_config.custom_ops == before
+    with pytest.raises(UnprovenConfigurationError, match=r"leave '\+rotary_embedding' out"):
+        check_config(insisting)
 
 
 def test_nvidia_gpus_are_allowed_with_both_runners_and_amds_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
