@@ -4,6 +4,7 @@ vLLM loads it in every process: front ends, engine core, workers. The hooks, eac
 
 - front end, ``InputProcessor``: requests are checked and made canonical, and get their cache salt; unproven
   configurations are refused when the engine starts. A server's streams get their receipts (``mote.patches.streams``).
+- front end, ``OutputProcessor``: the news of requests with stop strings are added up (``mote.patches.news``).
 - engine core, ``Scheduler``: takes the workers' reports and hands packets out with the answers; a reset of the prefix
   cache that throws away tokens of running requests voids their receipts.
 - worker, its model runner (``mote.patches.runners``): routers are attached when the model is loaded; the batch is
@@ -82,8 +83,10 @@ def _hook_front_end() -> None:
     from vllm.sampling_params import SamplingParams
     from vllm.v1.engine.async_llm import AsyncLLM
     from vllm.v1.engine.input_processor import InputProcessor
+    from vllm.v1.engine.output_processor import OutputProcessor, RequestState
 
     from mote.patches.admission import Admission, refuse_forged_salt, salt
+    from mote.patches.news import new_completion_output, process_outputs
 
     def init(original: Callable[..., None], self: Any, vllm_config: Any, *args: Any, **kwargs: Any) -> None:
         layout = layout_of(vllm_config)
@@ -145,6 +148,8 @@ def _hook_front_end() -> None:
         hook()
         original(self, *args, **kwargs)
 
+    wrap(OutputProcessor, "process_outputs", process_outputs)
+    wrap(RequestState, "_new_completion_output", new_completion_output)
     wrap(AsyncLLM, "__init__", async_init)
     wrap(AsyncLLM, "generate", generate)
     wrap(InputProcessor, "__init__", init)
