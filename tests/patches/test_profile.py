@@ -184,11 +184,11 @@ def test_layouts(config: dict[str, Any], layers: tuple[int, ...], experts: int, 
 def test_layout_errors(tmp_path: Path) -> None:
     with pytest.raises(ProfileError, match="no such file"):
         ModelLayout.from_config(tmp_path)
-    with pytest.raises(ProfileError, match="no expert layout is known for model_type 'llama'"):
+    with pytest.raises(ProfileError, match="model_type 'llama': the model is dense"):
         ModelLayout.from_config({"architectures": ["LlamaForCausalLM"], "model_type": "llama"})
     with pytest.raises(ProfileError, match="names no architecture"):
         ModelLayout.from_config({"model_type": "olmoe"})
-    with pytest.raises(ProfileError, match="no whole number under 'num_experts_per_tok'"):
+    with pytest.raises(ProfileError, match="says nowhere how many experts a token takes"):
         ModelLayout.from_config(
             {"architectures": ["X"], "model_type": "olmoe", "num_hidden_layers": 1, "num_experts": 4}
         )
