@@ -48,7 +48,8 @@ class Account:
     @property
     def sums(self) -> NDArray[np.float64]:
         """For each of :attr:`numbers`: selected, entered, weight before, weight after."""
-        return self._sums[self._touched]
+        found: NDArray[np.float64] = self._sums[self._touched]
+        return found
 
     def add_hits(self, numbers: NDArray[np.int64], sums: NDArray[np.float64]) -> None:
         """Add what edits did; each number stands once, ascending."""

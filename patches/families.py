@@ -168,3 +168,18 @@ def is_proven(config: Mapping[str, Any]) -> bool:
 def _name(config: Mapping[str, Any], fields: Mapping[str, Any]) -> str:
     names = config.get("architectures") or ["a model without architectures"]
     return f"{names[0]}, model_type '{fields.get('model_type', '')}'"
+
+
+def to_markdown() -> str:
+    """Return the table of all families; ``make families`` writes it to ``results/reach/families.md``."""
+    said = {
+        "proven": "proven on a CPU by parity",
+        "unproven": "read; unproven: run `mote verify MODEL`, which then is the proof",
+        "refused": "refused",
+    }
+    lines = ["| family | model_type | status | on a CPU | note |", "| --- | --- | --- | --- | --- |"]
+    order = list(said)
+    for model_type, family in sorted(FAMILIES.items(), key=lambda item: (order.index(item[1].status), item[1].title)):
+        cpu = f"left alone: {family.cpu}" if family.cpu else ""
+        lines.append(f"| {family.title} | `{model_type}` | {said[family.status]} | {cpu} | {family.note} |")
+    return "\n".join(lines) + "\n"

@@ -99,6 +99,16 @@ class Ledger:
             self._accounts.pop(request.request_id, None)
             self._opened.discard(request.request_id)
 
+    def max_cache_hit(self, _request: Any) -> None:
+        """Cap no hit of the prefix cache (vLLM 0.33): a capturing request reads none, the others count none."""
+
+    def cap_external_hit(self, _request: Any, _local: int, external: int) -> int:
+        """Cap no hit of a KV connector (vLLM 0.33); engines with one are refused."""
+        return external
+
+    def request_loading(self, _request: Any, _tokens: int) -> None:
+        """Nothing is kept for tokens that a KV connector loads (vLLM 0.33); engines with one are refused."""
+
     def build_connector_meta(self, *_args: Any, **_kwargs: Any) -> None:
         """Nothing travels to the workers this way: a request carries its own edits."""
 

@@ -8,7 +8,7 @@ both must agree: of two layer lists one would put edits where no router is.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from mote.patches.errors import NoExpertsError, ProfileError
 
@@ -97,7 +97,7 @@ def _depth(fields: Fields) -> int:
     for key in ("num_hidden_layers", "n_layers", "n_layer"):
         value = fields.get(key)
         if _is_count(value):
-            return int(value)
+            return value
     raise ProfileError("the model's config has no whole number under 'num_hidden_layers'")
 
 
@@ -112,11 +112,11 @@ def _count(fields: Fields, keys: tuple[str, ...]) -> int | None:
                     raise ProfileError(f"'{key}' of the model's config differs by layer: {list(value)}; not supported")
                 value = value[0]
             if _is_count(value):
-                return int(value)
+                return value
     return None
 
 
-def _is_count(value: Any) -> bool:
+def _is_count(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
@@ -142,7 +142,7 @@ def _number(fields: Fields, key: str, default: int | None = None) -> int:
         return default
     if not _is_count(value):
         raise ProfileError(f"'{key}' of the model's config is {value!r}, which is no whole number")
-    return int(value)
+    return value
 
 
 def _by_type(fields: Fields) -> list[int]:

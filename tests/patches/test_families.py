@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from mote.patches import ModelLayout, ProfileError
 from mote.patches.errors import NoExpertsError
-from mote.patches.families import FAMILIES, cpu_fault, is_proven
+from mote.patches.families import FAMILIES, cpu_fault, is_proven, to_markdown
 from mote.patches.placement import RULES
 
 SIX = {"num_hidden_layers": 6, "num_experts": 16, "num_experts_per_tok": 4}
@@ -136,6 +137,11 @@ def test_families_that_are_refused_or_left_alone_say_why() -> None:
     assert "run this model on a GPU" in cpu_fault({"text_config": {"model_type": "minimax_m2"}})
 
 
+def test_the_published_table_is_this_one() -> None:
+    table = Path(__file__).parents[2] / "results/reach/families.md"
+    assert table.read_text() == to_markdown(), "run `make families`"
+
+
 @given(st.dictionaries(st.sampled_from([key for rule in RULES for key in rule.keys]), st.integers(0, 7), max_size=3))
 def test_a_configuration_of_any_numbers_gives_layers_or_one_line(fields: dict[str, Any]) -> None:
     try:
@@ -186,7 +192,8 @@ def test_the_layers_are_those_where_the_real_model_has_experts(model_type: str) 
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-    config = CONFIG_MAPPING[model_type](num_hidden_layers=6, **CLASSES[model_type])
+    make: Any = CONFIG_MAPPING[model_type]
+    config = make(num_hidden_layers=6, **CLASSES[model_type])
     build: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     with torch.device("meta"):
         model = build._from_config(config)

@@ -132,6 +132,13 @@ def test_a_profile_is_refused_on_another_model() -> None:
         Profile("p", (Edit(3, 2, "suppress"),)).check(ModelLayout("Glm4MoeForCausalLM", (1, 2), 64, 6))
 
 
+def test_scale_is_refused_where_a_token_takes_one_expert() -> None:
+    single = ModelLayout("Llama4ForCausalLM", (1, 3), 16, 1)
+    Profile("p", (Edit(1, 2, "suppress"), Edit(3, 2, "stimulate"))).check(single)
+    with pytest.raises(ProfileError, match="scale would do nothing; suppress or stimulate"):
+        Profile("p", (Edit(1, 2, "scale", 0.5),)).check(single)
+
+
 @pytest.mark.parametrize(
     ("config", "layers", "experts", "top_k"),
     [
