@@ -55,6 +55,9 @@ def _tuned(base: type) -> type:
 
         def _compute_routing(self: Any, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
             weights, ids = base._compute_routing(self, *args, **kwargs)  # type: ignore[attr-defined]
+            if getattr(self, "custom_routing_function", None) is not None:
+                # It may hand on the input of an operator that says it changes none, as the Transformers backend's does.
+                weights, ids = weights.clone(), ids.clone()
             if torch.compiler.is_compiling():
                 torch.ops.vllm.mote_route(weights, ids, self.mote_site)
             else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,16 @@ def _deepseek_v3(**over: Any) -> Any:
     return _deepseek("DeepseekV3", **{"topk_method": "noaux_tc", "scoring_func": "sigmoid"} | over)
 
 
+def _other(name: str, needs: dict[str, Any], **over: Any) -> Any:
+    """Any family of transformers, by the name of its classes and what its configuration needs beside the common."""
+    import transformers
+
+    found: Any = getattr(transformers, f"{name}ForCausalLM")
+    model = _build(found, found.config_class(**_COMMON | needs | over))
+    _draw_biases(model)
+    return model
+
+
 def _draw_biases(model: Any) -> None:
     for name, buffer in model.named_buffers():
         if name.endswith("e_score_correction_bias"):
@@ -136,6 +147,43 @@ FAMILIES: dict[str, Callable[..., Any]] = {
     "deepseek-v3": _deepseek_v3,
     "kimi-k2": lambda **over: _deepseek_v3(**{"n_group": 1, "topk_group": 1} | over),
 }
+_SOFTMAX = {"moe_intermediate_size": 32, "num_experts": 16, "num_experts_per_tok": 4}
+_GROUPED: dict[str, Any] = {
+    "moe_intermediate_size": 32,
+    "n_routed_experts": 16,
+    "num_experts_per_tok": 4,
+    "n_shared_experts": 1,
+    "n_group": 4,
+    "topk_group": 2,
+    "routed_scaling_factor": 2.5,
+    "norm_topk_prob": True,
+}
+_LATENT = {"kv_lora_rank": 512, "q_lora_rank": 32, "qk_nope_head_dim": 32, "qk_rope_head_dim": 64, "v_head_dim": 32}
+OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "qwen2": ("Qwen2Moe", _SOFTMAX | {"shared_expert_intermediate_size": 32, "decoder_sparse_step": 2}),
+    "qwen3-next": (
+        "Qwen3Next",
+        _SOFTMAX
+        | {"shared_expert_intermediate_size": 32, "layer_types": ["full_attention"] * 4, "partial_rotary_factor": 0.5},
+    ),
+    "glm4-lite": ("Glm4MoeLite", _GROUPED | _LATENT | {"mlp_layer_types": ["dense"] + ["sparse"] * 3}),
+    "dots1": ("Dots1", _GROUPED | {"first_k_dense_replace": 1, "layer_types": ["full_attention"] * 4}),
+    "exaone": (
+        "ExaoneMoe",
+        {key: value for key, value in _GROUPED.items() if key not in ("n_routed_experts", "n_shared_experts")}
+        | {"num_experts": 16, "num_shared_experts": 1, "mlp_layer_types": ["dense"] + ["sparse"] * 3}
+        | {"layer_types": ["full_attention"] * 4, "sliding_window": 64},
+    ),
+    "granite": ("GraniteMoe", {"num_local_experts": 16, "num_experts_per_tok": 4}),
+    "phi": ("Phimoe", {"num_local_experts": 16, "num_experts_per_tok": 2, "sliding_window": None}),
+    "afmoe": (
+        "Afmoe",
+        _SOFTMAX
+        | {"num_dense_layers": 1, "num_shared_experts": 1, "n_group": 1, "topk_group": 1, "score_func": "sigmoid"}
+        | {"layer_types": ["full_attention"] * 4, "route_norm": True, "route_scale": 1.5},
+    ),
+}
+FAMILIES |= {family: partial(_other, name, needs) for family, (name, needs) in OTHERS.items()}
 MODEL_TYPES = {"kimi-k2": "kimi_k2"}
 """Families whose class transformers has under another name."""
 

@@ -69,11 +69,13 @@ class Reference:
         weighed: dict[int, list[list[float]]] = {}
         hooks = []
         for number in self.layout.layers:
-            block = self.model.model.layers[number].mlp
+            block = self.model.model.layers[number]
+            block = getattr(block, "mlp", None) or block.block_sparse_moe
             router = getattr(block, "gate", None) or block.router
 
             def rewrite(_module: Any, _args: Any, output: Any, layer: int = number) -> Any:
-                logits, weights, ids = output
+                ids_first = not output[0].is_floating_point()  # Granite's order
+                logits, weights, ids = output[::-1] if ids_first else output
                 new_weights, new_ids = weights.clone(), ids.clone()
                 chosen[layer], weighed[layer] = ids.tolist(), weights.tolist()
                 for position in range(len(ids)):
@@ -88,7 +90,7 @@ class Reference:
                         sums[layer, expert][1] += expert in after and expert not in before
                         sums[layer, expert][2] += before.get(expert, 0.0)
                         sums[layer, expert][3] += after.get(expert, 0.0)
-                return logits, new_weights, new_ids
+                return (new_ids, new_weights, logits) if ids_first else (logits, new_weights, new_ids)
 
             hooks.append(router.register_forward_hook(rewrite))
         try:

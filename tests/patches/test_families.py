@@ -114,6 +114,7 @@ def test_a_dense_model_is_refused_as_dense(fields: dict[str, Any]) -> None:
         ({"first_k_dense_replace": 1, "num_experts_per_tok": None}, "says nowhere how many experts a token takes"),
         ({"first_k_dense_replace": 1, "num_experts": None, "experts_in_all": 16}, "under no known key: experts_in_all"),
         ({"first_k_dense_replace": 1, "num_hidden_layers": None}, "'num_hidden_layers'"),
+        ({"layers_block_type": [{"block_type": "moe"}]}, "is not understood"),
     ],
 )
 def test_what_is_not_understood_is_refused(fields: dict[str, Any], says: str) -> None:
