@@ -11,7 +11,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 # The harness runs on what is on this disk: no hub, no usage reports.
 OFFLINE := HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 DO_NOT_TRACK=1
 
-.PHONY: demo test check format docs slow kernel clean
+.PHONY: demo test check format docs slow kernel versions families clean
 
 demo: .venv/installed
 	$(OFFLINE) $(BIN)/mote run demo
@@ -42,6 +42,13 @@ slow: .venv/installed
 kernel: .venv/installed .triton/$(TRITON)
 	$(OFFLINE) TRITON_INTERPRET=1 PYTHONPATH=.triton $(BIN)/pytest tests/patches/test_kernel.py tests/patches/test_device_engine.py -k "not v1"
 
+# The patch's tests under every supported release of vLLM, each in a folder of its own (500 MB), and what it changed.
+versions: .venv/installed
+	$(OFFLINE) $(BIN)/python -m tests.versions --out results/reach
+
+families: .venv/installed
+	$(BIN)/python -c 'from mote.patches.families import to_markdown; print(to_markdown(), end="")' > results/reach/families.md
+
 .triton/$(TRITON): .venv/installed
 	$(BIN)/pip install --quiet --no-deps --upgrade --target .triton triton==$(TRITON)
 	@touch $@
@@ -63,4 +70,4 @@ kernel: .venv/installed .triton/$(TRITON)
 	@touch $@
 
 clean:
-	rm -rf .venv .triton .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .triton .versions .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from mote.patches.capture import Capture, Encode
-from mote.patches.layout import ModelLayout, ProfileError
+from mote.patches.errors import ProfileError
+from mote.patches.layout import ModelLayout
 from mote.patches.messages import Ticket
 from mote.patches.profile import EMPTY_PROFILE, Profile, nearest
 
@@ -28,10 +29,11 @@ class Admission:
     """Checks requests for one model.
 
     Args:
-        layout: of the model that is served; None if it has no routed experts that are known.
+        layout: of the model that is served; None if the patch leaves the model alone.
         folder: with the profiles that may be named; None if there is none.
         encode: turns a text into token ids; None if the engine has no tokenizer.
         limit: most edits of a profile that the workers have room for; None if there is no limit.
+        why_not: why the model is left alone, where ``layout`` is None.
 
     Raises:
         ProfileError: the folder or one of its profiles is unusable; better at start than at a request.
@@ -43,8 +45,10 @@ class Admission:
         folder: Path | None = None,
         encode: Encode | None = None,
         limit: int | None = None,
+        why_not: str = "this model has no routed experts",
     ) -> None:
         self._layout = layout
+        self._why_not = why_not
         self._encode = encode
         self._limit = limit
         self._named: dict[str, Profile] = {}
@@ -58,11 +62,11 @@ class Admission:
 
     @classmethod
     def from_environment(
-        cls, layout: ModelLayout | None, encode: Encode | None = None, limit: int | None = None
+        cls, layout: ModelLayout | None, encode: Encode | None, limit: int | None, why_not: str
     ) -> Admission:
         """Make the check of a server, with the folder that ``MOTE_PROFILES`` names."""
         folder = os.environ.get(PROFILES_VARIABLE)
-        return cls(layout, Path(folder) if folder else None, encode, limit)
+        return cls(layout, Path(folder) if folder else None, encode, limit, why_not)
 
     def accept(self, entry: Any) -> Ticket:
         """Return the canonical form of a request's ``mote`` entry, an object or the same as a JSON string.
@@ -90,7 +94,7 @@ class Admission:
         if "profile" not in entry:
             raise ProfileError("'mote' must name or contain a profile; the untouched model is {\"edits\": []}")
         if self._layout is None:
-            raise ProfileError("this model has no routed experts that mote knows; send the request without 'mote'")
+            raise ProfileError(f"{self._why_not}; send the request without 'mote'")
         profile = self._profile(entry["profile"])
         profile.check(self._layout)
         self._check_room(profile)

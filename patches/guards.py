@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from mote.patches.rotary import OFF_OPTION, ON_OPTION, is_misread
+
 SWITCH = "MOTE_PATCH"
 """Environment variable: ``0`` turns the patch off altogether."""
 TESTED = ("0.32.",)
@@ -64,6 +66,11 @@ _RULES: tuple[Rule, ...] = (
         _other_device,
         "a device other than a CPU or an NVIDIA GPU, for which its kernel was not written",
         "run on one of these",
+    ),
+    (
+        is_misread,
+        "vLLM's CPU operator for rotary embedding, which misreads this model's query and computes the model wrongly",
+        f"leave '{ON_OPTION}' out of custom_ops, or add '{OFF_OPTION}'",
     ),
     (
         lambda c: c.use_v2_model_runner and not _on_gpu(c),

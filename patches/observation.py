@@ -1,10 +1,8 @@
 """What comes back with an answer: the receipt, the activation maps, and the mechanism check.
 
 vLLM has one field that carries an array from the engine to the caller, ``CompletionOutput.routed_experts``, and over
-HTTP its base64. The patch puts a packet of bytes there: a magic word, a JSON header, and raw little-endian arrays that
-the header describes. Reading it executes nothing and allocates only what the header's shapes can justify; a packet
-that is cut, damaged or of another version is an error, never a partial answer. No vLLM is imported here, so a client
-can read what a server sent.
+HTTP its base64. The patch puts a packet of bytes there (``mote.patches.frames``); a packet that is cut, damaged or of
+another version is an error, never a partial answer. No vLLM is imported here, so a client can read what a server sent.
 """
 
 from __future__ import annotations
@@ -12,28 +10,17 @@ from __future__ import annotations
 import base64
 import binascii
 import io
-import json
-import math
-import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mote.patches.frames import FrameError, frame, unframe
 from mote.patches.profile import Profile
 
 MAGIC = b"MOTE\x01"
-_HEAD = struct.Struct("<5sII")  # magic, bytes of the header, bytes of the arrays
-_DTYPES: dict[str, np.dtype[Any]] = {
-    "i4": np.dtype("<i4"),
-    "f4": np.dtype("<f4"),
-    "u1": np.dtype("u1"),
-    "u2": np.dtype("<u2"),
-}
-
-
 COUNTS_LOST = "counts lost by a reset of running requests"
 """A receipt's digest where what was computed is not what was counted; it is no profile's."""
 
@@ -181,14 +168,14 @@ def _packet_bytes(value: Any) -> bytes:
 
 def pack(observation: Observation) -> NDArray[np.uint8]:
     """Write an observation as the packet that travels in ``routed_experts``: uint8 [bytes]."""
-    arrays: list[tuple[str, NDArray[Any]]] = []
+    arrays: dict[str, NDArray[Any]] = {}
     for role, found in observation.maps.items():
-        arrays.append((f"counts/{role}", np.ascontiguousarray(found.counts, "<i4")))
+        arrays[f"counts/{role}"] = np.asarray(found.counts, "<i4")
         if found.weights is not None:
-            arrays.append((f"weights/{role}", np.ascontiguousarray(found.weights, "<f4")))
+            arrays[f"weights/{role}"] = np.asarray(found.weights, "<f4")
     for role, rows in observation.rows.items():
         small = rows.size == 0 or int(rows.max()) < 256
-        arrays.append((f"rows/{role}", np.ascontiguousarray(rows, "u1" if small else "<u2")))
+        arrays[f"rows/{role}"] = np.asarray(rows, "u1" if small else "<u2")
     receipt = observation.receipt
     header = {
         "digest": receipt.digest,
@@ -200,11 +187,8 @@ def pack(observation: Observation) -> NDArray[np.uint8]:
             [e.layer, e.expert, e.action, e.factor, e.tokens, e.selected, e.entered, e.weight_before, e.weight_after]
             for e in observation.mechanism
         ],
-        "arrays": [[name, array.dtype.str[-2:], list(array.shape)] for name, array in arrays],
     }
-    head = json.dumps(header, separators=(",", ":")).encode("ascii")
-    body = b"".join(array.tobytes() for _, array in arrays)
-    return np.frombuffer(_HEAD.pack(MAGIC, len(head), len(body)) + head + body, dtype=np.uint8)
+    return frame(MAGIC, header, arrays)
 
 
 def unpack(data: bytes) -> Observation:
@@ -213,40 +197,12 @@ def unpack(data: bytes) -> Observation:
     Raises:
         ObservationError: the bytes are no packet, or a damaged one.
     """
-    start, packet = 0, None
-    while start < len(data):
-        if len(data) - start < _HEAD.size:
-            raise ObservationError("the observation is cut off")
-        magic, head, body = _HEAD.unpack_from(data, start)
-        if magic != MAGIC:
-            raise ObservationError(
-                "the observation is not one that this version of mote reads; use the server's version"
-            )
-        middle = start + _HEAD.size + head
-        end = middle + body
-        if end > len(data):
-            raise ObservationError("the observation is cut off")
-        packet = (data[start + _HEAD.size : middle], data[middle:end])
-        start = end
-    if packet is None:
-        raise ObservationError("the observation is empty")
     try:
-        header = json.loads(packet[0])
-        return _observation(header, _arrays(header["arrays"], packet[1]))
+        return _observation(*unframe(MAGIC, data))
+    except FrameError as error:
+        raise ObservationError(f"the observation {error}") from None
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise ObservationError(f"the observation is damaged: {error!r}") from None
-
-
-def _arrays(described: Sequence[Any], body: bytes) -> dict[str, NDArray[Any]]:
-    found: dict[str, NDArray[Any]] = {}
-    offset = 0
-    for name, kind, shape in described:
-        dtype, count = _DTYPES[kind], math.prod(shape)
-        if any(size < 0 for size in shape) or offset + count * dtype.itemsize > len(body):
-            raise ValueError(f"array {name} of shape {shape} is longer than the packet")
-        found[name] = np.frombuffer(body, dtype, count, offset).reshape(shape)
-        offset += count * dtype.itemsize
-    return found
 
 
 def _observation(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Observation:

@@ -161,6 +161,11 @@ class Profile:
                     f"profile '{self.name}', edit {edit}: {layout.architecture} has experts 0 to {layout.experts - 1} "
                     f"in each layer; the nearest is {layout.experts - 1}"
                 )
+            if layout.top_k == 1 and edit.action == "scale" and edit.factor:
+                raise ProfileError(
+                    f"profile '{self.name}', edit {edit}: a token of {layout.architecture} takes one expert and keeps "
+                    "the sum of its weights, so scale would do nothing; suppress or stimulate"
+                )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the profile as the JSON object that ``profile.schema.json`` describes."""

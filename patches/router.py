@@ -41,7 +41,10 @@ def _route_fake(weights: torch.Tensor, ids: torch.Tensor, site: torch.Tensor) ->
 
 direct_register_custom_op("mote_route", _route, mutates_args=["weights", "ids"], fake_impl=_route_fake)
 _tuned_classes: dict[type, type] = {}
-_MODULAR = "triton (weights as they are, or fp8) or --moe-backend marlin (MXFP4, NVFP4, MXFP8, INT4)"
+_MODULAR = (
+    "triton (weights as they are, or fp8) or --moe-backend marlin (MXFP4, NVFP4, MXFP8, INT4); flashinfer_cutlass, "
+    "deep_gemm and, for MXFP4, triton_unfused are modular too"
+)
 """vLLM 0.32 prefers a monolithic class for MXFP4 under ``triton`` too, so that gpt-oss needs ``marlin``."""
 
 
@@ -52,6 +55,9 @@ def _tuned(base: type) -> type:
 
         def _compute_routing(self: Any, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
             weights, ids = base._compute_routing(self, *args, **kwargs)  # type: ignore[attr-defined]
+            if getattr(self, "custom_routing_function", None) is not None:
+                # It may hand on the input of an operator that says it changes none, as the Transformers backend's does.
+                weights, ids = weights.clone(), ids.clone()
             if torch.compiler.is_compiling():
                 torch.ops.vllm.mote_route(weights, ids, self.mote_site)
             else:
@@ -87,6 +93,25 @@ def attach(model: nn.Module, layout: ModelLayout, state: WorkerState) -> None:
             router.__class__ = _tuned(type(router))
 
 
+def router_fault(router: Any) -> str:
+    """Return why a router of vLLM cannot be edited rightly, with the remedy; empty if it can.
+
+    By the class, for what no configuration says: an id that does not name one expert, and stock vLLM's own faults.
+    """
+    classes = {cls.__name__ for cls in type(router).__mro__}
+    if "ZeroExpertRouter" in classes:
+        return "it maps zero experts to one place, so that an id does not name one expert: use another model"
+    if "RoutingSimulatorRouter" in classes:
+        return "it draws experts at random: unset VLLM_MOE_ROUTING_SIMULATION_STRATEGY"
+    plain = "CPURouter" in classes and not router.use_grouped_topk and router.custom_routing_function is None
+    if plain and router.scoring_func == "softmax" and router.e_score_correction_bias is not None:
+        return (
+            "vLLM's CPU router drops its correction bias and chooses other experts than the model's own, with the "
+            "patch and without it: run this model on a GPU"
+        )
+    return ""
+
+
 def _check(runner: MoERunner, index: int, layout: ModelLayout) -> None:
     router: Any = runner.router
     if runner.routed_experts.quant_method.is_monolithic:
@@ -99,6 +124,9 @@ def _check(runner: MoERunner, index: int, layout: ModelLayout) -> None:
             f"the router of layer {index} is a {type(router).__name__}, which the MoTE patch does not know: use "
             f"a model of a known family, {OFF}"
         )
+    fault = router_fault(router)
+    if fault:
+        raise UnprovenConfigurationError(f"the router of layer {index} is refused: {fault}, {OFF}")
     if router.top_k != layout.top_k or router.global_num_experts != layout.experts:
         raise UnprovenConfigurationError(
             f"the router of layer {index} takes {router.top_k} of {router.global_num_experts} experts, the config says "

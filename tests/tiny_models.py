@@ -6,7 +6,9 @@ CPU kernels accept (hidden sizes that are multiples of 32). Float32, so that an 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +52,7 @@ def _glm4(**over: Any) -> Any:
         "use_qk_norm": True,
     }
     model = _build(Glm4MoeForCausalLM, Glm4MoeConfig(**_COMMON | config | over))
-    for name, buffer in model.named_buffers():
-        if name.endswith("e_score_correction_bias"):
-            buffer.copy_(torch.randn_like(buffer) * 0.1)
+    _draw_biases(model)
     return model
 
 
@@ -85,13 +85,107 @@ def _gpt_oss(**over: Any) -> Any:
     return _build(GptOssForCausalLM, GptOssConfig(**_COMMON | config | over))
 
 
+def _deepseek(name: str, **over: Any) -> Any:
+    """DeepSeek through MLA, whose CPU kernel takes a latent of 512 with 64 rotary dimensions and no other."""
+    import transformers
+
+    config = {
+        "moe_intermediate_size": 32,
+        "n_routed_experts": 16,
+        "num_experts_per_tok": 4,
+        "n_shared_experts": 1,
+        "n_group": 4,
+        "topk_group": 2,
+        "first_k_dense_replace": 1,
+        "routed_scaling_factor": 2.5,
+        "kv_lora_rank": 512,
+        "q_lora_rank": 32,
+        "qk_nope_head_dim": 32,
+        "qk_rope_head_dim": 64,
+        "v_head_dim": 32,
+    }
+    common = {key: value for key, value in _COMMON.items() if key != "head_dim"}
+    model = _build(
+        getattr(transformers, f"{name}ForCausalLM"), getattr(transformers, f"{name}Config")(**common | config | over)
+    )
+    _draw_biases(model)
+    return model
+
+
+def _deepseek_v2(**over: Any) -> Any:
+    return _deepseek("DeepseekV2", **{"topk_method": "group_limited_greedy", "norm_topk_prob": False} | over)
+
+
+def _deepseek_v3(**over: Any) -> Any:
+    # Real checkpoints name both; those that transformers saves do not, and vLLM then routes by softmax.
+    return _deepseek("DeepseekV3", **{"topk_method": "noaux_tc", "scoring_func": "sigmoid"} | over)
+
+
+def _other(name: str, needs: dict[str, Any], **over: Any) -> Any:
+    """Any family of transformers, by the name of its classes and what its configuration needs beside the common."""
+    import transformers
+
+    found: Any = getattr(transformers, f"{name}ForCausalLM")
+    model = _build(found, found.config_class(**_COMMON | needs | over))
+    _draw_biases(model)
+    return model
+
+
+def _draw_biases(model: Any) -> None:
+    for name, buffer in model.named_buffers():
+        if name.endswith("e_score_correction_bias"):
+            buffer.copy_(torch.randn_like(buffer) * 0.1)
+
+
 FAMILIES: dict[str, Callable[..., Any]] = {
     "glm4": _glm4,
     "qwen3": _qwen3,
     "olmoe": _olmoe,
     "mixtral": _mixtral,
     "gpt-oss": _gpt_oss,
+    "deepseek-v2": _deepseek_v2,
+    "deepseek-v3": _deepseek_v3,
+    "kimi-k2": lambda **over: _deepseek_v3(**{"n_group": 1, "topk_group": 1} | over),
 }
+_SOFTMAX = {"moe_intermediate_size": 32, "num_experts": 16, "num_experts_per_tok": 4}
+_GROUPED: dict[str, Any] = {
+    "moe_intermediate_size": 32,
+    "n_routed_experts": 16,
+    "num_experts_per_tok": 4,
+    "n_shared_experts": 1,
+    "n_group": 4,
+    "topk_group": 2,
+    "routed_scaling_factor": 2.5,
+    "norm_topk_prob": True,
+}
+_LATENT = {"kv_lora_rank": 512, "q_lora_rank": 32, "qk_nope_head_dim": 32, "qk_rope_head_dim": 64, "v_head_dim": 32}
+OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "qwen2": ("Qwen2Moe", _SOFTMAX | {"shared_expert_intermediate_size": 32, "decoder_sparse_step": 2}),
+    "qwen3-next": (
+        "Qwen3Next",
+        _SOFTMAX
+        | {"shared_expert_intermediate_size": 32, "layer_types": ["full_attention"] * 4, "partial_rotary_factor": 0.5},
+    ),
+    "glm4-lite": ("Glm4MoeLite", _GROUPED | _LATENT | {"mlp_layer_types": ["dense"] + ["sparse"] * 3}),
+    "dots1": ("Dots1", _GROUPED | {"first_k_dense_replace": 1, "layer_types": ["full_attention"] * 4}),
+    "exaone": (
+        "ExaoneMoe",
+        {key: value for key, value in _GROUPED.items() if key not in ("n_routed_experts", "n_shared_experts")}
+        | {"num_experts": 16, "num_shared_experts": 1, "mlp_layer_types": ["dense"] + ["sparse"] * 3}
+        | {"layer_types": ["full_attention"] * 4, "sliding_window": 64},
+    ),
+    "granite": ("GraniteMoe", {"num_local_experts": 16, "num_experts_per_tok": 4}),
+    "phi": ("Phimoe", {"num_local_experts": 16, "num_experts_per_tok": 2, "sliding_window": None}),
+    "afmoe": (
+        "Afmoe",
+        _SOFTMAX
+        | {"num_dense_layers": 1, "num_shared_experts": 1, "n_group": 1, "topk_group": 1, "score_func": "sigmoid"}
+        | {"layer_types": ["full_attention"] * 4, "route_norm": True, "route_scale": 1.5},
+    ),
+}
+FAMILIES |= {family: partial(_other, name, needs) for family, (name, needs) in OTHERS.items()}
+MODEL_TYPES = {"kimi-k2": "kimi_k2"}
+"""Families whose class transformers has under another name."""
 
 
 CHAT_TEMPLATE = "{% for message in messages %}{{ message.content }} {% endfor %}"
@@ -122,5 +216,8 @@ def make_model(family: str, folder: Path, seed: int = 0, **over: Any) -> Path:
             if name.endswith(("gate.weight", "router.weight")):
                 parameter.mul_(2.0)
     model.save_pretrained(folder)
+    if family in MODEL_TYPES:
+        file = folder / "config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"model_type": MODEL_TYPES[family]}))
     make_tokenizer(folder)
     return folder

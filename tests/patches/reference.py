@@ -45,13 +45,19 @@ class Reference:
     """A Hugging Face model in float32, edited token by token."""
 
     def __init__(self, folder: Path) -> None:
-        from transformers import AutoModelForCausalLM
+        import transformers
 
         self.layout = ModelLayout.from_config(folder)
-        load: Any = AutoModelForCausalLM.from_pretrained
+        # By the class's own family: a checkpoint's model_type may be one that only vLLM knows (Kimi-K2), and vLLM then
+        # writes that into the configuration's class.
+        known: Any = getattr(transformers, self.layout.architecture)
+        config = known.config_class.from_pretrained(folder)
+        config.model_type = known.__module__.split(".")[2]
         # vLLM multiplies the layer's output by this factor, Hugging Face the weights.
         self.scale = float(json.loads((folder / "config.json").read_text()).get("routed_scaling_factor") or 1.0)
-        self.model = load(folder, dtype=torch.float32, attn_implementation="eager").eval()
+        self.model = known.from_pretrained(
+            folder, config=config, dtype=torch.float32, attn_implementation="eager"
+        ).eval()
 
     def run(self, tokens: list[int], prompt: int, profile: Profile) -> Expected:
         """Run over ``tokens``, of which the first ``prompt`` are the prompt, under ``profile``."""
@@ -63,11 +69,13 @@ class Reference:
         weighed: dict[int, list[list[float]]] = {}
         hooks = []
         for number in self.layout.layers:
-            block = self.model.model.layers[number].mlp
+            block = self.model.model.layers[number]
+            block = getattr(block, "mlp", None) or block.block_sparse_moe
             router = getattr(block, "gate", None) or block.router
 
             def rewrite(_module: Any, _args: Any, output: Any, layer: int = number) -> Any:
-                logits, weights, ids = output
+                ids_first = not output[0].is_floating_point()  # Granite's order
+                logits, weights, ids = output[::-1] if ids_first else output
                 new_weights, new_ids = weights.clone(), ids.clone()
                 chosen[layer], weighed[layer] = ids.tolist(), weights.tolist()
                 for position in range(len(ids)):
@@ -82,7 +90,7 @@ class Reference:
                         sums[layer, expert][1] += expert in after and expert not in before
                         sums[layer, expert][2] += before.get(expert, 0.0)
                         sums[layer, expert][3] += after.get(expert, 0.0)
-                return logits, new_weights, new_ids
+                return (new_ids, new_weights, logits) if ids_first else (logits, new_weights, new_ids)
 
             hooks.append(router.register_forward_hook(rewrite))
         try:

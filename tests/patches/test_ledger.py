@@ -22,7 +22,12 @@ TUNED = Profile("p", (Edit(1, 0, "suppress"),))
 def request(name: str, in_flight: int, tuned: bool = True) -> Any:
     params = SimpleNamespace(extra_args={KEY: Ticket(TUNED.spec, None).to_extra()} if tuned else None, stop=[])
     return SimpleNamespace(
-        request_id=name, num_in_flight_tokens=in_flight, sampling_params=params, is_finished=lambda: True
+        request_id=name,
+        num_in_flight_tokens=in_flight,
+        sampling_params=params,
+        is_finished=lambda: True,
+        num_prompt_tokens=3,
+        output_token_ids=[1, 2],
     )
 
 

@@ -22,6 +22,7 @@ def test_compiled(
     checkpoints: Callable[..., Path], engines: Engines, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """One whole graph, the same for all profiles; its cache is not the one of the engine without the patch."""
+    import vllm
     from torch._dynamo.utils import counters
 
     monkeypatch.setenv("VLLM_CACHE_ROOT", str(tmp_path))
@@ -36,7 +37,8 @@ def test_compiled(
     for sent, got in zip(asks, ask(llm, asks), strict=True):
         judge(reference, sent, got)
     assert not counters["graph_break"]
-    assert counters["stats"]["unique_graphs"] == 1
+    # vLLM 0.31 also compiles a graph of its own that has nothing to do with the model's.
+    assert counters["stats"]["unique_graphs"] == (2 if vllm.__version__.startswith("0.31.") else 1)
     config = llm.llm_engine.vllm_config
     assert config.compute_hash() != type(config).compute_hash.__wrapped__(config)
 

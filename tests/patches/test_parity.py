@@ -13,6 +13,7 @@ from mote.patches import EMPTY_PROFILE
 from tests.conftest import Engines
 from tests.patches.asking import Ask, ask, judge, random_profile, random_prompt
 from tests.patches.reference import Reference
+from tests.tiny_models import OTHERS
 
 FAMILIES: dict[str, dict[str, Any]] = {
     "glm4": {},
@@ -21,12 +22,15 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "olmoe": {},
     "mixtral": {},
     "gpt-oss": {},
+    "deepseek-v2": {},
+    "deepseek-v3": {},
+    "kimi-k2": {},
 }
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, *(pytest.param(family, marks=pytest.mark.slow) for family in OTHERS)])
 def test_parity(family: str, checkpoints: Callable[..., Path], engines: Engines) -> None:
-    folder = checkpoints(family.split()[0], **FAMILIES[family])
+    folder = checkpoints(family.split()[0], **FAMILIES.get(family, {}))
     llm, reference = engines(folder), Reference(folder)
     asks = []
     for seed in range(12):

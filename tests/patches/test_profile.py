@@ -132,6 +132,13 @@ def test_a_profile_is_refused_on_another_model() -> None:
         Profile("p", (Edit(3, 2, "suppress"),)).check(ModelLayout("Glm4MoeForCausalLM", (1, 2), 64, 6))
 
 
+def test_scale_is_refused_where_a_token_takes_one_expert() -> None:
+    single = ModelLayout("Llama4ForCausalLM", (1, 3), 16, 1)
+    Profile("p", (Edit(1, 2, "suppress"), Edit(3, 2, "stimulate"))).check(single)
+    with pytest.raises(ProfileError, match="scale would do nothing; suppress or stimulate"):
+        Profile("p", (Edit(1, 2, "scale", 0.5),)).check(single)
+
+
 @pytest.mark.parametrize(
     ("config", "layers", "experts", "top_k"),
     [
@@ -184,11 +191,11 @@ def test_layouts(config: dict[str, Any], layers: tuple[int, ...], experts: int, 
 def test_layout_errors(tmp_path: Path) -> None:
     with pytest.raises(ProfileError, match="no such file"):
         ModelLayout.from_config(tmp_path)
-    with pytest.raises(ProfileError, match="no expert layout is known for model_type 'llama'"):
+    with pytest.raises(ProfileError, match="model_type 'llama': the model is dense"):
         ModelLayout.from_config({"architectures": ["LlamaForCausalLM"], "model_type": "llama"})
     with pytest.raises(ProfileError, match="names no architecture"):
         ModelLayout.from_config({"model_type": "olmoe"})
-    with pytest.raises(ProfileError, match="no whole number under 'num_experts_per_tok'"):
+    with pytest.raises(ProfileError, match="says nowhere how many experts a token takes"):
         ModelLayout.from_config(
             {"architectures": ["X"], "model_type": "olmoe", "num_hidden_layers": 1, "num_experts": 4}
         )

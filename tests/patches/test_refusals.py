@@ -9,12 +9,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from vllm import SamplingParams
 from vllm.exceptions import VLLMValidationError
 
 from mote.patches import EMPTY_PROFILE, Edit, ModelLayout, Profile, ProfileError
 from mote.patches.admission import Admission, refuse_forged_salt, salt
 from mote.patches.guards import DEVICE_EDITS, UnprovenConfigurationError, check_config, check_version, edits_limit
+from mote.patches.rotary import cure
 from tests.patches.asking import Ask, ask
 
 LAYOUT = ModelLayout("Glm4MoeForCausalLM", (1, 2, 3), 16, 4)
@@ -135,13 +137,17 @@ def config(**over: Any) -> Any:
         "speculative_config": None,
         "lora_config": None,
         "aux_output_config": SimpleNamespace(enabled=False),
-        "model_config": SimpleNamespace(enable_sleep_mode=False, enable_cumem_allocator=False),
+        "model_config": SimpleNamespace(
+            enable_sleep_mode=False, enable_cumem_allocator=False, hf_text_config=SimpleNamespace(), architectures=["X"]
+        ),
+        "compilation_config": SimpleNamespace(custom_ops=["all"]),
         "cache_config": SimpleNamespace(kv_sharing_fast_prefill=False),
         "kv_transfer_config": None,
     }
     return SimpleNamespace(**whole | {k: v for k, v in over.items() if k not in parallel})
 
 
+LATENT = SimpleNamespace(hf_text_config=SimpleNamespace(qk_rope_head_dim=64), architectures=["DeepseekV3ForCausalLM"])
 ON_GPU: dict[str, Any] = {"device_config": SimpleNamespace(device_type="cuda")}
 ASLEEP = SimpleNamespace(enable_sleep_mode=True, enable_cumem_allocator=True)
 CUMEM = SimpleNamespace(enable_sleep_mode=False, enable_cumem_allocator=True)
@@ -151,6 +157,7 @@ CUMEM = SimpleNamespace(enable_sleep_mode=False, enable_cumem_allocator=True)
     ("over", "remedy"),
     [
         ({"use_v2_model_runner": True}, "VLLM_USE_V2_MODEL_RUNNER=0"),
+        ({"model_config": LATENT}, "add '-rotary_embedding'"),
         ({"device_config": SimpleNamespace(device_type="xpu")}, "run on one of these"),
         ({"device_config": SimpleNamespace(device_type="tpu"), "use_v2_model_runner": True}, "run on one of these"),
         ({**ON_GPU, "model_config": ASLEEP}, "--enable-sleep-mode"),
@@ -175,6 +182,21 @@ def test_unproven_configurations(over: dict[str, Any], remedy: str) -> None:
         check_config(config(**over))
     assert remedy in str(caught.value)
     assert "MOTE_PATCH=0" in str(caught.value)
+
+
+def test_the_rotary_operator_is_switched_off_where_it_is_wrong_and_only_there() -> None:
+    wrong = config(model_config=LATENT, compilation_config=SimpleNamespace(custom_ops=["none"]))
+    cure(wrong)
+    cure(wrong)
+    assert wrong.compilation_config.custom_ops == ["none", "-rotary_embedding"]
+    right, device = config(), config(**ON_GPU, model_config=LATENT)
+    insisting = config(model_config=LATENT, compilation_config=SimpleNamespace(custom_ops=["+rotary_embedding"]))
+    for each in (right, device, insisting):
+        before = list(each.compilation_config.custom_ops)
+        cure(each)
+        assert each.compilation_config.custom_ops == before
+    with pytest.raises(UnprovenConfigurationError, match=r"leave '\+rotary_embedding' out"):
+        check_config(insisting)
 
 
 def test_nvidia_gpus_are_allowed_with_both_runners_and_amds_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,6 +242,80 @@ def test_an_unproven_engine_does_not_start(checkpoints: Callable[..., Path], mon
     monkeypatch.setattr(plugin, "check_version", lambda _: check_version("0.99"))
     with pytest.raises(UnprovenConfigurationError, match=r"0\.99"):
         LLM(str(checkpoints("glm4")), enforce_eager=True, dtype="float32", max_model_len=64)
+
+
+def served(monkeypatch: pytest.MonkeyPatch, model_type: str, device: str) -> Any:
+    """A stub of the configuration of an engine that is about to start, as vLLM's current one."""
+    fields = {"model_type": model_type, "num_hidden_layers": 2, "num_experts": 4, "num_experts_per_tok": 2}
+    model = SimpleNamespace(
+        hf_config=SimpleNamespace(to_dict=lambda: fields | {"first_k_dense_replace": 1}),
+        architectures=["SomeForCausalLM"],
+    )
+    found = SimpleNamespace(model_config=model, device_config=SimpleNamespace(device_type=device))
+    monkeypatch.setattr("vllm.config.vllm._current_vllm_config", found)
+    return found
+
+
+def test_where_kernels_are_chosen_those_that_route_by_themselves_are_passed_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """vLLM's own question to a kernel's class, which its choosers ask of one class after the other."""
+    from vllm.model_executor.layers.fused_moe.modular_kernel import FusedMoEExpertsModular, FusedMoEExpertsMonolithic
+
+    from mote.patches.plugin import ROUTES_BY_ITSELF, register
+
+    register()
+    tried: Any = SimpleNamespace()
+    for base, model_type, passed_over in (
+        (FusedMoEExpertsMonolithic, "glm4_moe", True),
+        (FusedMoEExpertsModular, "glm4_moe", False),
+        (FusedMoEExpertsMonolithic, "longcat_flash", False),  # left alone: vLLM chooses as without the patch
+    ):
+        served(monkeypatch, model_type, "cuda")
+        kernel: Any = type("Kernel", (base,), {"_supports_current_device": staticmethod(lambda: False)})
+        supported, reason = kernel.is_supported_config(kernel, tried, None, None, tried)
+        assert not supported
+        assert (reason == ROUTES_BY_ITSELF) is passed_over
+
+
+@pytest.mark.parametrize(
+    ("model_type", "device", "says"),
+    [
+        ("ernie4_5_moe", "cpu", "drops the correction bias"),
+        ("ernie4_5_moe", "cuda", ""),
+        ("longcat_flash", "cuda", "does not name one expert"),
+        ("glm4_moe", "cpu", ""),
+    ],
+)
+def test_models_that_are_left_alone(model_type: str, device: str, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine starts without the patch's part in it, and a request with 'mote' is told why it is refused."""
+    from mote.patches import plugin
+
+    monkeypatch.setattr(plugin, "_refuse_unproven", lambda _: None)
+    engine_config = served(monkeypatch, model_type, device)
+    layout, why_not = plugin._examine(engine_config)
+    assert (layout is None) == bool(says)
+    assert plugin.layout_of(engine_config) == layout
+    if says:
+        with pytest.raises(ProfileError, match=rf"{says}.*send the request without 'mote'"):
+            Admission(layout, why_not=why_not).accept({"profile": NOTHING})
+
+
+def test_routers_that_are_refused_by_their_class() -> None:
+    from vllm.model_executor.layers.fused_moe.router.cpu_router import CPURouter
+    from vllm.model_executor.layers.fused_moe.router.routing_simulator_router import RoutingSimulatorRouter
+    from vllm.model_executor.layers.fused_moe.router.zero_expert_router import ZeroExpertRouter
+
+    from mote.patches.router import router_fault
+
+    bias = torch.zeros(8)
+    assert not router_fault(CPURouter(2, 8))
+    assert not router_fault(CPURouter(2, 8, True, 2, 1, scoring_func="sigmoid", e_score_correction_bias=bias))
+    assert "drops its correction bias" in router_fault(CPURouter(2, 8, e_score_correction_bias=bias))
+    assert "does not name one expert" in router_fault(ZeroExpertRouter.__new__(ZeroExpertRouter))
+    assert "VLLM_MOE_ROUTING_SIMULATION_STRATEGY" in router_fault(
+        RoutingSimulatorRouter.__new__(RoutingSimulatorRouter)
+    )
 
 
 def test_a_router_that_adds_shared_experts_or_is_never_called_is_refused() -> None:

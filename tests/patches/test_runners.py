@@ -107,6 +107,9 @@ class Later(AsyncModelRunnerOutput):
     def get_output(self) -> ModelRunnerOutput:
         return self.inner
 
+    def get_kv_connector_output(self) -> None:  # vLLM 0.33 asks for it
+        return None
+
 
 def new(name: str, prompt: int) -> Any:
     extra = {KEY: Ticket(TUNED.spec, None).to_extra()}

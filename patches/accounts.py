@@ -1,0 +1,176 @@
+"""The account of one request: what the workers' reports said of it so far, and the observation that they add up to.
+
+Accounts add: the news of some steps, added to the account of the steps before, is the account of them all. So the
+scheduler can keep an account until a request ends, or hand its news on step by step to whoever knows the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mote.patches.capture import Capture, count, split
+from mote.patches.layout import ModelLayout
+from mote.patches.messages import MapPart, RowPart, Ticket
+from mote.patches.observation import ActivationMap, EditEffect, Observation, Receipt
+from mote.patches.profile import Edit, Profile
+
+
+class Account:
+    """What is known about one request.
+
+    Attributes:
+        digest: of the profile that the worker held.
+        edited: tokens that were routed under a profile with edits.
+        numbers: int64 [touched], canonical edits that met tokens, ascending; ``sums`` [touched, 4] belong to them.
+        maps: by role, the parts of activation maps, summed.
+        rows: by role, the experts chosen for each token, in parts.
+    """
+
+    __slots__ = ("_sums", "_touched", "digest", "edited", "maps", "rows")
+
+    def __init__(self, digest: str) -> None:
+        self.digest = digest
+        self.edited = 0
+        self._sums = np.zeros((0, 4))
+        self._touched = np.zeros(0, bool)
+        self.maps: dict[str, MapPart] = {}
+        self.rows: dict[str, list[RowPart]] = {}
+
+    @property
+    def numbers(self) -> NDArray[np.int64]:
+        """Which of the request's canonical edits have met tokens."""
+        return np.flatnonzero(self._touched)
+
+    @property
+    def sums(self) -> NDArray[np.float64]:
+        """For each of :attr:`numbers`: selected, entered, weight before, weight after."""
+        found: NDArray[np.float64] = self._sums[self._touched]
+        return found
+
+    def add_hits(self, numbers: NDArray[np.int64], sums: NDArray[np.float64]) -> None:
+        """Add what edits did; each number stands once, ascending."""
+        if not len(numbers):
+            return
+        missing = int(numbers[-1]) + 1 - len(self._sums)
+        if missing > 0:
+            room = max(missing, len(self._sums), 16)  # doubling, so that many steps cost few copies
+            self._sums = np.concatenate((self._sums, np.zeros((room, 4))))
+            self._touched = np.concatenate((self._touched, np.zeros(room, bool)))
+        self._sums[numbers] += sums
+        self._touched[numbers] = True
+
+    def add_map(self, part: MapPart) -> None:
+        """Add a part of a map to the map of its role."""
+        known = self.maps.get(part.role)
+        if known is not None:
+            weights = known.weights
+            if weights is not None and part.weights is not None:
+                weights = weights + part.weights
+            counted = known.counted + part.counted
+            part = part._replace(counted=counted, counts=known.counts + part.counts, weights=weights)
+        self.maps[part.role] = part
+
+    def add_rows(self, part: RowPart) -> None:
+        """Add tokens behind those of their role."""
+        self.rows.setdefault(part.role, []).append(part)
+
+    def drain(self) -> Account:
+        """Return all that was added, and keep nothing of it but the digest."""
+        news = Account(self.digest)
+        for name in self.__slots__:
+            old = getattr(self, name)
+            setattr(self, name, getattr(news, name))
+            setattr(news, name, old)
+        return news
+
+    def add(self, news: Account) -> None:
+        """Add another account of the same request, of later steps; its digest is the newer one."""
+        self.digest = news.digest
+        self.edited += news.edited
+        self.add_hits(news.numbers, news.sums)
+        for part in news.maps.values():
+            self.add_map(part)
+        for parts in news.rows.values():
+            for rows in parts:
+                self.add_rows(rows)
+
+    def rows_of(self, role: str, layout: ModelLayout) -> RowPart:
+        """Return the tokens of a role as one part; no token is a part too."""
+        parts = self.rows.get(role)
+        if not parts:
+            shape = (0, len(layout.layers), layout.top_k)
+            return RowPart(0, role, np.zeros(shape, np.uint16), np.zeros(shape, np.float32))
+        if len(parts) > 1:
+            weights = [part.weights for part in parts if part.weights is not None]
+            ids = np.concatenate([part.ids for part in parts])
+            parts[:] = [RowPart(0, role, ids, np.concatenate(weights) if weights else None)]
+        return parts[0]
+
+
+def observe(
+    account: Account, layout: ModelLayout, version: str, ticket: Ticket, prompt: int, tokens: Sequence[int]
+) -> Observation:
+    """Return what an account says about a whole answer.
+
+    Args:
+        account: of all the request's steps.
+        layout: the model's experts.
+        version: of the patch, for the receipt.
+        ticket: what the request asked for.
+        prompt: number of prompt tokens.
+        tokens: the generated token ids.
+    """
+    maps, rows = {}, {}
+    if ticket.capture is not None:
+        capture = Capture.from_list(ticket.capture)
+        if capture.what != "rows":
+            maps["prompt"] = _map(account, layout, capture, "prompt", prompt)
+        if capture.last:
+            maps["prompt_last"] = _map(account, layout, capture, "prompt_last", min(capture.last, prompt))
+        if capture.what == "roles":
+            maps |= _generated_maps(account, layout, capture, tokens)
+        elif capture.what == "rows":
+            rows = {role: account.rows_of(role, layout).ids for role in ("prompt", "generated")}
+    receipt = Receipt(account.digest, account.edited, version)
+    return Observation(receipt, layout.layers, maps, _effects(account, _edits(ticket.spec)), rows)
+
+
+def _map(account: Account, layout: ModelLayout, capture: Capture, role: str, total: int) -> ActivationMap:
+    part = account.maps.get(role)
+    if part is not None:
+        return ActivationMap(part.counts, part.counted, total, part.weights)
+    empty = np.zeros((len(layout.layers), layout.experts))
+    return ActivationMap(empty.astype(np.int32), 0, total, empty.astype(np.float32) if capture.weights else None)
+
+
+def _generated_maps(
+    account: Account, layout: ModelLayout, capture: Capture, tokens: Sequence[int]
+) -> dict[str, ActivationMap]:
+    """Divide the generated tokens' rows into reasoning and answer. The last token was not routed: it has no row."""
+    rows, cut, maps = account.rows_of("generated", layout), split(tokens, capture), {}
+    for role, start, stop in (("reasoning", 0, cut), ("answer", cut, len(tokens))):
+        ids = rows.ids[start:stop]
+        weights = rows.weights[start:stop] if capture.weights and rows.weights is not None else None
+        counts, sums = count(ids, layout, weights)
+        maps[role] = ActivationMap(counts, len(ids), stop - start, sums)
+    return maps
+
+
+@lru_cache(maxsize=1024)
+def _edits(spec: str) -> tuple[Edit, ...]:
+    return Profile.from_request_text(spec).canonical
+
+
+def _effects(account: Account, edits: tuple[Edit, ...]) -> tuple[EditEffect, ...]:
+    sums = np.zeros((len(edits), 4))
+    sums[account.numbers] = account.sums
+    return tuple(
+        EditEffect(
+            edit.layer, edit.expert, edit.action, edit.factor, account.edited, int(row[0]), int(row[1]), row[2], row[3]
+        )
+        for edit, row in zip(edits, sums.tolist(), strict=True)
+    )
