@@ -28,6 +28,8 @@ SHARES: Final = (0.1, 0.15, 0.2, 0.25)
 ICCS: Final = (0.0, 0.2)
 """Correlations of flips within a unit: none, and the one that the demo's places have."""
 WANTED: Final = 0.8
+SIMULATIONS = 1000
+"""Simulated studies for each power that is told; the search for the least share takes a quarter of them a step."""
 
 
 class Speed(NamedTuple):
@@ -67,9 +69,9 @@ def foretell(size: Study | None) -> dict[str, Any]:
     found: dict[str, Any] = {"prompts": sum(size.unit_sizes), "units": len(size.unit_sizes), "icc": {}}
     for icc in ICCS:
         one = size._replace(icc=icc)
-        least = least_effect(one, WANTED, simulations=500)
+        least = least_effect(one, WANTED, simulations=SIMULATIONS // 4)
         found["icc"][f"{icc:g}"] = {
-            "power": {f"{share:g}": round(power(one, share, simulations=1000).power, 3) for share in SHARES},
+            "power": {f"{share:g}": round(power(one, share, simulations=SIMULATIONS).power, 3) for share in SHARES},
             "least_share": None if math.isnan(least) else round(least, 3),
         }
     return found

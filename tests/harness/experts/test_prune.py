@@ -56,6 +56,9 @@ class PlantedEngine:
     def token_texts(self, messages: Sequence[Mapping[str, str]]) -> list[str]:
         raise AssertionError("pruning shows no tokens")
 
+    def pieces(self, text: str) -> list[str]:
+        raise AssertionError("no opening is learned here")
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:

@@ -19,9 +19,11 @@ POINTS: dict[str, tuple[str, str, str, int, bool]] = {
     "baseline": ("mote.harness.store.run", "RunStore", "add_generations", 2, True),
     "labels": ("mote.harness.store.run", "RunStore", "add_labels", 1, True),
     "surprise": ("mote.harness.study.surprise", "", "read_surprises", 2, False),
-    "plan": ("mote.harness.study.run", "", "make_plan", 1, True),
+    "plan": ("mote.harness.study.plan_step", "", "make_plan", 1, True),
     "profiles": ("mote.harness.store.run", "RunStore", "add_generations", 3, True),
     "more-labels": ("mote.harness.store.run", "RunStore", "add_labels", 14, False),
+    "controls": ("mote.harness.store.run", "RunStore", "add_generations", 2, True),
+    "exact": ("mote.harness.study.exact", "", "add_divergences", 1, True),
     "scan": ("mote.harness.store.scans", "Scans", "add", 2, True),
     "report": ("mote.harness.files", "", "write_atomic", 3, False),
 }

@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from mote.harness.errors import MoteError
-from mote.harness.recipe.schema import ControlsPart, StudyPart
+from mote.harness.recipe.schema import WITHOUT_ECONOMY, ControlsPart, StudyPart
 from mote.harness.study.plan import Plan, baseline_row, check_split, check_study, make_plan, profile_of
 from mote.patches import EMPTY_PROFILE, ModelLayout
 
 LAYOUT = ModelLayout("Glm4MoeForCausalLM", (1, 2, 5), 16, 2)
-CONTROLS = ControlsPart(retest=2, uniform=3, layers=2, frequency=2)
+CONTROLS = ControlsPart(retest=2, uniform=3, layers=2, frequency=2, mass=1)
 
 
 def maps_and_labels(seed: int, prompts: int = 40) -> tuple[NDArray[np.int32], dict[str, str]]:
@@ -47,9 +47,10 @@ def test_the_plan_names_every_profile_once_with_its_kind_and_part() -> None:
         ("suppress-1", "suppress", "all", 11),
         ("suppress-4", "suppress", "all", 11),
         ("stimulate-2", "stimulate", "all", 11),
-        *((f"random-uniform-0{i}", "random-uniform", "measure", 11) for i in (1, 2, 3)),
-        *((f"random-layers-0{i}", "random-layers", "measure", 11) for i in (1, 2)),
-        *((f"random-frequency-0{i}", "random-frequency", "measure", 11) for i in (1, 2)),
+        *((f"random-uniform-0{i}", "random-uniform", "targets", 11) for i in (1, 2, 3)),
+        *((f"random-layers-0{i}", "random-layers", "targets", 11) for i in (1, 2)),
+        *((f"random-frequency-0{i}", "random-frequency", "targets", 11) for i in (1, 2)),
+        ("random-mass-01", "random-mass", "targets", 11),
     ]
     assert {row.digest for row in plan.profiles if row.kind == "retest"} == {EMPTY_PROFILE.digest}
     assert baseline_row(11).digest == EMPTY_PROFILE.digest
@@ -89,7 +90,7 @@ def test_experts_are_chosen_on_one_half_alone() -> None:
 def test_without_a_split_all_prompts_choose_and_measure() -> None:
     plan = plan_of(StudyPart(top_k=2, split="none", controls=CONTROLS))
     assert plan.split == {}
-    assert {row.part for row in plan.profiles} == {"all"}
+    assert {row.part for row in plan.profiles} == {"all", "targets"}
 
 
 def test_with_units_no_place_both_chooses_and_measures() -> None:
@@ -100,7 +101,7 @@ def test_with_units_no_place_both_chooses_and_measures() -> None:
     sides = {part: {places[p] for p, at in plan.split.items() if at == part} for part in ("select", "measure")}
     assert not sides["select"] & sides["measure"]
     assert sides["select"] | sides["measure"] == set("ABCDE")
-    assert {row.part for row in plan.profiles if row.kind.startswith("random-")} == {"measure"}
+    assert {row.part for row in plan.profiles if row.kind.startswith("random-")} == {"targets"}
     assert experts_of(plan, "suppress-2") == [(5, 7), (1, 3)]
 
 
@@ -141,8 +142,42 @@ def test_the_same_rows_give_the_same_plan_and_no_control_is_the_tuned_set(seed: 
     for row in plan.profiles:
         if row.kind.startswith("random-"):
             drawn = experts_of(plan, row.name)
-            assert len(set(drawn)) == k
             assert tuned != set(drawn)
+            if row.kind != "random-mass":
+                assert len(set(drawn)) == k
+
+
+def test_without_economy_random_sets_answer_what_measures() -> None:
+    plan = plan_of(StudyPart(top_k=2, controls=CONTROLS, economy=WITHOUT_ECONOMY))
+    assert {row.part for row in plan.profiles if row.kind.startswith("random-")} == {"measure"}
+
+
+def test_more_than_99_sets_have_three_digits() -> None:
+    controls = ControlsPart(retest=0, mass=0, layers=0, uniform=100)
+    names = [row.name for row in plan_of(StudyPart(top_k=2, controls=controls)).profiles][1:]
+    assert (names[0], names[-1], names == sorted(names)) == ("random-uniform-001", "random-uniform-100", True)
+
+
+def test_mass_controls_are_chosen_as_often_by_the_class_under_study_on_the_choosing_half() -> None:
+    study = StudyPart(top_k=2, controls=ControlsPart(retest=0, mass=20, layers=0))
+    maps, labels = maps_and_labels(0)
+    plan = make_plan(study, LAYOUT, labels, maps, 0)
+    chose = np.array([plan.split[p] == "select" and label == "0-REFUSED" for p, label in labels.items()])
+    mass = maps[chose].sum(axis=0)
+    tuned, *drawn = (
+        sum(int(mass[LAYOUT.layers.index(layer), expert]) for layer, expert in experts_of(plan, row.name))
+        for row in plan.profiles
+    )
+    assert np.abs(np.array(drawn) / tuned - 1).max() < 0.25
+    assert abs(float(np.mean(drawn)) / tuned - 1) < 0.05
+
+
+def test_more_experts_than_have_a_positive_score_are_refused_with_the_number_that_have() -> None:
+    maps, labels = maps_and_labels(0)
+    with pytest.raises(MoteError, match=r"study\.top_k: 48 experts, but only \d+ .* go on in the same folder"):
+        make_plan(StudyPart(top_k=48, controls=CONTROLS), LAYOUT, labels, maps, 0)
+    with pytest.raises(MoteError, match=r"study\.doses \(47\): 47 experts"):
+        make_plan(StudyPart(top_k=2, doses=[47], controls=CONTROLS), LAYOUT, labels, maps, 0)
 
 
 def test_a_class_that_did_not_occur_is_said_with_the_counts() -> None:

@@ -24,7 +24,8 @@ from mote.patches import EMPTY_PROFILE
 ROOT = Path(__file__).parents[3]
 STUDY = (
     "run", "demo", "--limit", "42",
-    *(f"--set=study.controls.{kind}=1" for kind in ("retest", "uniform", "layers", "frequency")),
+    *(f"--set=study.controls.{kind}=1" for kind in ("retest", "uniform", "layers", "frequency", "mass")),
+    "--force",
     "--set=study.doses=[]", "--set=study.stimulate=true", "--set=study.top_k=4",
     "--set=study.factors=[2]", "--set=study.thirds=false",
     "--set=sampling.max_tokens=40", "--set=model.options.max_num_seqs=24",
@@ -56,6 +57,8 @@ def rows(folder: Path) -> dict[str, pd.DataFrame]:
             "generations": "select * from generations",
             "labels": keyed.format("labels"),
             "maps": keyed.format("activation_maps"),
+            "chances": "select prompt_id, profile, chance from chances",
+            "divergences": "select * from divergences",
             "surprises": "select prompt_id, raw, tokens, surprise from surprises",
         }
         frames = {
@@ -85,7 +88,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_killed_in_every_step_ends_with_the_rows_of_one_that_was_not(whole: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     counts = []
-    for point in ("baseline", "labels", "surprise", "plan", "profiles", "more-labels", "report"):
+    for point in ("baseline", "labels", "surprise", "plan", "profiles", "more-labels", "controls", "exact", "report"):
         code, _, err = mote(point, *STUDY, "--out", str(folder))
         assert code == -signal.SIGKILL, (point, err)
         counts.append({name: len(frame) for name, frame in rows(folder).items()})
@@ -98,7 +101,9 @@ def test_a_run_killed_in_every_step_ends_with_the_rows_of_one_that_was_not(whole
     assert (counts[3]["labels"], counts[3]["profiles"], counts[3]["splits"]) == (84, 1, 0)
     assert 42 < counts[4]["generations"] < counts[5]["generations"]
     assert 84 < counts[5]["labels"] < 2 * counts[5]["generations"]
-    assert counts[6]["labels"] == 2 * counts[6]["generations"]
+    assert counts[5]["generations"] < counts[6]["generations"]
+    assert (counts[6]["divergences"], 0 < counts[7]["divergences"] < counts[8]["divergences"]) == (0, True)
+    assert counts[8]["labels"] == 2 * counts[8]["generations"]
     assert not (folder / "report.html").exists()
 
     code, _, err = mote("none", *STUDY, "--out", str(folder))
@@ -113,7 +118,7 @@ def test_a_run_killed_in_every_step_ends_with_the_rows_of_one_that_was_not(whole
     for one, twin in zip(tokens, expected_tokens, strict=True):
         assert (one.chosen == twin.chosen).all()
     manifest, other = read_manifest(folder), read_manifest(whole)
-    assert len(manifest["sessions"]) == 8
+    assert len(manifest["sessions"]) == 10
     assert {key: manifest[key] for key in ("recipe_digest", "profiles", "prompts")} == {
         key: other[key] for key in ("recipe_digest", "profiles", "prompts")
     }

@@ -46,6 +46,9 @@ class WrittenEngine:
     def token_texts(self, messages: Sequence[Mapping[str, str]]) -> list[str]:
         raise AssertionError("no prompt's tokens are asked for here")
 
+    def pieces(self, text: str) -> list[str]:
+        raise AssertionError("no opening is learned here")
+
     def fits(self, request: Scoring) -> bool:
         return self.unfit not in request.continuation
 
