@@ -59,8 +59,8 @@ def chance_of(
 ) -> Chance:
     """Set the tuned profile beside random sets and retests, by the labels of ``frame``.
 
-    ``frame`` is ``RunStore.generations_frame`` of the judge. ``groups`` are the units that prompts share; empty where a task has none. ``force``: the run went on below the
-    least number of target prompts.
+    ``frame`` is ``RunStore.generations_frame`` of the judge; ``groups`` are the units that prompts share, empty where
+    a task has none. ``force``: the run went on below the least number of target prompts.
     """
     targets = target_prompts(frame, split, asked.target)
     units = [groups.get(prompt, prompt) for prompt in targets]
