@@ -98,8 +98,8 @@ def _near(leg: ControlLeg) -> str:
     low, high = leg.monte_carlo
     return (
         f"{p_is(leg.p)} against {kind_words(RANDOM + leg.kind)} rests on {leg.sets} sets; {leg.reached} of them did "
-        f"as much; among all such sets the share is between {pct(low)} and {pct(high)} (90% interval), so other draws may "
-        f"fall on the other side of {ALPHA:.0%}."
+        f"as much; among all such sets the share is between {pct(low)} and {pct(high)} (90% interval), so other "
+        f"draws may fall on the other side of {ALPHA:.0%}."
     )
 
 
@@ -158,7 +158,8 @@ def effect(result: StudyResult) -> list[str]:
         lines.append(
             f"Net of the changes both ways, against the untouched model under every seed, the share of {words.prompts} "
             f"among all measured prompts {'falls' if net.net >= 0 else 'rises'} by {points(abs(net.net))} (95% "
-            f"interval of the fall {points(net.low)} to {points(net.high)}, {_units(result, net.units_that_count, net.units)})."
+            f"interval of the fall {points(net.low)} to {points(net.high)}, "
+            f"{_units(result, net.units_that_count, net.units)})."
         )
     flips = result.effect.flips
     if flips is not None:
