@@ -9,7 +9,6 @@ said to matter whatever they carry.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +27,7 @@ from mote.harness.science.causal import scan_effects, scan_margins, scan_ranking
 from mote.harness.science.controls import BASELINE, Expert
 from mote.harness.science.detectors import rankings
 from mote.harness.science.resonance import distinctive_experts, ranks_of, resonance
-from mote.harness.science.splits import units_of
+from mote.harness.science.splits import name_of_unit, units_of
 from mote.harness.store.run import PromptRow, RunStore
 from mote.harness.store.scans import Scans, StoredScan
 
@@ -232,13 +231,10 @@ def top_experts(name: str, ranking: NDArray[np.float64], k: int, layers: tuple[i
 
 
 def unit_names(halves: Halves) -> dict[str, str]:
-    """Return the name of each prompt's unit as its question has it, in lower case, where the question has it.
-
-    A place is written with its preposition ("in Manhattan"); the name is what begins with a capital, if anything does.
-    """
+    """Return the name of each prompt's unit (``name_of_unit``), where the question has it."""
     found = {}
     for key, unit in halves.units.items():
-        name = re.sub(r"^(?:[a-z]+ )+(?=[A-Z])", "", str(unit)).casefold()
+        name = name_of_unit(unit)
         if name and any(name in str(message["content"]).casefold() for message in halves.prompts[key].messages):
             found[key] = name
     return found

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,12 +19,15 @@ from typing import Any
 import pandas as pd
 
 from mote.harness.recipe.label_sets import label_set
+from mote.harness.recipe.schema import StudyPart
 from mote.harness.report.asked import Asked, asked_of
 from mote.harness.report.chance import Chance, chance_of
 from mote.harness.report.changes import Changes, changes_of, pair
 from mote.harness.report.curve_tables import CurveTables, curve_tables
+from mote.harness.report.effect import Effect, effect_of
 from mote.harness.report.examples import Example, choose_examples
 from mote.harness.report.tuned_experts import TunedExperts, rank
+from mote.harness.science.controls import RANDOM
 from mote.harness.science.mechanism import coverage_table, summed_mechanism
 from mote.harness.science.splits import units_of
 from mote.harness.science.transitions import FlipRates
@@ -61,6 +65,7 @@ class StudyResult:
     record: Record
     changes: Changes
     chance: Chance
+    effect: Effect
     experts: TunedExperts
     curves: CurveTables
     examples: tuple[Example, ...]
@@ -75,14 +80,17 @@ def analyse(store: RunStore, manifest: Mapping[str, Any], judge: str | None = No
     study = manifest["recipe"]["study"]
     judge = judge or label_set(manifest["recipe"]).judge
     frame, split = store.generations_frame(judge), store.split()
+    planned = store.profiles()
     profiles = pd.DataFrame(
-        [_profile_row(p.name, p.kind, p.part, p.spec) for p in store.profiles()],
+        [_profile_row(p.name, p.kind, p.part, p.spec) for p in planned],
         columns=["profile", "kind", "plan", "action", "k", "factor", "experts"],
     )
     unit, groups = _units(frame)
     asked = asked_of(manifest, judge, set(frame["label"].dropna()), profiles, split=bool(split), unit=unit)
-    progress = _progress(frame, profiles, len(store.prompts()), split)
-    whole = set(progress.loc[progress["labelled"] >= progress["planned"], "profile"])
+    part = StudyPart.model_validate(study)
+    chance = chance_of(frame, split, planned, part, asked, groups, force=bool(manifest.get("forced")))
+    progress = _progress(frame, profiles, len(store.prompts()), split, Counter(one.set for one in chance.missing))
+    whole = _whole(progress, chance)
     changes = changes_of(pair(frame, bool(split)), profiles, whole, asked)
     ids, maps, counted = store.maps("baseline", str(study["role"]))
     baseline = frame[frame["profile"] == "baseline"].set_index("prompt_id")["label"].dropna()
@@ -99,7 +107,8 @@ def analyse(store: RunStore, manifest: Mapping[str, Any], judge: str | None = No
             judges=_judges(store, judge, frame),
         ),
         changes=changes,
-        chance=chance_of(changes, profiles, whole, asked, groups),
+        chance=chance,
+        effect=effect_of(store, frame, planned, study, asked, chance, groups),
         experts=ranking.tuned(tuned, asked.layers),
         curves=curve_tables(measured, changes.matrices, asked.tuned, asked.view, asked.target),
         examples=choose_examples(frame, changes.paired, asked.tuned, asked.target, asked.view),
@@ -138,13 +147,31 @@ def _factor(edits: Sequence[Mapping[str, Any]]) -> float:
     return found.pop() if len(found) == 1 else math.nan
 
 
-def _progress(frame: pd.DataFrame, profiles: pd.DataFrame, prompts: int, split: Mapping[str, str]) -> pd.DataFrame:
+def _progress(
+    frame: pd.DataFrame,
+    profiles: pd.DataFrame,
+    prompts: int,
+    split: Mapping[str, str],
+    missing: Mapping[str, int],
+) -> pd.DataFrame:
+    """Return planned, generated and labelled answers a profile; random sets are planned as far as the design asks."""
     measure = sum(part == "measure" for part in split.values())
     there = frame.groupby("profile").agg(generated=("generation_id", "size"), labelled=("label", "count"))
     progress = profiles[["profile", "kind"]].copy()
-    progress["planned"] = [prompts if plan == "all" else measure for plan in profiles["plan"]]
-    progress = progress.join(there, on="profile")
-    return progress.fillna({"generated": 0, "labelled": 0}).astype({"generated": int, "labelled": int})
+    progress = progress.join(there, on="profile").fillna({"generated": 0, "labelled": 0})
+    progress["planned"] = [
+        prompts if plan == "all" else measure if plan != "targets" else int(labelled) + missing.get(name, 0)
+        for name, plan, labelled in zip(profiles["profile"], profiles["plan"], progress["labelled"], strict=True)
+    ]
+    columns = ["profile", "kind", "planned", "generated", "labelled"]
+    return progress[columns].astype({"generated": int, "labelled": int})
+
+
+def _whole(progress: pd.DataFrame, chance: Chance) -> set[str]:
+    """Return the profiles whose matrix is of all prompts that they were meant for: no set that was stopped early."""
+    done = progress.loc[progress["labelled"] >= progress["planned"]]
+    plain = done.loc[~done["kind"].str.startswith(RANDOM), "profile"]
+    return {*map(str, plain), *chance.sets["profile"].astype(str)}
 
 
 def _units(frame: pd.DataFrame) -> tuple[str, dict[str, Hashable]]:

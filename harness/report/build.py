@@ -25,7 +25,7 @@ from mote.harness.experts.output import RANKINGS_TABLE
 from mote.harness.experts.output import TABLES as RANKING_TABLES
 from mote.harness.files import write_atomic
 from mote.harness.recipe.manifest import read_manifest
-from mote.harness.report import curve_sentences, effect_sections, evidence_sections
+from mote.harness.report import chance_sections, curve_sentences, effect_sections, evidence_sections
 from mote.harness.report.analysis import StudyResult, analyse
 from mote.harness.report.catalogue import catalogue, key_of
 from mote.harness.report.curve_figures import best_profile
@@ -167,7 +167,6 @@ def _render(
     template = environment.from_string(_asset("page.html.j2"))
     script = _asset("page.js")
     manifest, result = read.manifest, read.result
-    chance, notes = effect_sections.chance(result)
     gap = effect_sections.gap_note(result, read.gap)
     part = {"measured": "the prompts that experts were chosen on", "all": "all prompts"}.get(result.asked.view, "")
     baseline_columns, baseline_rows = effect_sections.baseline_table(read.frame, result)
@@ -189,18 +188,28 @@ def _render(
         caveats=caveats(result, manifest),
         facts=effect_sections.facts(result),
         sections=effect_sections.SECTIONS,
-        asked=[*effect_sections.asked(result, manifest, example), ("Agreement of judges", read.agreement)],
+        asked=[
+            *effect_sections.asked(result, manifest, example),
+            *chance_sections.planned(result, manifest),
+            ("Agreement of judges", read.agreement),
+        ],
         baseline_columns=baseline_columns,
         baseline_rows=baseline_rows,
-        changed=effect_sections.changed(result),
+        changed=[*chance_sections.effect(result), *effect_sections.changed(result)],
         paper_rows=effect_sections.paper_rows(beside),
         paper_note=_paper_note(result),
         summary_columns=summary_columns,
         summary_rows=summary_rows,
         tuned=result.asked.tuned or "",
-        chance=chance,
-        null_rows=effect_sections.null_rows(result),
-        chance_notes=[*notes, *([gap] if gap else [])],
+        chance=chance_sections.chance(result),
+        leg_columns=chance_sections.LEG_COLUMNS,
+        leg_rows=chance_sections.legs(result),
+        chance_notes=[
+            *chance_sections.chance_notes(result),
+            *chance_sections.retest_notes(result),
+            *([gap] if gap else []),
+        ],
+        side_effects=chance_sections.side_effects(result),
         broke=broke,
         broke_columns=broke_columns,
         broke_rows=broke_rows,

@@ -1,88 +1,123 @@
-"""The test against chance: the tuned profile among random sets, and the verdict."""
+"""The test against chance: the tuned profile among random sets and beside sampling anew, and the verdict.
+
+Control answers were asked for in the order of a ``science.sequential.Design``; the same design is built here from the
+same rows, so that a set that was stopped early counts for what it decided and for no more. Only sets that answered
+every target prompt have a share that can be drawn: that of a stopped set is censored.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import pandas as pd
 
+from mote.harness.recipe.schema import StudyPart
 from mote.harness.report.asked import Asked
-from mote.harness.report.changes import Changes, shares_of_sets
+from mote.harness.science.controls import RANDOM, RETEST
 from mote.harness.science.inference import Null, against_controls
-from mote.harness.science.transitions import ClusteredFlips, FlipRates, clustered_flips
+from mote.harness.science.noise import NoiseFloor, noise_floor
+from mote.harness.science.sequential import Answers, Ask, Design, ask, progress, shares_at_hand
+from mote.harness.science.verdict import ALPHA, Verdict, sequential_leg, verdict
+from mote.harness.store.run import ProfileRow
+from mote.harness.study.controls import answers_of, design_of, target_prompts
 
-LEVEL: Final = 0.05
+LEVEL = ALPHA
 """The p-value up to which an effect is called more than chance."""
 
-
-class Verdict(NamedTuple):
-    """The answer to: does the tuned profile flip more than random experts do?
-
-    ``above``: p <= 0.05 against every kind of control. ``few``: above every set of every kind, but there are too few
-    sets for p <= 0.05. ``not-above``: else. ``unknown``: there are no controls, or not all of them are measured yet.
-    ``p`` is the largest of the kinds (an effect must beat each of them, so no correction is due); ``least_p`` the
-    smallest p there could be.
-    """
-
-    kind: Literal["above", "few", "not-above", "unknown"]
-    p: float
-    least_p: float
+SETS = ("kind", "profile", "flips", "of", "share")
 
 
 @dataclass(frozen=True)
 class Chance:
     """The effect beside what chance does, for the section "More than chance?".
 
-    ``sets``: one row a random set: kind, profile, flips, of, share. ``nulls``: the tuned profile's flip share among the
-    sets of each kind. ``clustered``: its flips with intervals that resample whole groups of prompts.
+    ``targets`` are the measured prompts of the class, ``units`` theirs (the prompt itself where nothing is shared).
+    ``sets``: one row a random set that answered all of them: kind, profile, flips, of, share; ``nulls``: the tuned
+    profile's share among those of each kind. ``stopped`` counts, by kind, sets that were ended early once decided.
+    ``missing``: control answers that the design still asks for.
     """
 
-    sets: pd.DataFrame
-    nulls: Mapping[str, Null]
     verdict: Verdict
-    clustered: ClusteredFlips | None
+    targets: tuple[str, ...] = ()
+    units: tuple[Hashable, ...] = ()
+    sets: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(SETS)))
+    nulls: Mapping[str, Null] = field(default_factory=dict)
+    stopped: Mapping[str, int] = field(default_factory=dict)
+    missing: tuple[Ask, ...] = ()
 
 
 def chance_of(
-    changes: Changes, profiles: pd.DataFrame, whole: set[str], asked: Asked, groups: Mapping[str, Hashable]
+    frame: pd.DataFrame,
+    split: Mapping[str, str],
+    profiles: Sequence[ProfileRow],
+    study: StudyPart,
+    asked: Asked,
+    groups: Mapping[str, Hashable],
+    *,
+    force: bool = False,
 ) -> Chance:
-    """Set the tuned profile beside the random sets that are whole; ``groups`` are the units that prompts share."""
-    sets = shares_of_sets(changes.rates, profiles[profiles["profile"].isin(whole)], asked.view)
-    nulls = _nulls(changes.rates.get((asked.tuned or "", asked.view)), sets)
+    """Set the tuned profile beside random sets and retests, by the labels of ``frame``.
+
+    ``frame`` is ``RunStore.generations_frame`` of the judge; ``groups`` are the units that prompts share, empty where
+    a task has none. ``force``: the run went on below the least number of target prompts.
+    """
+    targets = target_prompts(frame, split, asked.target)
+    units = [groups.get(prompt, prompt) for prompt in targets]
+    answers = answers_of(frame, asked.target)
+    tuned = {p: answers[str(asked.tuned), p] for p in targets if (str(asked.tuned), p) in answers}
+    if not targets or len(tuned) < len(targets):
+        return Chance(verdict([], None, len(targets), len(set(units)), force=True), tuple(targets), tuple(units))
+    design = design_of(study, tuned, targets, profiles)
+    legs = [sequential_leg(kind, family) for kind, family in progress(design, answers).items()]
+    noise = _noise(tuned, answers, targets, units, profiles)
+    sets = _sets(design, answers)
+    shares = sets.groupby("kind", sort=False)["share"]
     return Chance(
+        verdict=verdict(legs, noise, len(targets), len(set(units)), force=force),
+        targets=tuple(targets),
+        units=tuple(units),
         sets=sets,
-        nulls=nulls,
-        verdict=_verdict(nulls, all_there=len(whole) == len(profiles)),
-        clustered=_clustered(changes.paired, asked, groups),
+        nulls={str(kind): against_controls(design.observed / len(targets), found) for kind, found in shares},
+        stopped=_stopped(design, answers, set(sets["profile"])),
+        missing=tuple(_missing(design, answers)),
     )
 
 
-def _nulls(tuned: FlipRates | None, values: pd.DataFrame) -> dict[str, Null]:
-    if tuned is None or not tuned.flips.total:
-        return {}
-    groups = values.groupby("kind", sort=False)["share"]
-    return {str(kind): against_controls(tuned.flips.share, shares) for kind, shares in groups}
-
-
-def _verdict(nulls: Mapping[str, Null], *, all_there: bool) -> Verdict:
-    if not nulls or not all_there:
-        return Verdict("unknown", math.nan, math.nan)
-    p = max(null.p for null in nulls.values())
-    least = max(1 / (null.controls + 1) for null in nulls.values())
-    if p <= LEVEL:
-        return Verdict("above", p, least)
-    return Verdict(
-        "few" if all(null.p <= 1 / (null.controls + 1) for null in nulls.values()) else "not-above", p, least
-    )
-
-
-def _clustered(paired: pd.DataFrame, asked: Asked, groups: Mapping[str, Hashable]) -> ClusteredFlips | None:
-    """Return the tuned profile's flips with prompts of one place (or subject) taken as one unit."""
-    rows = paired[(paired["profile"] == asked.tuned) & (paired["view"] == asked.view)].set_index("prompt_id")
-    if rows.empty or not groups:
+def _noise(
+    tuned: Mapping[str, bool],
+    answers: Answers,
+    targets: Sequence[str],
+    units: Sequence[Hashable],
+    profiles: Sequence[ProfileRow],
+) -> NoiseFloor | None:
+    """Return the noise floor over the retests that answered every target prompt; broken text stays in the class."""
+    names = [row.name for row in profiles if row.kind == RETEST]
+    whole = [name for name in names if all((name, prompt) in answers for prompt in targets)]
+    if not whole:
         return None
-    units = pd.Series({key: groups[str(key)] for key in rows.index})
-    return clustered_flips(rows["before"], rows["after"], units, asked.classes, asked.target)
+    stayed = [[not answers[name, prompt] for prompt in targets] for name in whole]
+    return noise_floor([not tuned[prompt] for prompt in targets], stayed, units)
+
+
+def _sets(design: Design, answers: Answers) -> pd.DataFrame:
+    total = len(design.prompts)
+    rows = [
+        (f"{RANDOM}{kind}", name, round(share * total), total, share)
+        for kind, names in design.families.items()
+        for name, share in shares_at_hand(design, answers, names).items()
+    ]
+    return pd.DataFrame(rows, columns=list(SETS))
+
+
+def _stopped(design: Design, answers: Answers, whole: set[str]) -> dict[str, int]:
+    begun = {profile for profile, _ in answers}
+    return {
+        f"{RANDOM}{kind}": sum(name in begun and name not in whole for name in names)
+        for kind, names in design.families.items()
+    }
+
+
+def _missing(design: Design, answers: Answers) -> list[Ask]:
+    everything = sum(map(len, design.families.values())) * len(design.prompts)
+    return ask(design, answers, max(everything, 1), block=len(design.prompts))

@@ -11,7 +11,7 @@ import pandas as pd
 from mote.harness.preconditions import STATES
 from mote.harness.report.analysis import StudyResult
 from mote.harness.report.figure_data import KIND_TITLES
-from mote.harness.report.phrases import model_words, p_is, p_value, pct, where_words, with_interval, words_for
+from mote.harness.report.phrases import model_words, p_is, pct, where_words, with_interval, words_for
 from mote.harness.science.controls import RANDOM
 
 SECTIONS: Final = (
@@ -76,19 +76,29 @@ def facts(result: StudyResult) -> list[Fact]:
     if rates is None or not rates.flips.total:
         return []
     words = words_for(result.asked.target)
+    flips, net, verdict = result.effect.flips, result.effect.net, result.chance.verdict
+    low, high = (rates.flips.low, rates.flips.high) if flips is None else (flips.low, flips.high)
+    over = f", {flips.units} {result.asked.unit}s" if flips is not None and result.asked.unit else ""
     found = [
         Fact(
             f"of the {words.prompts} {words.changed}",
             pct(rates.flips.share),
-            f"95% interval {pct(rates.flips.low)} to {pct(rates.flips.high)}",
+            f"95% interval {pct(low)} to {pct(high)}{over}",
         )
     ]
-    if result.chance.nulls:
-        kind, null = max(result.chance.nulls.items(), key=lambda item: (item[1].p, item[1].mean))
-        where = KIND_TITLES.get(kind, kind).removeprefix("Random, ")
+    if net is not None:
         found.append(
-            Fact(f"with random experts ({where})", pct(null.mean), f"mean of {null.controls} sets, {p_is(null.p)}")
+            Fact(
+                "points net, of all measured prompts",
+                f"{100 * net.net:.1f}",
+                f"95% interval {100 * net.low:.1f} to {100 * net.high:.1f}",
+            )
         )
+    if result.chance.nulls:
+        kind, null = max(result.chance.nulls.items(), key=lambda item: (item[1].mean, item[0]))
+        where = KIND_TITLES.get(kind, kind).removeprefix("Random, ")
+        p = next((leg.p for leg in verdict.legs if kind.endswith(leg.kind)), null.p)
+        found.append(Fact(f"with random experts ({where})", pct(null.mean), f"mean of {null.controls} sets, {p_is(p)}"))
     found.append(
         Fact(
             f"of the others {words.reverse}",
@@ -156,8 +166,8 @@ def changed(result: StudyResult) -> list[str]:
         return ["No tuned answer is labelled yet."]
     where = where_words(result, result.asked.view)
     lines = [
-        f"{where[0].upper()}{where[1:]}, {with_interval(rates.flips)} of the {words.prompts} {words.changed}; "
-        f"of the others, {with_interval(rates.reverse)} {words.reverse}."
+        f"Raw, {where} and with prompts taken as independent, {with_interval(rates.flips)} of the {words.prompts} "
+        f"{words.changed}; of the others, {with_interval(rates.reverse)} {words.reverse}."
     ]
     inside = result.rate_of(result.asked.tuned, "in-sample")
     if inside is not None and inside.flips.total and not result.asked.given:
@@ -166,90 +176,6 @@ def changed(result: StudyResult) -> list[str]:
             "this figure is shown for comparison only, as choosing and measuring on the same prompts flatters."
         )
     return lines
-
-
-def chance(result: StudyResult) -> tuple[list[str], list[str]]:
-    """Return the sentences on chance, and the notes below the null distribution."""
-    lines, notes = [], []
-    verdict = result.chance.verdict
-    words = {
-        "above": f"Yes: against every kind of random experts p is at most {p_value(verdict.p)}.",
-        "few": "It cannot be said: no random set did as well, but with so few of them the smallest possible p is "
-        f"{p_value(verdict.least_p)}.",
-        "not-above": f"No: against at least one kind of random experts p is {p_value(verdict.p)}.",
-        "unknown": "It cannot be said: there is no random control."
-        if result.record.complete
-        else "It cannot be said yet: not all random controls are measured.",
-    }
-    lines.append(words[verdict.kind])
-    if result.chance.nulls:
-        lines.append(
-            "p is (1 + number of random sets with at least as many flips) / (sets + 1), one-sided; an effect must pass "
-            "against each kind of control, so the largest p counts."
-        )
-    retests = [
-        (name, rates)
-        for (name, view), rates in result.changes.rates.items()
-        if name.startswith("retest") and view == result.asked.view
-    ]
-    for name, rates in retests:
-        notes.append(
-            f"Sampling noise ({name}: the untouched model, another seed): {with_interval(rates.flips)} of the "
-            f"{words_for(result.asked.target).prompts} changed, "
-            f"{with_interval(rates.reverse)} of the others the other way."
-        )
-    note = _clustered_note(result)
-    if note:
-        notes.append(note)
-    effects = result.changes.effects
-    own = (
-        effects[(effects["profile"] == result.asked.tuned) & (effects["view"] == result.asked.view)]
-        if len(effects)
-        else effects
-    )
-    if len(own):
-        row = own.iloc[0]
-        notes.append(
-            "Against the untouched model, prompts taken as independent: McNemar exact "
-            f"{p_is(float(row['mcnemar_p']))}, Stuart–Maxwell over the whole matrix "
-            f"{p_is(float(row['stuart_maxwell_p']))}. These ask whether anything changed, not whether these "
-            "experts are special; that is for the random sets."
-        )
-    return lines, notes
-
-
-def _clustered_note(result: StudyResult) -> str:
-    """Give the interval over whole places; without any flip (or with nothing but flips) resampling has no spread."""
-    found, rates = result.chance.clustered, result.rate_of(result.asked.tuned)
-    if found is None or found.flips_interval is None or rates is None or rates.flips.hits in (0, rates.flips.total):
-        return ""
-    return (
-        f"Prompts that share a {result.asked.unit} are not independent. With whole {result.asked.unit}s resampled "
-        f"({found.clusters} of them) the interval of the flips is {pct(found.flips_interval.low)} to "
-        f"{pct(found.flips_interval.high)}, and the paired test of flips against reverse flips gives "
-        f"{p_is(found.test.p)}."
-    )
-
-
-def null_rows(result: StudyResult) -> list[list[str]]:
-    """Return the table of the null distributions, one row a kind of control."""
-    rows = []
-    for kind, null in result.chance.nulls.items():
-        most = result.chance.sets.loc[result.chance.sets["kind"] == kind, "share"].max()
-        name = KIND_TITLES.get(kind, kind).removeprefix("Random, ")
-        middle = f"{pct(null.low)} to {pct(null.high)}"
-        rows.append(
-            [
-                name,
-                str(null.controls),
-                pct(null.mean),
-                middle,
-                pct(float(most)),
-                f"{null.percentile:.0f}",
-                p_value(null.p),
-            ]
-        )
-    return rows
 
 
 def gap_note(result: StudyResult, gap: pd.DataFrame) -> str | None:

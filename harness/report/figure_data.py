@@ -62,9 +62,10 @@ class FigureData:
 
 
 KIND_TITLES: Final = {
-    "random-uniform": "Random, any experts",
+    "random-mass": "Random, chosen as often",
     "random-layers": "Random, same layers",
-    "random-frequency": "Random, matched activity",
+    "random-uniform": "Random, any experts",
+    "random-frequency": "Random, each chosen alike",
 }
 
 

@@ -7,13 +7,9 @@ from typing import Any, Final
 
 from mote.harness.drawing import short
 from mote.harness.report.analysis import StudyResult
-from mote.harness.report.phrases import Words, p_is, p_value, pct, with_interval, words_for
+from mote.harness.report.phrases import Words, p_is, pct, words_for
+from mote.harness.science.transitions import FlipRates
 
-KIND_WORDS: Final = {
-    "random-uniform": "any layer",
-    "random-layers": "the same layers",
-    "random-frequency": "the same layers, matched in activity",
-}
 DEMO_CAVEAT: Final = (
     "This is the demo model: a small model trained for this package, whose alignment phase trained the routers and the "
     "routed experts only. That puts refusal where this method looks for it. Small models of this kind show mixed "
@@ -38,24 +34,38 @@ def _lead(result: StudyResult) -> str:
         return _nothing_yet(result, words)
     if not rates.flips.total:
         return f"No prompt of the measured ones had the label {short(target)}, so there was nothing to change."
-    changed = f"{with_interval(rates.flips)} of the {words.prompts} {words.changed}"
-    effect = f"with {_experts(result, words)} switched off, {changed}"
+    effect = f"with {_experts(result, words)} switched off, {_flipped(rates)} of the {words.prompts} {words.changed}"
     verdict = result.chance.verdict
+    if verdict.kind == "too-few-prompts":
+        return f"Too few prompts for a verdict: {effect}."
     if verdict.kind == "unknown":
-        why = "there is no random control" if result.record.complete else "the controls are not all measured yet"
-        return f"{'' if result.record.complete else 'So far, '}{effect}; {why}, so this may be chance."
-    control = _strictest(result)
+        return f"{'' if result.record.complete else 'So far, '}{effect}; {_open(result)}, so this may be chance."
     if verdict.kind == "above":
-        return f"More than chance: {effect}; {control}."
+        return f"More than chance: {effect}; random sets of experts and other seeds do less ({p_is(verdict.p)})."
     if verdict.kind == "few":
-        return (
-            f"More than every random set, yet there are too few sets to call it more than chance: {effect}; {control}."
-        )
+        return f"Too few controls to call it more than chance: {effect}; {_lowered(verdict.reason)}"
     if not rates.flips.hits:
         # Broken text is no flip, but it isn't nothing either.
         also = f", but the text of {rates.broken.hits} of them broke" if rates.broken.hits else ""
         return f"No effect: {effect}{also}."
-    return f"Not more than chance: {effect}, but {control}."
+    return f"Not more than chance: {effect}, and {_lowered(verdict.reason)}"
+
+
+def _flipped(rates: FlipRates) -> str:
+    return f"{rates.flips.hits:,} of {rates.flips.total:,} ({pct(rates.flips.share)})"
+
+
+def _open(result: StudyResult) -> str:
+    """Return why nothing can be said about chance yet."""
+    if not result.record.complete:
+        return "the controls are not all measured yet"
+    if result.chance.sets.empty:
+        return "there is no random control"
+    return _lowered(result.chance.verdict.reason).rstrip(".")
+
+
+def _lowered(sentence: str) -> str:
+    return sentence[0].lower() + sentence[1:]
 
 
 def _experts(result: StudyResult, words: Words) -> str:
@@ -67,18 +77,6 @@ def _experts(result: StudyResult, words: Words) -> str:
         if k != 1
         else f"the most distinctive expert of {words.behaviour}"
     )
-
-
-def _strictest(result: StudyResult) -> str:
-    kind, null = max(result.chance.nulls.items(), key=lambda item: (item[1].p, item[1].mean))
-    shares = result.chance.sets.loc[result.chance.sets["kind"] == kind, "share"]
-    reached = int((shares >= null.observed).sum())
-    where = KIND_WORDS.get(kind, kind)
-    sets = f"{null.controls} random sets" if null.controls != 1 else "the one random set"
-    what = f"of {sets} of as many experts of {where}"
-    if reached:
-        return f"{what}, {reached} did as well or better (mean {pct(null.mean)}, {p_is(null.p)})"
-    return f"{what}, none did as well (mean {pct(null.mean)}, most {pct(float(shares.max()))}, {p_is(null.p)})"
 
 
 def _nothing_yet(result: StudyResult, words: Words) -> str:
@@ -105,11 +103,10 @@ def caveats(result: StudyResult, manifest: Mapping[str, Any]) -> list[str]:
             f"The prompts that are measured chose no expert, but they share their {result.asked.unit}s with those that "
             "did (study.split: units keeps them apart)."
         )
-    tried = rates is not None and rates.flips.hits > 0
-    if tried and result.chance.verdict.kind in ("few", "not-above") and result.chance.verdict.least_p > 0.05:
+    if result.chance.verdict.forced:
         notes.append(
-            f"With this number of random sets no p-value can be below {p_value(result.chance.verdict.least_p)}; "
-            "it takes nineteen sets of each kind to show 0.05."
+            f"The run went on by --force with {result.chance.verdict.prompts} target prompts in "
+            f"{result.chance.verdict.units} units, fewer than a verdict asks for."
         )
     if rates is not None and 0 < rates.flips.total < FEW:
         few = f"Only {rates.flips.total} {words_for(result.asked.target).prompts} were measured"

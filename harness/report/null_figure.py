@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from mote.harness.drawing import ACCENT, INK, RULE, SIGNAL, SOFT, Layout
 
 KIND_NAMES = {
-    "random-uniform": "any experts",
+    "random-mass": "same layers,\nchosen as often",
     "random-layers": "same layers",
-    "random-frequency": "same layers,\nmatched activity",
+    "random-uniform": "any experts",
+    "random-frequency": "same layers,\neach chosen alike",
 }
 
 

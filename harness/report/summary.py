@@ -14,15 +14,17 @@ from rich.table import Table
 from mote.harness.compare.matrix_table import matrix_table
 from mote.harness.recipe.manifest import read_manifest
 from mote.harness.report.analysis import StudyResult, analyse
+from mote.harness.report.chance_sections import effect
 from mote.harness.science.controls import RANDOM
 from mote.harness.store.run import RunStore
 from mote.judges import REFUSED
 
 _VERDICTS = {
-    "above": "More than chance: p = {p:.3f} against every kind of random experts.",
-    "few": "Above every random set, but too few sets to say so at p <= 0.05 (the least there could be is {least:.3f}).",
-    "not-above": "Not more than chance: p = {p:.3f} against one kind of random experts at least.",
-    "unknown": "No control was measured, so nothing can be said about chance.",
+    "above": "More than chance.",
+    "not-above": "Not more than chance.",
+    "few": "Nothing can be said about chance.",
+    "too-few-prompts": "Nothing can be said about chance.",
+    "unknown": "Nothing can be said about chance.",
 }
 
 
@@ -48,10 +50,10 @@ def print_summary(folder: Path, console: Console, judge: str | None = None) -> N
     console.print(_groups(result))
     if "in-sample" in set(result.changes.summary["view"]):
         console.print("* in-sample: on the prompts that the experts were chosen on")
-    verdict = _VERDICTS[result.chance.verdict.kind].format(
-        p=result.chance.verdict.p, least=result.chance.verdict.least_p
-    )
-    console.print(f"{verdict}\n")
+    for line in effect(result):
+        console.print(line, soft_wrap=True)
+    verdict = f"{_VERDICTS[result.chance.verdict.kind]} {result.chance.verdict.reason}"
+    console.print(f"{verdict}\n", soft_wrap=True)
 
 
 def _kinds(result: StudyResult) -> list[str]:

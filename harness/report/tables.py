@@ -13,6 +13,7 @@ from mote.harness.report.analysis import StudyResult
 from mote.harness.report.model_text import visible
 from mote.harness.science import paper
 from mote.harness.science.inference import Rate, rate
+from mote.harness.science.verdict import ControlLeg
 
 
 def all_tables(result: StudyResult, gap: pd.DataFrame, beside: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -25,6 +26,10 @@ def all_tables(result: StudyResult, gap: pd.DataFrame, beside: pd.DataFrame) -> 
         "effects": result.changes.effects,
         "null-distribution": controls,
         "null": null_table(result),
+        "verdict": legs_table(result),
+        "effect": effect_table(result),
+        "divergence": result.effect.divergence,
+        "dose-removed": result.effect.dose,
         "experts": result.experts.distinctive,
         "mechanism": result.record.mechanism,
         "coverage": result.record.coverage,
@@ -38,6 +43,40 @@ def null_table(result: StudyResult) -> pd.DataFrame:
     """Return one row a kind of control: what the random sets did, and where the tuned profile stands among them."""
     rows = [{"kind": kind, **null._asdict()} for kind, null in result.chance.nulls.items()]
     return pd.DataFrame(rows)
+
+
+def legs_table(result: StudyResult) -> pd.DataFrame:
+    """Return one row a leg of the verdict: kind, p, least_p, reached, sets, stopped; noise floor and exact legs too."""
+    columns = ["measure", "kind", "p", "least_p", "reached", "sets", "stopped"]
+    rows: list[tuple[Any, ...]] = [("answers", *_leg(leg)) for leg in result.chance.verdict.legs]
+    if result.effect.exact is not None:
+        rows += [("exact probabilities", *_leg(leg)) for leg in result.effect.exact.legs]
+    noise = result.chance.verdict.noise
+    if noise is not None:
+        rows.append(("answers", "retest", noise.p, noise.least_p, None, len(noise.retests), False))
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _leg(leg: ControlLeg) -> tuple[str, float, float, int, int, bool]:
+    return leg.kind, leg.p, leg.least_p, leg.reached, leg.sets, leg.stopped
+
+
+def effect_table(result: StudyResult) -> pd.DataFrame:
+    """Return the sizes of the effect, a row each: what, value, low, high, rows, units."""
+    found = result.effect
+    rows: list[tuple[Any, ...]] = []
+    if found.net is not None:
+        one = found.net
+        rows.append(("net fall of the class's share", one.net, one.low, one.high, one.rows, one.units_that_count))
+    if found.flips is not None:
+        share = found.flips
+        rows.append(("flips among target prompts", share.share, share.low, share.high, share.rows, share.units))
+    if found.stay is not None:
+        stay = found.stay
+        rows.append(("others that enter the class", stay.change, stay.low, stay.high, stay.rows, stay.units))
+    if found.exact is not None:
+        rows.append(("fall of the exact probability", found.exact.fall, None, None, found.exact.prompts, None))
+    return pd.DataFrame(rows, columns=["what", "value", "low", "high", "rows", "units"])
 
 
 def _examples(result: StudyResult) -> pd.DataFrame:

@@ -8,6 +8,7 @@ decided by the sha256 of seed and id.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
@@ -128,3 +129,11 @@ def _split(prompt_ids: Sequence[str], measure: set[str]) -> Split:
         select=[name for name in prompt_ids if name not in measure],
         measure=[name for name in prompt_ids if name in measure],
     )
+
+
+def name_of_unit(unit: Hashable) -> str:
+    """Return the name of a unit as texts have it, in lower case.
+
+    A place is written with its preposition ("in Manhattan"); the name is what begins with a capital, if anything does.
+    """
+    return re.sub(r"^(?:[a-z]+ )+(?=[A-Z])", "", str(unit)).casefold()
