@@ -13,7 +13,7 @@ from typing import Any
 
 from mote.harness.errors import MoteError
 from mote.harness.files import write_atomic
-from mote.harness.recipe.schema import Recipe, differences
+from mote.harness.recipe.schema import Recipe, differences, recipe_of
 
 FORMAT = "mote-run/1"
 MANIFEST_NAME = "manifest.json"
@@ -57,10 +57,11 @@ def new_manifest(recipe: Recipe, model: Mapping[str, Any], prompts: Mapping[str,
 
 def check_same(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     """Raise MoteError, showing each difference, unless a run has the recipe, model and prompts of a new one."""
+    known = {**old, "recipe": recipe_of(old["recipe"]).model_dump(mode="json")}
     changed = [
         line
         for part in ("recipe", "model", "prompts")
-        for line in differences(old[part], new[part], "" if part == "recipe" else f"{part}: ")
+        for line in differences(known[part], new[part], "" if part == "recipe" else f"{part}: ")
         # The folder that the model lies in, and who serves it, may differ by start; its files' digests must not.
         if not line.startswith(("model: path:", "model.servers"))
     ]
