@@ -13,7 +13,7 @@ from typing import Any
 
 from mote.harness.errors import MoteError
 from mote.harness.files import write_atomic
-from mote.harness.recipe.schema import WITHOUT_ECONOMY, Recipe, differences
+from mote.harness.recipe.schema import WITHOUT_ECONOMY, Recipe, differences, recipe_of
 from mote.harness.science.controls import KINDS
 
 FORMAT = "mote-run/1"
@@ -77,10 +77,11 @@ def check_same(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any], *, 
     say stays as it was meant.
     """
     free = ("model: path:", "model.servers", *old.get("older", ()), *(() if planned else ("study.",)))
+    known = {**old, "recipe": recipe_of(old["recipe"]).model_dump(mode="json")}
     changed = [
         line
         for part in ("recipe", "model", "prompts")
-        for line in differences(old[part], new[part], "" if part == "recipe" else f"{part}: ")
+        for line in differences(known[part], new[part], "" if part == "recipe" else f"{part}: ")
         # The folder that the model lies in, and who serves it, may differ by start; its files' digests must not.
         if not line.startswith(free)
     ]

@@ -277,6 +277,20 @@ class Recipe(Part):
         return digest_of(self.model_dump(mode="json"))
 
 
+def recipe_of(stored: Mapping[str, Any]) -> Recipe:
+    """Return the recipe that a run's manifest holds.
+
+    Keys that came later stand at their defaults, which leave a study what it was, but for surprise: runs older than
+    that judge were judged without. Raises MoteError for a recipe that this mote can't read.
+    """
+    try:
+        return Recipe.model_validate({"judges": {"surprise": False}, **stored})
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise MoteError(f"the run's recipe is not one of this mote: {place}: {first['msg']}") from None
+
+
 def markers_of(recipe: Mapping[str, Any]) -> Markers:
     """Return what opens and closes the reasoning of a run's model by its resolved recipe."""
     return MarkersPart.model_validate(recipe["model"].get("markers") or {}).reading

@@ -27,7 +27,7 @@ from mote.harness.report.curve_tables import CurveTables, curve_tables
 from mote.harness.report.effect import Effect, effect_of
 from mote.harness.report.examples import Example, choose_examples
 from mote.harness.report.tuned_experts import TunedExperts, rank
-from mote.harness.science.controls import RANDOM
+from mote.harness.science.controls import BASELINE, RANDOM
 from mote.harness.science.mechanism import coverage_table, summed_mechanism
 from mote.harness.science.splits import units_of
 from mote.harness.science.transitions import FlipRates
@@ -92,8 +92,8 @@ def analyse(store: RunStore, manifest: Mapping[str, Any], judge: str | None = No
     progress = _progress(frame, profiles, len(store.prompts()), split, Counter(one.set for one in chance.missing))
     whole = _whole(progress, chance)
     changes = changes_of(pair(frame, bool(split)), profiles, whole, asked)
-    ids, maps, counted = store.maps("baseline", str(study["role"]))
-    baseline = frame[frame["profile"] == "baseline"].set_index("prompt_id")["label"].dropna()
+    ids, maps, counted = store.maps(BASELINE, str(study["role"]))
+    baseline = frame[frame["profile"] == BASELINE].set_index("prompt_id")["label"].dropna()
     labels = {str(key): str(label) for key, label in baseline.items()}
     tuned = profiles.set_index("profile")["experts"].get(asked.tuned, ()) if asked.tuned else ()
     ranking = rank(ids, maps, labels, split, asked.target, len(tuned), groups or None)

@@ -40,6 +40,7 @@ from mote.harness.report.mt_bench_figure import find_bench
 from mote.harness.report.paper_index import paper_index
 from mote.harness.report.tables import all_tables, beside_the_paper
 from mote.harness.report.tuned_experts import controls_gap
+from mote.harness.science.controls import BASELINE
 from mote.harness.store.prunings import read_pruning
 from mote.harness.store.questions import last_question
 from mote.harness.store.run import RunStore
@@ -111,11 +112,11 @@ def _read(folder: Path, mt_bench: Path | None, judge: str | None) -> Read:
             raise MoteError(f"--judge: '{judge}' has labelled nothing of this run.{nearest(judge, store.judges())}")
         result = analyse(store, manifest, judge)
         frame = store.generations_frame(result.asked.judge)
-        gap = controls_gap(store.mean_map("baseline", role), store.profiles(), result.asked.tuned, result.asked.layers)
-        baseline = frame[(frame["profile"] == "baseline") & frame["label"].notna()].set_index("prompt_id")
+        gap = controls_gap(store.mean_map(BASELINE, role), store.profiles(), result.asked.tuned, result.asked.layers)
+        baseline = frame[(frame["profile"] == BASELINE) & frame["label"].notna()].set_index("prompt_id")
         keys = [str(key) for key in baseline.index]
         # As many maps as a picture can show; the ranking has used all.
-        ids, maps, _ = store.maps("baseline", role, {keys[i] for i in thin(len(keys))})
+        ids, maps, _ = store.maps(BASELINE, role, {keys[i] for i in thin(len(keys))})
         tokens, pruned = read_token_rows(store), read_pruning(store)
         agreement = _agreement(store, result.asked.judge)
     rows = baseline.loc[ids]

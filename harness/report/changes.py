@@ -16,7 +16,7 @@ import pandas as pd
 
 from mote.harness.preconditions import STATES
 from mote.harness.report.asked import Asked
-from mote.harness.science.controls import RANDOM
+from mote.harness.science.controls import BASELINE, RANDOM
 from mote.harness.science.inference import mcnemar_exact, stuart_maxwell
 from mote.harness.science.transitions import FlipRates, flip_rates, transition_matrix
 
@@ -61,8 +61,8 @@ def _names(profiles: pd.DataFrame) -> list[tuple[str, str]]:
 def pair(frame: pd.DataFrame, split: bool) -> pd.DataFrame:
     """Set each label under a profile beside the baseline's of the same prompt; see ``Changes.paired``."""
     labelled = frame[frame["label"].notna()]
-    before = labelled.loc[labelled["profile"] == "baseline"].set_index("prompt_id")["label"].rename("before")
-    after = labelled.loc[labelled["profile"] != "baseline"]
+    before = labelled.loc[labelled["profile"] == BASELINE].set_index("prompt_id")["label"].rename("before")
+    after = labelled.loc[labelled["profile"] != BASELINE]
     paired = after.join(before, on="prompt_id", how="inner").rename(columns={"label": "after"})
     names = {"measure": "measured", "select": "in-sample"}
     paired["view"] = paired["part"].map(names) if split else "all"

@@ -16,6 +16,7 @@ from mote.harness.report.curve_drawings import (
     draw_trade_off,
 )
 from mote.harness.report.figure_data import FigureData, Made
+from mote.harness.science.controls import RETEST
 from mote.harness.science.dose import best_dose
 
 
@@ -48,7 +49,7 @@ def trade_off(data: FigureData) -> Made:
     rows = curves.direction
     scaled = rows[rows["kind"] == "scale"]
     series.append(Series("scaled", scaled, [f"×{factor:g}" for factor in scaled["factor"]], ACCENT, "o", False))
-    forced, again = rows[rows["kind"] == "stimulate"], rows[rows["kind"] == "retest"]
+    forced, again = rows[rows["kind"] == "stimulate"], rows[rows["kind"] == RETEST]
     series.append(Series("forced on", forced, [f"top {k} on" for k in forced["k"]], INK, "P", False))
     series.append(Series("other seed", again, [""] * len(again), SOFT, "X", False))
     shown = [one for one in series if len(one.rows)]
@@ -82,7 +83,7 @@ def pruning(data: FigureData) -> Made:
 def noise(data: FigureData) -> tuple[float, float]:
     """Return what another seed alone does: the flips, and the share of the other prompts that changes; nan unasked."""
     rows = data.result.curves.direction
-    again = rows[rows["kind"] == "retest"] if len(rows) else rows
+    again = rows[rows["kind"] == RETEST] if len(rows) else rows
     if not len(again):
         return math.nan, math.nan
     return float(again["flips"].iloc[0]), 1 - float(again["kept"].iloc[0])

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from mote.harness.science.controls import RANDOM
+from mote.harness.science.controls import RANDOM, RETEST
 from mote.harness.science.dose import THIRDS, dose_curve, layer_shares
 
 
@@ -56,7 +56,7 @@ def curve_tables(
     k = int(own["k"].iloc[0]) if len(own) else 0
     doses = rows[kind == "suppress"].sort_values("k", ignore_index=True)
     at_k = kind.isin(["scale", "stimulate"]) & (rows["k"] == k)
-    direction = pd.concat([own, rows[at_k], rows[kind == "retest"].head(1)])
+    direction = pd.concat([own, rows[at_k], rows[kind == RETEST].head(1)])
     direction = direction.sort_values("factor", kind="stable", ignore_index=True)
     thirds = _thirds(rows[kind == "third"], own)
     return CurveTables(doses, direction, thirds, rows[kind.str.startswith(RANDOM)].reset_index(drop=True))

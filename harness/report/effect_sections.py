@@ -12,7 +12,7 @@ from mote.harness.preconditions import STATES
 from mote.harness.report.analysis import StudyResult
 from mote.harness.report.figure_data import KIND_TITLES
 from mote.harness.report.phrases import model_words, p_is, pct, where_words, with_interval, words_for
-from mote.harness.science.controls import RANDOM
+from mote.harness.science.controls import BASELINE, RANDOM
 
 SECTIONS: Final = (
     ("asked", "What was asked"),
@@ -149,7 +149,7 @@ def asked(result: StudyResult, manifest: Mapping[str, Any], example: str) -> lis
 
 def baseline_table(frame: pd.DataFrame, result: StudyResult) -> tuple[list[str], list[list[str]]]:
     """Return the labels of the untouched model, with counts and shares."""
-    labels = frame.loc[frame["profile"] == "baseline", "label"].dropna()
+    labels = frame.loc[frame["profile"] == BASELINE, "label"].dropna()
     order = [*result.asked.classes, *STATES]
     rows = [
         [name, f"{(labels == name).sum():,}", pct(float((labels == name).mean()))]

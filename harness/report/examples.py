@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 import pandas as pd
 
 from mote.harness.preconditions import STATES
+from mote.harness.science.controls import BASELINE
 from mote.harness.store.questions import last_question
 
 
@@ -57,16 +58,16 @@ def choose_examples(
     texts = {
         (row["profile"], row["prompt_id"]): row
         for row in frame[
-            frame["profile"].isin(["baseline", tuned]) & frame["prompt_id"].isin(chosen["prompt_id"])
+            frame["profile"].isin([BASELINE, tuned]) & frame["prompt_id"].isin(chosen["prompt_id"])
         ].to_dict("records")
     }
     return tuple(
         Example(
             prompt_id=str(key),
-            question=last_question(json.loads(texts["baseline", key]["messages"])),
+            question=last_question(json.loads(texts[BASELINE, key]["messages"])),
             profile=str(tuned),
             pick=str(pick),
-            before=_side(texts["baseline", key]),
+            before=_side(texts[BASELINE, key]),
             after=_side(texts[tuned, key]),
         )
         for key, pick in zip(chosen["prompt_id"], chosen["pick"], strict=True)

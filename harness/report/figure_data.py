@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mote.harness.drawing import Layout
 from mote.harness.report.analysis import StudyResult
 from mote.harness.report.phrases import where_words
-from mote.harness.science.controls import RANDOM
+from mote.harness.science.controls import RANDOM, RETEST
 from mote.harness.science.dose import THIRDS
 from mote.harness.store.token_rows import TokenRows
 
@@ -75,7 +75,7 @@ def title_of(result: StudyResult, name: str) -> tuple[str, str]:
     if name.startswith(RANDOM) and name in KIND_TITLES:
         sets = int((result.chance.sets["kind"] == name).sum())
         return KIND_TITLES[name], f"{sets} sets pooled"
-    if name.startswith("retest"):
+    if name.startswith(RETEST):
         return "Untouched, other seed", where
     kind, _, number = name.partition("-")
     if kind == "scale":

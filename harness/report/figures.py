@@ -26,6 +26,7 @@ from mote.harness.report.null_figure import draw_null
 from mote.harness.report.ranking_figure import rankings
 from mote.harness.report.token_figure import draw_tokens, panels_of
 from mote.harness.report.transition_figure import Panel, draw_matrices
+from mote.harness.science.controls import RETEST
 from mote.harness.store.token_rows import long_table
 
 PNG_DPI: Final = 200
@@ -131,7 +132,7 @@ def _transitions(data: FigureData) -> Made:
     ]
     kinds = [name for name, view in result.changes.matrices if view == result.asked.view and name in KIND_TITLES]
     panels += [Panel(*title_of(result, kind), result.changes.matrices[kind, result.asked.view]) for kind in kinds]
-    retest = [name for name, view in result.changes.matrices if view == result.asked.view and name.startswith("retest")]
+    retest = [name for name, view in result.changes.matrices if view == result.asked.view and name.startswith(RETEST)]
     panels += [Panel(*title_of(result, name), result.changes.matrices[name, result.asked.view]) for name in retest[:1]]
     alt = f"Transition matrices: {', '.join(panel.title for panel in panels)}. The numbers are in transitions.csv."
     return lambda layout: draw_matrices(panels, layout), alt, transitions_table(result)
@@ -166,7 +167,7 @@ def _null(data: FigureData) -> Made:
     retest = [
         result.changes.rates[name, view].flips.share
         for name, view in result.changes.rates
-        if name.startswith("retest") and view == result.asked.view
+        if name.startswith(RETEST) and view == result.asked.view
     ]
     title = title_of(result, str(result.asked.tuned))[0]
     tuned = (title, rates.flips.share, rates.flips.low, rates.flips.high)

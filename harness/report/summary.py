@@ -14,8 +14,7 @@ from rich.table import Table
 from mote.harness.compare.matrix_table import matrix_table
 from mote.harness.recipe.manifest import read_manifest
 from mote.harness.report.analysis import StudyResult, analyse
-from mote.harness.report.chance_sections import effect
-from mote.harness.science.controls import RANDOM
+from mote.harness.science.controls import RANDOM, RETEST
 from mote.harness.store.run import RunStore
 from mote.judges import REFUSED
 
@@ -58,7 +57,7 @@ def print_summary(folder: Path, console: Console, judge: str | None = None) -> N
 
 def _kinds(result: StudyResult) -> list[str]:
     groups = result.changes.summary["group"].tolist() if len(result.changes.summary) else []
-    return [str(group) for group in dict.fromkeys(groups) if str(group).startswith((RANDOM, "retest"))]
+    return [str(group) for group in dict.fromkeys(groups) if str(group).startswith((RANDOM, RETEST))]
 
 
 def _groups(result: StudyResult) -> Table:

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mote.harness.preconditions import DataError
-from mote.harness.science.controls import Expert, frequency_gap
+from mote.harness.science.controls import RANDOM, Expert, frequency_gap
 from mote.harness.science.inference import permutation_p
 from mote.harness.science.resonance import class_means, ranks_of, resonance
 from mote.harness.science.stability import RankStability, bootstrap_ranking, shuffled_maxima
@@ -172,7 +172,7 @@ def controls_gap(
         at = {layer: row for row, layer in enumerate(layers)}
         busy = float(np.mean([frequency[at[layer], expert] for layer, expert in experts]))
         for profile in specs.values():
-            if profile.kind.startswith("random-"):
+            if profile.kind.startswith(RANDOM):
                 drawn = [(edit["layer"], edit["expert"]) for edit in profile.spec["edits"]]
                 gap = frequency_gap(experts, drawn, frequency, layers)
                 rows.append((profile.kind, profile.name, gap, busy))

@@ -21,7 +21,7 @@ from mote.harness.engine.vllm import Answer, Engine, check_engine, request_seed
 from mote.harness.errors import MoteError
 from mote.harness.recipe.label_sets import LabelSet, label_set
 from mote.harness.recipe.manifest import read_manifest
-from mote.harness.recipe.schema import Recipe, markers_of
+from mote.harness.recipe.schema import Recipe, markers_of, recipe_of
 from mote.harness.store.run import GenerationRow, MapRow, RunStore
 from mote.judges import Markers, split_reasoning
 
@@ -116,7 +116,7 @@ def open_session(folder: Path, console: Console, engine: StartsEngine = engine_s
     Raises MoteError where there is no run, where it is in use, and where the model's files are others by now.
     """
     manifest = read_manifest(folder)
-    recipe = Recipe.model_validate(manifest["recipe"])
+    recipe = recipe_of(manifest["recipe"])
     model = resolve_model(recipe.model.path)
     _check_model(folder, recipe, model, manifest["model"]["files"])
     with RunStore(folder, existing=True) as store, EngineLog(console) as log:

@@ -215,7 +215,8 @@ def test_rankings_are_compared_by_generation_and_go_on_after_a_stop(run: Path, s
         assert db.execute("select count(*) from profiles where purpose = 'study'").fetchone() == (3,)
     assert not rows.duplicated(["profile_digest", "prompt_id"]).any()
     assert rows.groupby("profile_digest").size().eq(4).all()
-    assert (rows["tokens_edited"] == rows["prompt_tokens"] + rows["generated_tokens"] - 1).all()
+    edited = rows["receipt"].map(lambda text: json.loads(text)["tokens_edited"])
+    assert (edited == rows["prompt_tokens"] + rows["generated_tokens"] - 1).all()
     sums = [effect for text in rows["mechanism"] for effect in json.loads(text)]
     assert {effect["weight_after_in_all"] for effect in sums} == {0}
     assert found.table[["ranking", "k", "prompts", "sets"]].to_numpy().tolist() == [

@@ -22,7 +22,7 @@ from mote.harness.engine.vllm import Answer, Request, Scored, Scoring, request_s
 from mote.harness.errors import MoteError
 from mote.harness.experts.maps import read_maps
 from mote.harness.recipe.manifest import read_manifest
-from mote.harness.recipe.schema import Recipe
+from mote.harness.recipe.schema import recipe_of
 from mote.harness.store.answers import Answers
 from mote.harness.store.generations import GenerationRow
 from mote.harness.store.packed import unpack
@@ -272,7 +272,7 @@ def test_a_run_of_version_2_is_gone_on_with(second: Path, tmp_path: Path) -> Non
         db.commit()
         before = db.execute("select count(*), (select count(*) from labels) from generations").fetchone()
     engine = WrittenEngine()
-    study = check(Recipe.model_validate(read_manifest(folder)["recipe"]))
+    study = check(recipe_of(read_manifest(folder)["recipe"]))
     # The engine ends where the surprise of the new sentence would be measured.
     with pytest.raises(AssertionError, match="nothing was said of the new sentence"):
         run(study, folder, Console(quiet=True), engine=lambda *_: lambda: engine)

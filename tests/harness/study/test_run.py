@@ -68,6 +68,16 @@ def rows(folder: Path) -> dict[str, pd.DataFrame]:
     return {name: frame.sort_values(list(frame.columns[:2])).reset_index(drop=True) for name, frame in frames.items()}
 
 
+def answered(folder: Path) -> bool:
+    """Whether an answer is stored; a store that was only just begun has no tables yet."""
+    if not (folder / "run.sqlite").exists():
+        return False
+    with closing(sqlite3.connect(folder / "run.sqlite")) as db:
+        if not db.execute("select 1 from sqlite_master where name = 'generations'").fetchone():
+            return False
+        return bool(db.execute("select count(*) from generations").fetchone()[0])
+
+
 def tokens_of(folder: Path) -> list[TokenRows]:
     with RunStore(folder, read_only=True) as store:
         return read_token_rows(store)
@@ -181,7 +191,7 @@ def test_ctrl_c_keeps_what_was_stored_and_says_how_to_go_on(tmp_path: Path) -> N
     process = start("none", *STUDY, "--out", str(folder))
     deadline = time.monotonic() + 200
     while time.monotonic() < deadline and process.poll() is None:
-        if (folder / "run.sqlite").exists() and len(rows(folder)["generations"]) > 0:
+        if answered(folder):
             break
         time.sleep(0.2)
     process.send_signal(signal.SIGINT)
