@@ -206,7 +206,14 @@ def test_the_rules_alone_keep_their_name() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["a" * 1_000_000, "I cannot " * 110_000, "我不能" * 330_000, "'" * 1_000_000, "<think>" * 140_000, '("“' * 300_000],
+    [
+        "a" * 1_000_000,
+        pytest.param("I cannot " * 110_000, marks=pytest.mark.slow),
+        pytest.param("我不能" * 330_000, marks=pytest.mark.slow),
+        "'" * 1_000_000,
+        pytest.param("<think>" * 140_000, marks=pytest.mark.slow),
+        '("“' * 300_000,
+    ],
     ids=["one word", "refusals", "chinese", "apostrophes", "markers", "quotation marks"],
 )
 def test_a_megabyte_of_anything_gets_a_label_in_bounded_time(text: str) -> None:

@@ -202,7 +202,7 @@ def test_another_judges_labels_are_shown_only_when_asked_for(tmp_path: Path) -> 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(build, "draw_all", _nothing_drawn)
         page = Page(make_report(folder))
-        assert "by the labels of the judge “rules”" in page.text
+        assert "by the labels of the judge “rules+classifier”" in page.text
         assert re.search(
             r'<tr><td>other</td><td class="n">(\d+)</td><td class="n">\1</td><td class="n">[\d.]+%', page.html
         )
