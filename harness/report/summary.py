@@ -14,6 +14,7 @@ from rich.table import Table
 from mote.harness.compare.matrix_table import matrix_table
 from mote.harness.recipe.manifest import read_manifest
 from mote.harness.report.analysis import StudyResult, analyse
+from mote.harness.report.chance_sections import effect
 from mote.harness.science.controls import RANDOM, RETEST
 from mote.harness.store.run import RunStore
 from mote.judges import REFUSED
