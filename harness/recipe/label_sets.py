@@ -3,7 +3,7 @@
 A recipe says it with ``task.label``; left out, the task's own stands: sums are asked for the language of the reasoning,
 everything else for the refusal. The first judge of a run reads the texts by the label set's rules. With
 ``judges.surprise`` a second one adds what the untouched model finds impossible. Experts are chosen by the labels of the
-last of the two, and a report shows them unless told otherwise.
+last of the two, or of a language model where ``judges.llm`` names one; a report shows them unless told otherwise.
 """
 
 from __future__ import annotations
@@ -60,5 +60,7 @@ def label_set(recipe: Mapping[str, Any]) -> LabelSet:
     refusal, and had no judge but the rules.
     """
     found = LABEL_SETS[recipe["task"].get("label", REFUSAL)]
-    surprise = recipe.get("judges", {}).get("surprise", False)
-    return found._replace(judge=with_surprise(found.judge)) if surprise else found
+    judges = recipe.get("judges", {})
+    if judges.get("llm"):
+        return found._replace(judge=str(judges["llm"]["name"]))
+    return found._replace(judge=with_surprise(found.judge)) if judges.get("surprise", False) else found

@@ -13,6 +13,7 @@ from typing import Any
 
 from mote.harness.errors import MoteError
 from mote.harness.files import write_atomic
+from mote.harness.recipe.llm_judge import ASKING
 from mote.harness.recipe.schema import Recipe, differences
 
 FORMAT = "mote-run/1"
@@ -61,8 +62,9 @@ def check_same(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> 
         line
         for part in ("recipe", "model", "prompts")
         for line in differences(old[part], new[part], "" if part == "recipe" else f"{part}: ")
-        # The folder that the model lies in, and who serves it, may differ by start; its files' digests must not.
-        if not line.startswith(("model: path:", "model.servers"))
+        # The folder that the model lies in, and who serves it, may differ by start; its files' digests must not. So may
+        # how patiently a judge is asked, and how often.
+        if not line.startswith(("model: path:", "model.servers", *(f"judges.llm.{name}:" for name in ASKING)))
     ]
     if changed:
         raise MoteError(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from mote.harness.errors import MoteError, nearest
 from mote.harness.files import digest_of
 from mote.harness.recipe.label_sets import LABEL_SETS, set_of_task
+from mote.harness.recipe.llm_judge import LlmPart, resolved
 from mote.judges import REFUSED, Markers
 from mote.patches.profile import MAX_FACTOR
 
@@ -132,10 +133,12 @@ class JudgesPart(_Part):
     """Who labels the answers, beside the rules of the label set.
 
     ``surprise`` asks the untouched model how likely each distinct answer is: one prefill, a small part of what the
-    answer itself took, and most spliced text is seen. Without it the labels are those of the texts alone.
+    answer itself took, and most spliced text is seen. Without it the labels are those of the texts alone. ``llm`` is a
+    language model, at an endpoint or ``self``, whose labels the run then goes by; the others' stand beside them.
     """
 
     surprise: bool = True
+    llm: LlmPart | None = None
 
 
 class Recipe(_Part):
@@ -151,14 +154,17 @@ class Recipe(_Part):
     @model_validator(mode="before")
     @classmethod
     def _label_set(cls, content: Any) -> Any:
-        """Write down what the task decides: the label set, and the class that is studied."""
+        """Write down what the task decides: the label set, the class that is studied, what a language model judges."""
         if not isinstance(content, dict) or not isinstance(content.get("task"), dict):
             return content
         task = {"label": set_of_task(str(content["task"].get("name"))), **content["task"]}
         study = content.get("study", {})
         if isinstance(study, dict) and isinstance(task["label"], str) and task["label"] in LABEL_SETS:
             study = {"target": LABEL_SETS[task["label"]].target, **study}
-        return {**content, "task": task, "study": study}
+        judges = content.get("judges", {})
+        if isinstance(judges, dict) and judges.get("llm") is not None:
+            judges = {**judges, "llm": resolved(judges["llm"], str(task["label"]))}
+        return {**content, "task": task, "study": study, "judges": judges}
 
     @model_validator(mode="after")
     def _target_is_a_class(self) -> Recipe:
@@ -300,7 +306,10 @@ def _fields_at(location: tuple[int | str, ...]) -> list[str]:
     model: type[BaseModel] = Recipe
     for part in location:
         annotation = model.model_fields[str(part)].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        # A part that may be left out is a union with None.
+        parts = [one for one in (annotation, *get_args(annotation)) if isinstance(one, type)]
+        known = next((one for one in parts if issubclass(one, BaseModel)), None)
+        if known is None:
             return []
-        model = annotation
+        model = known
     return list(model.model_fields)

@@ -28,6 +28,7 @@ from mote.harness.science.controls import BASELINE
 from mote.harness.science.splits import evenly, units_of
 from mote.harness.store.run import GenerationRow, LabelRow, ProfileRow, PromptRow, RunStore, Unlabelled
 from mote.harness.store.token_rows import TokenRows, add_token_rows, choose_prompts, read_token_rows
+from mote.harness.study.llm_source import check_llm, label_run_by_llm
 from mote.harness.study.plan import baseline_row, check_split, check_study, make_plan, profile_of
 from mote.harness.study.session import LOG_NAME, Session, StartsEngine
 from mote.harness.study.surprise import label_run_by_surprise
@@ -53,6 +54,7 @@ def check(recipe: Recipe) -> Study:
     check_study(recipe.study, model.layout)
     prompts = _prompts(recipe)
     check_split(recipe.study, _units(prompts))
+    check_llm(recipe)
     described = {
         "task": recipe.task.name,
         "count": len(prompts),
@@ -182,6 +184,7 @@ def _label(session: Session) -> None:
         _label_texts(session, missing)
     if session.recipe.judges.surprise:
         label_run_by_surprise(session, _LABELS_AT_ONCE)
+    label_run_by_llm(session)
 
 
 def _label_texts(session: Session, missing: Sequence[Unlabelled]) -> None:
