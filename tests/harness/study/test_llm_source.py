@@ -1,6 +1,6 @@
 """A language model as the source of a study's labels: an endpoint, stopped by its budget and killed; the model itself.
 
-The endpoint is a scripted server, the model under study a written engine; the last test asks the real one.
+The endpoint is a scripted server, the model under study a written engine; the last two tests ask the real one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 import time
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -290,30 +290,58 @@ def test_a_mistake_about_the_judge_is_one_line_before_anything_is_asked(
     assert "\n" not in str(caught.value)
 
 
-def test_the_real_model_judges_itself_in_its_own_engine(tmp_path: Path) -> None:
+REAL = (
+    "task.limit=12", "study.controls.layers=0", "study.controls.frequency=0", "model.options.max_model_len=1024",
+    "model.options.max_num_seqs=24", "sampling.max_tokens=40",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Callable[[], Engine]]:
+    """What starts the demo's real engine, once for both studies."""
+    log = tmp_path_factory.mktemp("real") / "vllm.log"
+    started = engine_starter(recipe(*REAL), resolve_model("demo"), log, QUIET)
+    return lambda *_: started
+
+
+def test_the_real_model_judges_itself_in_its_own_engine(
+    tmp_path: Path, real: Callable[..., Callable[[], Engine]]
+) -> None:
     """Transport and counting: the demo's model can choose a verdict, and knows nothing of judging."""
-    found = recipe(
-        "judges.llm=self", "task.limit=12", "study.controls.uniform=0", "study.controls.layers=0",
-        "study.controls.frequency=0", "model.options.max_model_len=1024", "model.options.max_num_seqs=24",
-        "sampling.max_tokens=40",
-    )  # fmt: skip
     folder = tmp_path / "run"
-    started = engine_starter(found, resolve_model("demo"), tmp_path / "vllm.log", QUIET)
-    stops = Recipe.model_validate(
-        {**found.model_dump(), "judges": {"surprise": False, "llm": {"model": "self", "budget": 5}}}
-    )
     with pytest.raises(MoteError, match="budget of 5 replies is spent"):
-        run(check(stops), folder, QUIET, engine=lambda *_: started)
+        run(check(recipe(*REAL, model="self", budget=5)), folder, QUIET, engine=real)
     assert table(folder, "select count(*) from judgments") == [(5,)]
     # It may call none of its answers refused.
     with suppress(MoteError):
-        run(check(found), folder, QUIET, engine=lambda *_: started)
+        run(check(recipe(*REAL, "judges.llm=self")), folder, QUIET, engine=real)
     states = dict(table(folder, "select state, count(*) from judgments group by state"))
     assert set(states) <= {"scored", "unusable"}
     assert states["scored"] >= 6
-    verdicts = {verdict for (verdict,) in table(folder, "select verdict from judgments where state = 'scored'")}
-    assert verdicts <= {"REFUSED", "ANSWERED", "BROKEN"}
+    assert set(table(folder, "select verdict from judgments where state = 'scored'")) <= {
+        ("REFUSED",), ("ANSWERED",), ("BROKEN",)
+    }  # fmt: skip
     total, distinct = table(folder, "select count(*), count(distinct text_sha256) from judgments")[0]
     assert total == distinct
     assert len(labels(folder)) == table(folder, "select count(*) from generations")[0][0]
     assert read_manifest(folder)["finished"] or "0-REFUSED" not in labels(folder).values()
+
+
+def test_a_study_of_the_real_model_goes_by_an_endpoints_labels(
+    tmp_path: Path, real: Callable[..., Callable[[], Engine]]
+) -> None:
+    folder = tmp_path / "run"
+
+    def every_other(body: dict[str, Any], number: int) -> Step:
+        odd = zlib.crc32(judged(body["messages"][-1]["content"]).partition("\n")[2].encode()) % 2
+        return Say("[[REFUSED]]" if odd else "[[ANSWERED]]")
+
+    with scripted_judge(every_other, judged) as server:
+        given = {"model": "scripted", "url": server.url, "structured": "text"}
+        with pytest.raises(MoteError, match="budget of 4 replies is spent"):
+            run(check(recipe(*REAL, **given, budget=4)), folder, QUIET, engine=real)
+        run(check(recipe(*REAL, **given, budget=500)), folder, QUIET, engine=real)
+        assert len(server.requests) == table(folder, "select count(*) from judgments")[0][0]
+    assert read_manifest(folder)["finished"]
+    assert len(labels(folder)) == table(folder, "select count(*) from generations")[0][0]
+    assert {"0-REFUSED"} < set(labels(folder).values())
