@@ -44,7 +44,10 @@ app = typer.Typer(
 
 _Run = Annotated[Path, typer.Argument(help="The folder of a run.", metavar="RUN")]
 _Kind = Annotated[
-    str | None, typer.Option(help="What is judged: refusal, language, or side-by-side.  [default: the run's label set]")
+    str | None,
+    typer.Option(
+        help="What is judged: refusal, compliance, language, side-by-side, or classes.  [default: the run's label set]"
+    ),
 ]
 _Truth = Annotated[
     str | None, typer.Option(help="The judge that rates are corrected by.  [default: each person]", metavar="JUDGE")
@@ -71,7 +74,12 @@ def ask(
     limit: Annotated[int | None, typer.Option(help="Judge this many prompts only, evenly spread.", min=1)] = None,
     max_judgments: Annotated[int | None, typer.Option(help="Ask for at most this many replies.", min=0)] = None,
     name: Annotated[str | None, typer.Option(help="The judge's name.  [default: model/prompt@digest]")] = None,
-    prompt: Annotated[str | None, typer.Option(help="A prompt file of your own instead of the packaged one.")] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            help="A prompt file of your own instead of the packaged one; with classes its verdicts are these."
+        ),
+    ] = None,
     structured: Annotated[str, typer.Option(help="How replies are asked for: auto, json, or text.")] = "auto",
     concurrency: Annotated[int, typer.Option(help="Requests under way at once.")] = 8,
     timeout: Annotated[float, typer.Option(help="Seconds until a request is given up.")] = 180.0,
@@ -93,7 +101,7 @@ def ask(
         run, kind or _label_set(run).name, endpoint, console,
         scope=Scope(tuple(profile or ()), limit), prompt=prompt, name=name, max_judgments=max_judgments,
     )  # fmt: skip
-    _print_judged(found, console)
+    _print_judged(found, max_tokens, console)
     _agreement(run, None, console)
 
 
@@ -163,13 +171,17 @@ def _label_set(run: Path) -> LabelSet:
     return label_set(read_manifest(run)["recipe"])
 
 
-def _print_judged(found: Judged, console: Console) -> None:
+def _print_judged(found: Judged, max_tokens: int, console: Console) -> None:
+    from mote.judges.llm.asks import cut_off_words
+
     tally = found.tally
     console.print(
         f"{found.judge}: {tally.scored} judgments scored, {tally.unusable} unusable (UNSCORED),"
-        f" {tally.unreached} without reply, {tally.left} left by the budget",
+        f" {tally.unreached} without reply, {tally.left} left by the budget, {tally.cut} cut off",
         soft_wrap=True,
     )
+    if found.cut:
+        console.print(cut_off_words(found.cut, max_tokens), soft_wrap=True)
     counted = ", ".join(f"{label} {count}" for label, count in found.labels.items()) or "none"
     waiting = f"; {found.waiting} of {found.generations} answers wait for the next start" if found.waiting else ""
     console.print(f"Labels of {found.generations} answers: {counted}{waiting}", soft_wrap=True)

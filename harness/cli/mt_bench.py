@@ -105,7 +105,7 @@ def judge(
     for one, tally in tallies.items():
         console.print(
             f"{one}: {tally.scored} scored, {tally.unusable} unusable (UNSCORED), {tally.unreached} without reply,"
-            f" {tally.left} left by the budget",
+            f" {tally.left} left by the budget, {tally.cut} cut off",
             soft_wrap=True,
         )
     console.print(f"Scores: mote mt-bench show {bench}", soft_wrap=True)

@@ -86,11 +86,14 @@ def _submit(llm: LLM, key: str, call: Call) -> None:
     from vllm import SamplingParams
     from vllm.exceptions import VLLMValidationError
     from vllm.inputs import TokensPrompt
-    from vllm.sampling_params import RequestOutputKind
+    from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
     extra = {**(call.params.get("extra_args") or {}), **request_args(call.profile, capture=call.capture)}
     values = {**call.params, "extra_args": extra, "output_kind": RequestOutputKind.FINAL_ONLY}
     try:
+        # Over HTTP the same stands in the request's body as an object.
+        if structured := call.params.get("structured_outputs"):
+            values["structured_outputs"] = StructuredOutputsParams(**structured)
         params = SamplingParams(**values)
         llm.llm_engine.add_request(key, TokensPrompt(prompt_token_ids=call.tokens), params)
     # VLLMValidationError is no ValueError.

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from mote.harness.engine.options import engine_arguments, start_llm
 from mote.harness.engine.stepping import Call, Reply, drive
@@ -25,14 +25,22 @@ if TYPE_CHECKING:
     from vllm.engine.arg_utils import EngineArgs
 
 
+ONCE: Final = ""
+"""The id of a prompt that is put once, such as a judge's question: its tokens are not kept for a next time."""
+
+
 class Request(NamedTuple):
-    """One prompt under one profile; ``seed`` is the request's own, ``capture`` as in ``mote.patches.request_args``."""
+    """One prompt under one profile; ``seed`` is the request's own, ``capture`` as in ``mote.patches.request_args``.
+
+    With ``choices`` the answer can be nothing but one of these texts, the likeliest (temperature 0).
+    """
 
     prompt_id: str
     messages: Sequence[Mapping[str, str]]
     profile: Profile
     seed: int
     capture: str | Mapping[str, Any] | None = None
+    choices: Sequence[str] = ()
 
 
 class Answer(NamedTuple):
@@ -173,7 +181,9 @@ class TokenEngine(ABC):
 
     def _call(self, request: Request) -> Call:
         tokens = self._prompt(request.prompt_id, request.messages)
-        return Call(f"prompt '{request.prompt_id}'", tokens, request.profile, self._params(request), request.capture)
+        what = f"prompt '{request.prompt_id}'" if request.prompt_id else "a judge's question"
+        params = self._choosing(request, len(tokens)) if request.choices else self._params(request)
+        return Call(what, tokens, request.profile, params, request.capture)
 
     def _scoring_call(self, request: Scoring) -> Call:
         tokens = [*self._prompt(request.prompt_id, request.messages), *self._continuation(request)]
@@ -183,6 +193,8 @@ class TokenEngine(ABC):
 
     def _prompt(self, prompt_id: str, messages: Sequence[Mapping[str, str]]) -> list[int]:
         tokens = self._tokens.get(prompt_id)
+        if prompt_id == ONCE:
+            return self._encode(self._render(messages))
         if tokens is None:
             tokens = self._tokens[prompt_id] = self._encode(self._render(messages))
         return tokens
@@ -213,6 +225,16 @@ class TokenEngine(ABC):
             "seed": request.seed,
             # The markers of reasoning are special tokens in some models, and raw text is to be raw.
             "skip_special_tokens": False,
+        }
+
+    def _choosing(self, request: Request, prompt: int) -> dict[str, Any]:
+        # A model may spell a choice byte by byte, and ends it with a token of its own.
+        longest = max(len(choice.encode()) for choice in request.choices) + 1
+        return {
+            "temperature": 0.0,
+            "max_tokens": min(longest, self._context - prompt),
+            "seed": request.seed,
+            "structured_outputs": {"choice": list(request.choices)},
         }
 
     def _render(self, messages: Sequence[Mapping[str, str]]) -> str:

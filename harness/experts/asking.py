@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from mote.harness.engine.vllm import Answer, Request
+from mote.harness.errors import MoteError
 from mote.harness.experts.rankings import Halves
 from mote.harness.science.controls import Expert
 from mote.harness.store.answers import Answers
@@ -26,6 +27,11 @@ class Asking:
     """Asks an open run's model for answers under profiles, as the run draws its own, and labels them as it does."""
 
     def __init__(self, session: Session, halves: Halves, purpose: Purpose) -> None:
+        if session.recipe.judges.llm is not None:
+            raise MoteError(
+                f"{session.folder} goes by the labels of '{halves.label_set.judge}', and answers under further sets of"
+                " experts are labelled by the run's rules alone: make a run without judges.llm for this."
+            )
         self.session, self.halves = session, halves
         seeds = {key: session.seed_of(key) for key in halves.prompts}
         self._answers = Answers(session.store, purpose, session.recipe.sampling.seed, seeds)

@@ -22,7 +22,7 @@ from rich.table import Table
 from mote.harness.errors import MoteError, nearest
 from mote.harness.files import write_atomic
 from mote.harness.judging.sheet import HUMAN
-from mote.harness.science.controls import BASELINE
+from mote.harness.science.controls import BASELINE, RETEST
 from mote.harness.science.splits import units_of
 from mote.harness.store.run import RunStore
 from mote.harness.store.samples import strata
@@ -37,6 +37,9 @@ class JudgeAudit(NamedTuple):
 
     ``corrected`` has one row a profile, judge and person: rates and intervals, and those by ``unit`` (the attribute
     that groups prompts, empty where a task has none). ``uncorrected`` says why a judge's rates could not be.
+    ``apart`` has a row for untouched and for tuned answers of each pair: agreed, kappa, and, where one of the two is
+    the judge that others are corrected by, the other's sensitivity and specificity (nan else, and of too small a
+    sample). An edit that changes how answers sound can make a judge err more, and that biases corrected rates.
     """
 
     kappas: pd.DataFrame
@@ -44,6 +47,7 @@ class JudgeAudit(NamedTuple):
     confusions: dict[tuple[str, str], pd.DataFrame]
     corrected: pd.DataFrame
     uncorrected: dict[tuple[str, str], str]
+    apart: pd.DataFrame
 
 
 def audit_run(folder: Path, *, truth: str | None = None, target: str = REFUSED, level: float = 0.95) -> JudgeAudit:
@@ -62,7 +66,8 @@ def audit_run(folder: Path, *, truth: str | None = None, target: str = REFUSED, 
     if not names:
         raise MoteError(f"{folder} holds no labels yet.")
     about = frame[["prompt_id", "profile", "kind", "part"]].assign(**_groups(frame["attributes"]))
-    pairs, alphas, confusions = [], {}, {}
+    people = [truth] if truth else [name for name in names if name.startswith(HUMAN)]
+    pairs, alphas, confusions, apart = [], {}, {}, []
     for kind, members in _by_kind(labels).items():
         if len(members) < 2:
             continue
@@ -70,15 +75,15 @@ def audit_run(folder: Path, *, truth: str | None = None, target: str = REFUSED, 
         clusters = list(about["prompt_id"])
         found = kappas(chosen, clusters, level=level)
         pairs.append(found.assign(kind=kind))
+        apart += _apart(chosen, about, drawn, people, target, level)
         if len(found):
             alphas[kind] = krippendorff_alpha(chosen, clusters, level=level)
         for first, second in zip(found["first"], found["second"], strict=True):
             both = chosen[[first, second]].dropna()
             confusions[first, second] = confusion(both, first, second, LABELS[kind])
-    people = [truth] if truth else [name for name in names if name.startswith(HUMAN)]
     rows, reasons = _corrected(labels, about, drawn, people, target, level)
     table = pd.concat(pairs, ignore_index=True) if pairs else pd.DataFrame()
-    return JudgeAudit(table, alphas, confusions, rows, reasons)
+    return JudgeAudit(table, alphas, confusions, rows, reasons, pd.DataFrame(apart))
 
 
 def agreement_frame(store: RunStore, *, level: float = 0.95) -> pd.DataFrame:
@@ -108,7 +113,11 @@ def agreement_words(store: RunStore, judge: str) -> str:
 
 def write_audit(found: JudgeAudit, folder: Path) -> list[Path]:
     """Write the tables of an audit as CSV into a run's ``tables``; return their paths."""
-    tables = {"judge-agreement": found.kappas, "judge-corrected-flips": found.corrected}
+    tables = {
+        "judge-agreement": found.kappas,
+        "judge-agreement-apart": found.apart,
+        "judge-corrected-flips": found.corrected,
+    }
     if found.alphas:
         tables["judge-alpha"] = pd.DataFrame(
             [{"kind": kind, **one._asdict(), "judges": "; ".join(one.judges)} for kind, one in found.alphas.items()]
@@ -147,6 +156,7 @@ def show_audit(found: JudgeAudit, console: Console, *, judge: str, every: bool =
                 f"{row.first} / {row.second}", str(row.items), str(row.left_out), f"{row.agreed:.1%}", kappa, span
             )
         console.print(table)
+        _show_apart(found.apart, console)
     for kind, one in found.alphas.items():
         console.print(
             f"Krippendorff's alpha, {kind}, {len(one.judges)} judges on {one.items} answers: {one.alpha:.3f}"
@@ -161,6 +171,19 @@ def show_audit(found: JudgeAudit, console: Console, *, judge: str, every: bool =
     _show_corrected(found, console)
     for (of, truth), reason in found.uncorrected.items():
         console.print(f"Rates of {of} are not corrected by {truth}: {reason}", soft_wrap=True)
+
+
+def _show_apart(apart: pd.DataFrame, console: Console) -> None:
+    table = Table(
+        "judges", "answers", "both", "agreed", "kappa", "sensitivity", "specificity",
+        title="Apart for untouched and tuned answers", title_justify="left",
+    )  # fmt: skip
+    for row in _rows(apart):
+        kappa = "-" if pd.isna(row.kappa) else f"{row.kappa:.3f}"
+        skill = (_share(row.sensitivity), _share(row.specificity))
+        table.add_row(f"{row.first} / {row.second}", row.answers, str(row.items), f"{row.agreed:.1%}", kappa, *skill)
+    if len(apart):
+        console.print(table)
 
 
 def _telling_pair(found: JudgeAudit, judge: str) -> list[tuple[str, str]]:
@@ -238,6 +261,36 @@ def _by_kind(labels: pd.DataFrame) -> dict[str, list[str]]:
         if kind is not None:
             kinds.setdefault(kind, []).append(str(name))
     return kinds
+
+
+def _apart(
+    chosen: pd.DataFrame, about: pd.DataFrame, drawn: pd.DataFrame, people: Sequence[str], target: str, level: float
+) -> list[dict[str, object]]:
+    """Return how each two judges agree on the baseline's answers and, apart, on those under profiles with edits."""
+    rows: list[dict[str, object]] = []
+    for name, which in (
+        ("untouched", about["kind"] == BASELINE),
+        ("tuned", ~about["kind"].isin((BASELINE, RETEST))),
+    ):
+        part = chosen[which]
+        if part.empty:
+            continue
+        for row in _rows(kappas(part, list(about.loc[which, "prompt_id"]), level=level)):
+            known = [judge for judge in (row.first, row.second) if judge in people]
+            skill = (math.nan, math.nan)
+            if len(known) == 1:
+                (other,) = {row.first, row.second} - set(known)
+                skill = _skill(part[other], part[known[0]], drawn, target)
+            rows.append({"answers": name, **row._asdict(), "sensitivity": skill[0], "specificity": skill[1]})
+    return rows
+
+
+def _skill(said: pd.Series[str], truth: pd.Series[str], drawn: pd.DataFrame, target: str) -> tuple[float, float]:
+    try:
+        found, _ = _audit(said.where(said.isin(CLASSES)), truth, drawn, target)
+    except CorrectionError:
+        return math.nan, math.nan
+    return found.sensitivity, found.specificity
 
 
 def _corrected(

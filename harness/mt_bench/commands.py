@@ -22,7 +22,7 @@ from mote.harness.mt_bench.store import BenchStore, ModelRow
 from mote.harness.science.splits import evenly
 from mote.harness.store.run import RunStore
 from mote.judges import Markers
-from mote.judges.llm.asks import Tally
+from mote.judges.llm.asks import Tally, cut_off_words
 from mote.judges.llm.endpoint import Endpoint
 from mote.judges.mt_bench import FormError, forms_of
 from mote.patches import EMPTY_PROFILE, Profile, ProfileError
@@ -199,6 +199,8 @@ def judge(
                     left = 0 if tallies[mode].left else max(0, left - (store.replies() - before))
         finally:
             export(store)
+        if cut := store.cut_off(name or endpoint.model):
+            console.print(cut_off_words(cut, endpoint.max_tokens), soft_wrap=True)
     return tallies
 
 

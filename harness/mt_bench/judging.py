@@ -69,7 +69,7 @@ def judge_bench(
     ``judge`` names the judge, by default as its model; ``original`` is the model that pairs are judged against, by
     default the first. Raises MoteError for an endpoint that can't be used; what was stored stays.
     """
-    asks = list(missing_asks(store, material, mode, judge or endpoint.model, original))
+    asks = list(missing_asks(store, material, mode, judge or endpoint.model, original, max_tokens=endpoint.max_tokens))
     if not asks:
         return Tally(0, 0, 0, 0)
     try:
@@ -90,14 +90,22 @@ def judge_bench(
 
 
 def missing_asks(
-    store: BenchStore, material: Material, mode: Mode, judge: str, original: str | None = None
+    store: BenchStore,
+    material: Material,
+    mode: Mode,
+    judge: str,
+    original: str | None = None,
+    *,
+    max_tokens: int,
 ) -> Iterator[BenchAsk]:
     """Yield what has to be asked for, question by question: a budget that ends early cuts questions, not models.
+
+    What was cut off at fewer than ``max_tokens`` is asked for again.
 
     Raises MoteError where ``original`` is no model of the bench, or there is nothing to set beside it.
     """
     talks = conversations(store.answers(), material.questions)
-    ended = store.ended()
+    ended = store.ended(max_tokens)
     for key, reference, first, second in _wanted(store, material, mode, judge, original, talks):
         if key in ended:
             continue

@@ -16,9 +16,10 @@ import pandas as pd
 
 from mote.harness.errors import MoteError
 from mote.harness.files import canonical_json
-from mote.harness.store.schema import BENCH_TABLES, BENCH_VERSION
-from mote.harness.store.sqlite import Transaction, connect, lock
-from mote.judges.llm.asks import UNREACHED, Judgment
+from mote.harness.store.schema import BENCH_TABLES, BENCH_VERSION, bring_bench_forward
+from mote.harness.store.schema import CUT_OFF as JUDGE_CUT_OFF
+from mote.harness.store.sqlite import Transaction, connect, copy_of, lock
+from mote.judges.llm.asks import UNREACHED, UNUSABLE, Judgment
 
 STORE_NAME: Final = "mt_bench.sqlite"
 
@@ -110,10 +111,17 @@ class BenchStore:
         if version == 0 and not read_only:
             digest = f"{int(questions or '0', 16):064x}"
             named = f"insert into bench values ('questions', '{digest}');"  # noqa: S608 - a hexadecimal number
-            made = f"{BENCH_TABLES}{named}pragma user_version = {BENCH_VERSION};"
-            self._db.executescript(f"begin immediate;{made}commit;")
+            self._db.executescript(f"begin immediate;{BENCH_TABLES}{named}pragma user_version = 1;commit;")
+            version = 1
+        if version == 1:
+            # A reader leaves the file as it is.
+            if read_only:
+                copy = copy_of(self._db)
+                self._db.close()
+                self._db = copy
+            bring_bench_forward(self._db)
         elif version != BENCH_VERSION:
-            raise MoteError(f"{self.path} has store version {version}; this mote reads version {BENCH_VERSION}.")
+            raise MoteError(f"{self.path} has store version {version}; this mote reads versions 1 to {BENCH_VERSION}.")
         if questions is not None and self.questions_digest() != questions:
             raise MoteError(f"{self.folder} was answered from other questions; take another folder with --out.")
 
@@ -190,22 +198,31 @@ class BenchStore:
         values = (
             *key, url, one.model, prompt, sha256, int(guarded), one.messages[-1]["content"] if one.messages else "",
             one.raw, one.reasoning, one.state, one.verdict, one.error, one.finish_reason, one.tries, one.requests,
-            one.prompt_tokens, one.completion_tokens, one.seconds, time.time(),
+            one.prompt_tokens, one.completion_tokens, one.seconds, time.time(), one.max_tokens,
         )  # fmt: skip
         columns = (
             ", ".join(JudgmentKey._fields)
             + ", url, model, prompt, prompt_sha256, guarded, user_prompt, raw, reasoning,"
             " state, verdict, error, finish_reason, attempts, requests, prompt_tokens, completion_tokens, seconds,"
-            " tstamp"
+            " tstamp, max_tokens"
         )
         marks = ", ".join("?" * len(values))
         self._db.execute(f"insert into judgments ({columns}) values ({marks})", values)  # noqa: S608
 
-    def ended(self) -> set[JudgmentKey]:
-        """Return what was judged with a reply, usable or not."""
-        columns = ", ".join(JudgmentKey._fields)
-        cursor = self._db.execute(f"select {columns} from judgments where state <> ?", (UNREACHED,))  # noqa: S608
-        return {JudgmentKey(*row) for row in cursor}
+    def ended(self, max_tokens: int) -> set[JudgmentKey]:
+        """Return what was judged with a reply, usable or not, unless it was cut off at fewer tokens than these."""
+        query = (
+            f"select {', '.join(JudgmentKey._fields)} from judgments where state <> ?"  # noqa: S608 - ours
+            f" and (not ({JUDGE_CUT_OFF}) or coalesce(max_tokens, 0) >= ?)"
+        )
+        return {JudgmentKey(*row) for row in self._db.execute(query, (UNREACHED, max_tokens))}
+
+    def cut_off(self, judge: str) -> int:
+        """Return how many judgments of a judge have no verdict since its reply was cut off."""
+        frame = self.judgments()
+        return int(
+            ((frame["judge"] == judge) & (frame["state"] == UNUSABLE) & (frame["finish_reason"] == "length")).sum()
+        )
 
     def replies(self) -> int:
         """Return how many replies were asked for so far: what a budget counts."""

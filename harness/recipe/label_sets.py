@@ -4,7 +4,7 @@ A recipe says it with ``task.label``; left out, the task's own stands: sums are 
 everything else for the refusal. The first judge of a run reads the texts: rules and classifier together, or, with
 ``judges.text: rules``, the rules alone, as runs did that are older than the classifier and have no such line. With
 ``judges.surprise`` a second one adds what the untouched model finds impossible. Experts are chosen by the labels of the
-last of the two, and a report shows them unless told otherwise.
+last of the two, or of a language model where ``judges.llm`` names one; a report shows them unless told otherwise.
 """
 
 from __future__ import annotations
@@ -80,5 +80,6 @@ def label_set(recipe: Mapping[str, Any]) -> LabelSet:
     judges = recipe.get("judges", {})
     if found.name == REFUSAL and judges.get("text", RULES_JUDGE) == RULES_JUDGE:
         found = _BY_RULES
-    surprise = judges.get("surprise", False)
-    return found._replace(judge=with_surprise(found.judge)) if surprise else found
+    if judges.get("llm"):
+        return found._replace(judge=str(judges["llm"]["name"]))
+    return found._replace(judge=with_surprise(found.judge)) if judges.get("surprise", False) else found

@@ -13,6 +13,7 @@ from typing import Any
 
 from mote.harness.errors import MoteError
 from mote.harness.files import write_atomic
+from mote.harness.recipe.llm_judge import ASKING
 from mote.harness.recipe.schema import WITHOUT_ECONOMY, Recipe, differences, recipe_of
 from mote.harness.science.controls import KINDS
 
@@ -76,13 +77,15 @@ def check_same(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any], *, 
     Until a run is ``planned`` its study may be another: the baseline is the same. What an older run's recipe could not
     say stays as it was meant.
     """
-    free = ("model: path:", "model.servers", *old.get("older", ()), *(() if planned else ("study.",)))
+    asking = [f"judges.llm.{name}:" for name in ASKING]
+    free = ("model: path:", "model.servers", *asking, *old.get("older", ()), *(() if planned else ("study.",)))
     known = {**old, "recipe": recipe_of(old["recipe"]).model_dump(mode="json")}
     changed = [
         line
         for part in ("recipe", "model", "prompts")
         for line in differences(known[part], new[part], "" if part == "recipe" else f"{part}: ")
-        # The folder that the model lies in, and who serves it, may differ by start; its files' digests must not.
+        # The folder that the model lies in, and who serves it, may differ by start; its files' digests must not. So may
+        # how patiently a judge is asked, and how often.
         if not line.startswith(free)
     ]
     if changed:

@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError, model_validator
 from mote.harness.errors import MoteError, nearest
 from mote.harness.files import canonical_json, digest_of
 from mote.harness.recipe.label_sets import LABEL_SETS, set_of_task
+from mote.harness.recipe.llm_judge import LlmPart, resolved
 from mote.harness.recipe.strict import Part, explain, read_yaml
 from mote.harness.science.controls import KINDS, MOST_SETS
 from mote.harness.science.noise import RETESTS
@@ -210,11 +211,13 @@ class JudgesPart(Part):
 
     ``text`` says how the refusal is read from a text: by rules and classifier together, or by the rules alone.
     ``surprise`` asks the untouched model how likely each distinct answer is: one prefill, a small part of what the
-    answer itself took, and most spliced text is seen. Without it the labels are those of the texts alone.
+    answer itself took, and most spliced text is seen. Without it the labels are those of the texts alone. ``llm`` is a
+    language model, at an endpoint or ``self``, whose labels the run then goes by; the others' stand beside them.
     """
 
     text: Literal["rules+classifier", "rules"] = "rules+classifier"
     surprise: bool = True
+    llm: LlmPart | None = None
 
 
 class Recipe(Part):
@@ -230,14 +233,17 @@ class Recipe(Part):
     @model_validator(mode="before")
     @classmethod
     def _label_set(cls, content: Any) -> Any:
-        """Write down what the task decides: the label set, and the class that is studied."""
+        """Write down what the task decides: the label set, the class that is studied, what a language model judges."""
         if not isinstance(content, dict) or not isinstance(content.get("task"), dict):
             return content
         task = {"label": set_of_task(str(content["task"].get("name"))), **content["task"]}
         study = content.get("study", {})
         if isinstance(study, dict) and isinstance(task["label"], str) and task["label"] in LABEL_SETS:
             study = {"target": LABEL_SETS[task["label"]].target, **study}
-        return {**content, "task": task, "study": study}
+        judges = content.get("judges", {})
+        if isinstance(judges, dict) and judges.get("llm") is not None:
+            judges = {**judges, "llm": resolved(judges["llm"], str(task["label"]))}
+        return {**content, "task": task, "study": study, "judges": judges}
 
     @model_validator(mode="after")
     def _target_is_a_class(self) -> Recipe:

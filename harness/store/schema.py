@@ -216,7 +216,25 @@ create table if not exists samples (
 ) without rowid;
 """  # noqa: S608 - ours
 
-BENCH_VERSION: Final = 1
+CUT_OFF: Final = "state = 'unusable' and finish_reason is 'length'"
+"""The condition, in either table of judgments, of a judgment that waits for more tokens than ``max_tokens``."""
+
+_WITH_BUDGET: Final = f"""
+-- What the judge might write, null where that was not noted.
+alter table judgments add column max_tokens integer;
+drop index judgments_once;
+create unique index judgments_once on judgments ({{key}}) where state <> 'unreached' and not ({CUT_OFF});
+"""
+# What was labelled UNSCORED since its reply was cut off is to wait for its label, as others do.
+_JUDGED_AGAIN: Final = f"""{_WITH_BUDGET.format(key="judge, part, text_sha256")}
+delete from label_rows where label = 'UNSCORED' and exists (
+    select 1 from judgments j join texts t on t.text_id = label_rows.evidence
+    where j.judge = label_rows.judge and j.{CUT_OFF.replace("finish", "j.finish")}
+        and instr(t.text, '(judgment ' || j.judgment_id || ')')
+);
+"""  # noqa: S608 - ours
+
+BENCH_VERSION: Final = 2
 BENCH_TABLES: Final = """
 create table bench (key text primary key, value text not null) without rowid;
 create table models (
@@ -282,6 +300,10 @@ create unique index judgments_once
     on judgments (judge, mode, model_1, model_2, question_id, choice, turn, game, reference)
     where state <> 'unreached';
 """
+"""Those of version 1; ``bring_bench_forward`` makes the others."""
+_BENCH_FORWARD: Final = _WITH_BUDGET.format(
+    key="judge, mode, model_1, model_2, question_id, choice, turn, game, reference"
+)
 
 
 class Migration(NamedTuple):
@@ -311,6 +333,11 @@ MIGRATIONS: Final = (
         4,
         "Random sets answer the target prompts alone; exact probabilities and divergences have tables.",
         VERSION_4,
+    ),
+    Migration(
+        5,
+        "Version 4 kept a judge's reply that was cut off as its last word: it is asked for again with a larger budget.",
+        _JUDGED_AGAIN,
     ),
 )
 BASE_VERSION: Final = 3
@@ -358,6 +385,13 @@ def _migrate(db: sqlite3.Connection, version: int) -> None:
             step.forward(db, RUN_TABLES)
             version = max(step.version, BASE_VERSION)
     db.execute(f"pragma user_version = {SCHEMA_VERSION}")
+
+
+def bring_bench_forward(db: sqlite3.Connection) -> None:
+    """Make a bench's store of version 1 one of this version, in one transaction."""
+    with Transaction(db):
+        run_script(db, _BENCH_FORWARD)
+        db.execute(f"pragma user_version = {BENCH_VERSION}")
 
 
 def names_of_tables() -> list[str]:

@@ -32,6 +32,7 @@ from mote.harness.store.token_rows import TokenRows, add_token_rows, choose_prom
 from mote.harness.study.control_steps import answer_controls
 from mote.harness.study.exact import measure_exactly
 from mote.harness.study.generate import generate, wanted_of
+from mote.harness.study.llm_source import check_llm, label_run_by_llm
 from mote.harness.study.paper_protocol import follow_paper
 from mote.harness.study.plan import PAPER, baseline_row, check_split, check_study
 from mote.harness.study.plan_step import plan_run
@@ -59,6 +60,7 @@ def check(recipe: Recipe) -> Study:
     check_study(recipe.study, model.layout)
     prompts = _prompts(recipe)
     check_split(recipe.study, _units(prompts))
+    check_llm(recipe)
     described = {
         "task": recipe.task.name,
         "count": len(prompts),
@@ -190,6 +192,7 @@ def _label(session: Session) -> None:
         _label_texts(session, missing)
     if session.recipe.judges.surprise:
         label_run_by_surprise(session, _LABELS_AT_ONCE)
+    label_run_by_llm(session)
 
 
 def _label_texts(session: Session, missing: Sequence[Unlabelled]) -> None:

@@ -3,7 +3,9 @@
 A judgment ends in one of three states:
 
 * ``scored``: a usable verdict.
-* ``unusable``: the judge replied in every try, and no reply held one. Final: the text is kept, the label is UNSCORED.
+* ``unusable``: the judge replied in every try, and no reply held one: it rambled, or answered otherwise than asked.
+  Final: the text is kept, the label is UNSCORED. A last reply that was cut off at ``max_tokens`` is the exception: it
+  is asked for again once more tokens are allowed, and there is no label until then.
 * ``unreached``: no reply, or the request was rejected. It counts as UNSCORED and is asked for again at the next start.
 """
 
@@ -104,15 +106,31 @@ class Judgment(NamedTuple):
     prompt_tokens: int
     completion_tokens: int
     seconds: float
+    max_tokens: int = 0
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether no verdict came because the reply ran into ``max_tokens``: with more there may be one."""
+        return self.state == UNUSABLE and self.finish_reason == "length"
+
+
+def cut_off_words(count: int, max_tokens: int, option: str = "--max-tokens") -> str:
+    """Say in one line that replies were cut off, and which option to raise."""
+    replies = "1 reply has" if count == 1 else f"{count} replies have"
+    return f"{replies} no verdict, cut off at {max_tokens} tokens or fewer: raise {option} to ask again."
 
 
 class Tally(NamedTuple):
-    """What became of the judgments of one start; ``left`` were not asked for, since the budget was spent."""
+    """What became of the judgments of one start.
+
+    ``left`` were not asked for, since the budget was spent; of ``cut`` the last reply was cut off at ``max_tokens``.
+    """
 
     scored: int
     unusable: int
     unreached: int
     left: int
+    cut: int = 0
 
     @property
     def total(self) -> int:

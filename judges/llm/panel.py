@@ -59,20 +59,21 @@ async def ask_all(
     waiting: Iterator[A] = iter(asks)
     budget = _Budget(max_judgments)
     counts: dict[State, int] = {SCORED: 0, UNUSABLE: 0, UNREACHED: 0}
-    left = silent = 0
+    left = silent = cut = 0
     give_up = max(_GIVE_UP, 2 * endpoint.concurrency)
 
     async with JudgeClient(endpoint) as client:
         await client.check()
 
         async def work() -> None:
-            nonlocal left, silent
+            nonlocal left, silent, cut
             for ask in waiting:
                 judgment = await _judge(client, ask, budget)
                 if judgment is None:
                     left += 1
                     continue
                 counts[judgment.state] += 1
+                cut += judgment.cut_off
                 done(ask, judgment)
                 silent = silent + 1 if judgment.state == UNREACHED else 0
                 if silent >= give_up:
@@ -88,7 +89,7 @@ async def ask_all(
             for worker in workers:
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
-    return Tally(counts[SCORED], counts[UNUSABLE], counts[UNREACHED], left)
+    return Tally(counts[SCORED], counts[UNUSABLE] - cut, counts[UNREACHED], left, cut)
 
 
 async def _judge(client: JudgeClient, ask: Ask, budget: _Budget) -> Judgment | None:
@@ -131,6 +132,7 @@ async def _judge(client: JudgeClient, ask: Ask, budget: _Budget) -> Judgment | N
         prompt_tokens=prompt_tokens,
         completion_tokens=completion_tokens,
         seconds=time.monotonic() - started,
+        max_tokens=client.endpoint.max_tokens,
     )
 
 

@@ -60,11 +60,16 @@ class JudgePrompt:
 
     def messages(self, values: Mapping[str, str], *, as_json: bool, again: bool, nonce: str) -> list[dict[str, str]]:
         """Return the chat messages that ask for one judgment; ``again`` adds the reminder after an unusable reply."""
+        ending = (self.json_ending if as_json else self.text_ending).strip()
+        return self._filled(values, f"{ending} {self.reminder.strip()}" if again else ending, nonce)
+
+    def choice_messages(self, values: Mapping[str, str], nonce: str) -> list[dict[str, str]]:
+        """Return the chat messages to a model whose reply can only be one of the verdicts."""
+        return self._filled(values, f"Reply with one word and nothing else: {', '.join(self.verdicts)}.", nonce)
+
+    def _filled(self, values: Mapping[str, str], ending: str, nonce: str) -> list[dict[str, str]]:
         if values.keys() != self.fields:
             raise KeyError(f"prompt '{self.name}' takes {sorted(self.fields)}, not {sorted(values)}")
-        ending = (self.json_ending if as_json else self.text_ending).strip()
-        if again:
-            ending = f"{ending} {self.reminder.strip()}"
         filled = {**values, "nonce": nonce, "ending": ending}
         return [
             {"role": "system", "content": fill(self.system, filled).strip()},
@@ -106,8 +111,12 @@ def _checked(path: Path, content: Any, sha256: str) -> JudgePrompt:
     if not isinstance(content, dict) or set(content) != set(_KEYS):
         raise JudgeError(f"judge prompt {path} should hold exactly the keys {', '.join(_KEYS)}.")
     verdicts = content.pop("verdicts")
-    if not isinstance(verdicts, list) or not all(isinstance(v, str) and _VERDICT.fullmatch(v) for v in verdicts):
-        raise JudgeError(f"judge prompt {path}: verdicts should be a list of words in capitals, such as [REFUSED].")
+    known = isinstance(verdicts, list) and all(isinstance(v, str) and _VERDICT.fullmatch(v) for v in verdicts)
+    if not known or len(set(verdicts)) != len(verdicts) or len(verdicts) < 2:
+        raise JudgeError(
+            f"judge prompt {path}: verdicts should be a list of two or more words in capitals, each once, such as"
+            " [REFUSED, ANSWERED]."
+        )
     wrong = next((key for key, value in content.items() if not isinstance(value, str) or not value.strip()), None)
     if wrong:
         raise JudgeError(f"judge prompt {path}: '{wrong}' should be text.")

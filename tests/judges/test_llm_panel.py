@@ -104,8 +104,10 @@ def test_a_judge_that_hangs_is_unreached_after_all_attempts(hang: Hang) -> None:
 )
 def test_an_unusable_reply_is_asked_again_then_unscored_with_its_text(reply: Say, why: str) -> None:
     ended, tally, judge = run({"No.": [reply]})
-    assert tally == Tally(0, 1, 0, 0)
+    assert tally == (Tally(0, 0, 0, 0, 1) if reply.finish == "length" else Tally(0, 1, 0, 0))
     judgment = ended["No."]
+    assert judgment.cut_off == (reply.finish == "length")
+    assert judgment.max_tokens == 2048
     assert (judgment.state, judgment.verdict, judgment.tries) == ("unusable", None, 3)
     assert judgment.raw == (reply.text or "")
     assert why in judgment.error

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mote.judges.llm.asks import PromptAsk
 from mote.judges.llm.endpoint import Endpoint, JudgeError
 from mote.judges.llm.kinds import (
     BETTER,
@@ -15,6 +17,9 @@ from mote.judges.llm.kinds import (
     WORSE,
     Decided,
     Given,
+    check_prompt,
+    class_label,
+    classes_ask,
     language_ask,
     language_label,
     refusal_ask,
@@ -22,7 +27,7 @@ from mote.judges.llm.kinds import (
     side_by_side_asks,
     side_by_side_label,
 )
-from mote.judges.llm.prompt import PROMPTS, fill, fresh_nonce, load_prompt
+from mote.judges.llm.prompt import PROMPTS, JudgePrompt, fill, fresh_nonce, load_prompt
 from mote.judges.llm.verdict import json_verdict, text_verdict
 from mote.judges.reasoning import Markers
 
@@ -40,19 +45,81 @@ def test_packaged_prompts_are_read_with_the_digest_of_their_file(name: str) -> N
 
 
 def test_wrong_prompt_files_are_one_line(tmp_path: Path) -> None:
-    with pytest.raises(JudgeError, match="neither a file nor one of: reasoning-language, refusal-class, side-by-side"):
+    with pytest.raises(JudgeError, match="neither a file nor one of: compliance-class, reasoning-language"):
         load_prompt("refusal-clas")
     file = tmp_path / "mine.yaml"
     text = (PROMPTS / "refusal-class.yaml").read_text()
     for wrong, message in (
         (text.replace("name: refusal-class", ""), "exactly the keys"),
         (text.replace("[REFUSED, ANSWERED, BROKEN]", "[refused]"), "words in capitals"),
+        (text.replace("[REFUSED, ANSWERED, BROKEN]", "[REFUSED, REFUSED]"), "each once"),
+        (text.replace("[REFUSED, ANSWERED, BROKEN]", "[REFUSED]"), "two or more"),
         (text.replace("{{nonce}}", ""), "needs {{nonce}}"),
         ("a: [", "is not YAML"),
     ):
         file.write_text(wrong)
         with pytest.raises(JudgeError, match=message):
             load_prompt(file)
+
+
+OWN = {"question": "q", "reasoning": "r", "answer": "a"}
+
+
+def own_prompt(verdicts: tuple[str, ...], fields: tuple[str, ...]) -> JudgePrompt:
+    user = " ".join(f"{{{{{name}}}}}" for name in (*fields, "nonce", "ending"))
+    return replace(load_prompt("refusal-class"), name="mine", verdicts=verdicts, user=user)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_packaged_prompts_fit_their_kinds_and_no_other(kind: str) -> None:
+    prompt = load_prompt(KINDS[kind])
+    check_prompt(kind, prompt)
+    for other in set(KINDS) - {kind}:
+        with pytest.raises(JudgeError, match=f"the kind '{other}' needs"):
+            check_prompt(other, prompt)
+
+
+@pytest.mark.parametrize(
+    ("kind", "verdicts", "fields", "message"),
+    [
+        ("refusal", ("SYCOPHANTIC", "HONEST"), ("question", "answer"), r"needs \[REFUSED, ANSWERED\] and may have"),
+        ("refusal", ("REFUSED", "BROKEN"), ("question", "answer"), r"needs \[REFUSED, ANSWERED\]"),
+        (
+            "refusal",
+            ("REFUSED", "ANSWERED"),
+            ("answer",),
+            r"takes \{\{answer\}\}; .* needs exactly \{\{answer\}\}, \{\{que",
+        ),
+        ("refusal", ("REFUSED", "ANSWERED"), ("question", "answer", "profile"), "needs exactly"),
+        ("side-by-side", ("A", "TIE"), ("question", "answer_a", "answer_b"), r"needs \[A, B\]"),
+        ("classes", ("FLATTERS", "BROKEN"), ("answer",), "at least two classes"),
+        ("classes", ("FLATTERS", "TRUNCATED"), ("answer",), "TRUNCATED is a state"),
+        ("classes", ("FLATTERS", "HONEST"), ("question",), r"needs \{\{answer\}\} or"),
+        ("classes", ("FLATTERS", "HONEST"), ("answer", "profile"), "has {{answer}}, {{question}}, {{reasoning}}"),
+    ],
+)
+def test_a_prompt_that_does_not_fit_its_kind_is_one_line(
+    kind: str, verdicts: tuple[str, ...], fields: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(JudgeError, match=message) as caught:
+        check_prompt(kind, own_prompt(verdicts, fields))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("fields", [("answer",), ("question", "answer"), ("reasoning",), ("reasoning", "answer")])
+def test_a_prompt_of_own_classes_takes_any_of_the_texts(fields: tuple[str, ...]) -> None:
+    prompt = own_prompt(("FLATTERS", "HONEST", "BROKEN"), fields)
+    check_prompt("classes", prompt)
+    given_ = Given("q", "<think>r</think>a", "stop", False, Markers())
+    asked = classes_ask(1, given_, prompt)
+    assert isinstance(asked, PromptAsk)
+    assert asked.values == {name: OWN[name] for name in fields}
+    assert [class_label(verdict) for verdict in prompt.verdicts] == ["FLATTERS", "HONEST", "DEGENERATE"]
+    silent = classes_ask(1, given_._replace(raw="<think>r</think>" if "answer" in fields else "a"), prompt)
+    assert silent == Decided("UNSCORED", "no-answer" if "answer" in fields else "no-reasoning")
+    assert classes_ask(1, given_._replace(finish_reason="length"), prompt) == Decided(
+        "TRUNCATED", "finish-reason-length"
+    )
 
 
 @given(st.text(), st.text())

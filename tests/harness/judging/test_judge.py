@@ -21,6 +21,7 @@ from mote.harness.store.questions import conversation
 from mote.harness.store.run import RunStore
 from mote.judges import JUDGE
 from mote.judges.llm.endpoint import Endpoint
+from mote.judges.llm.prompt import PROMPTS
 from tests.harness.report.written_run import WrittenRun, write_run
 from tests.judges.scripted_judge import Fail, Hang, Say, ScriptedJudge, Step, scripted_judge
 
@@ -45,7 +46,9 @@ def endpoint(judge: ScriptedJudge, **values: Any) -> Endpoint:
 
 
 def judge(folder: Path, server: ScriptedJudge, kind: str = "refusal", **options: Any) -> Judged:
-    values = {name: options.pop(name) for name in ("attempts", "timeout", "concurrency") if name in options}
+    values = {
+        name: options.pop(name) for name in ("attempts", "timeout", "concurrency", "max_tokens") if name in options
+    }
     return judge_run(folder, kind, endpoint(server, **values), quiet(), **options)
 
 
@@ -100,7 +103,7 @@ def test_what_judge_and_rules_read_in_the_written_sentences_agrees(tmp_path: Pat
     ("step", "state", "label"),
     [
         (Say("I would rather not say."), "unusable", "UNSCORED"),
-        (Say("[[REFUSED]] on and on", finish="length"), "unusable", "UNSCORED"),
+        (Say("Je pense que non. Il répond à la question."), "unusable", "UNSCORED"),
         (Fail(500), "unreached", None),
         (Fail(429), "unreached", None),
         (Hang(), "unreached", None),
@@ -151,6 +154,67 @@ def test_a_budget_is_kept_and_gone_on_from(tmp_path: Path) -> None:
         assert second.waiting == 0
         assert len(server.requests) == first.tally.total
         assert second.tally.total == first.tally.total - 5
+
+
+def test_a_reply_that_was_cut_off_waits_for_more_tokens_and_no_label_is_ever_replaced(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", RUN)
+
+    def script(body: dict[str, Any], number: int) -> Step:
+        short = body["max_tokens"] <= 100 and "sorry" in body["messages"][-1]["content"].lower()
+        return Say("[[REFUSED]] on and on", "length") if short else honest(body, number)
+
+    def labels() -> set[tuple[Any, ...]]:
+        return set(table(folder, "select generation_id, label from labels where judge like 'scripted%'"))
+
+    with scripted_judge(script) as server:
+        first = judge(folder, server, max_tokens=100)
+        assert adds_up(first)
+        assert first.tally.cut == first.cut > 0 < first.waiting
+        assert "UNSCORED" not in first.labels
+        before, asked = labels(), len(server.requests)
+        for tokens in (100, 60):
+            again = judge(folder, server, max_tokens=tokens)
+            assert (len(server.requests), again.cut, again.waiting) == (asked, first.cut, first.waiting)
+        more = judge(folder, server, max_tokens=101)
+        assert len(server.requests) == asked + first.cut
+        assert (more.cut, more.waiting, adds_up(more)) == (0, 0, True)
+        assert before < labels()
+        judge(folder, server, max_tokens=4000)
+        assert len(server.requests) == asked + first.cut
+    texts = table(folder, "select count(*), count(distinct text_sha256) from judgments where verdict is not null")[0]
+    assert texts[0] == texts[1]
+    assert {budget for (budget,) in table(folder, "select max_tokens from judgments")} == {100, 101}
+
+
+def test_classes_of_ones_own_become_labels(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", RUN)
+    text = (PROMPTS / "refusal-class.yaml").read_text()
+    own = text.replace("name: refusal-class", "name: tone").replace(
+        "[REFUSED, ANSWERED, BROKEN]", "[CURT, WARM, BROKEN]"
+    )
+    (tmp_path / "mine.yaml").write_text(own)
+
+    def script(body: dict[str, Any], number: int) -> Step:
+        found = str(honest(body, number))
+        return Say(
+            "[[CURT]]"
+            if "REFUSED" in found
+            else "[[BROKEN]]"
+            if "1989" in body["messages"][-1]["content"]
+            else "[[WARM]]"
+        )
+
+    with scripted_judge(script) as server:
+        with pytest.raises(MoteError, match=r"names the verdicts \[CURT, WARM, BROKEN\]; the kind 'refusal' needs"):
+            judge(folder, server, prompt=str(tmp_path / "mine.yaml"))
+        with pytest.raises(MoteError, match="has no packaged prompt"):
+            judge(folder, server, "classes")
+        assert not server.requests
+        found = judge(folder, server, "classes", prompt=str(tmp_path / "mine.yaml"))
+    assert found.judge.startswith("scripted/tone@")
+    assert adds_up(found)
+    assert {"CURT", "WARM"} <= set(found.labels) <= {"CURT", "WARM", "DEGENERATE", "TRUNCATED"}
+    assert audit_run(folder).kappas.empty
 
 
 def test_scope_is_profiles_and_prompts_with_their_baseline(tmp_path: Path) -> None:

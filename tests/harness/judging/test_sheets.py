@@ -13,11 +13,11 @@ from typer.testing import CliRunner
 
 from mote.harness.cli import judge as cli_judge
 from mote.harness.errors import MoteError
-from mote.harness.judging.audit import agreement_frame, agreement_words, audit_run
+from mote.harness.judging.audit import agreement_frame, agreement_words, audit_run, write_audit
 from mote.harness.judging.sheet import read_sheet, write_sheet
 from mote.harness.store.run import LabelRow, RunStore
 from mote.harness.store.samples import strata
-from mote.judges import ENGLISH, JUDGE, LANGUAGE_JUDGE
+from mote.judges import ALIGNED, CLASSES, ENGLISH, JUDGE, LANGUAGE_JUDGE
 from tests.harness.judging.test_judge import RUN, honest, table
 from tests.harness.report.written_run import write_run
 from tests.judges.scripted_judge import scripted_judge
@@ -65,6 +65,28 @@ def test_a_sheet_is_blind_stratified_and_read_back(tmp_path: Path) -> None:
     after = measured[measured["profile"] == "suppress-3"].set_index("prompt_id")["label"]
     refused = before[before == "0-REFUSED"].index
     assert one["flips"] == pytest.approx(after[refused].isin(["1-ALIGNED", "2-REASONED"]).mean())
+
+
+def test_a_judge_is_audited_apart_for_untouched_and_tuned_answers(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", RUN)
+    with RunStore(folder) as store:
+        frame = store.generations_frame(JUDGE).dropna(subset=["label"])
+        # A judge that is always right of the baseline, and sees none of the refusals under edits.
+        columns = zip(frame["generation_id"], frame["kind"], frame["label"], strict=True)
+        deaf = [
+            LabelRow(int(number), "deaf", label if kind == "baseline" else ALIGNED, [])
+            for number, kind, label in columns
+            if label in CLASSES
+        ]
+        store.add_labels(deaf)
+    found = audit_run(folder, truth=JUDGE).apart.set_index("answers")
+    assert set(zip(found["first"], found["second"], strict=True)) == {("deaf", JUDGE)}
+    assert [found.at["untouched", name] for name in ("agreed", "sensitivity", "specificity")] == [1.0, 1.0, 1.0]
+    # What it never says can't be weighed; how far the two agree can.
+    assert float(str(found.at["tuned", "agreed"])) < 0.9
+    assert found["items"].sum() < len(deaf)
+    path = write_audit(audit_run(folder, truth=JUDGE), folder)
+    assert folder / "tables/judge-agreement-apart.csv" in path
 
 
 def test_what_a_person_changes_or_mistypes_is_named_with_its_line(tmp_path: Path) -> None:

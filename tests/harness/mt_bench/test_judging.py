@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import json
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +97,7 @@ def test_each_reply_ends_in_its_documented_score_and_totals_add_up(tmp_path: Pat
         states = state_table(rows)
         export(store)
         kept = store.judgments().set_index(["question_id", "turn"])
-    assert tally == Tally(6, 8, 2, 0)
+    assert tally == Tally(6, 6, 2, 0, 2)
     assert int(states.to_numpy().sum()) == 16 == tally.total
     assert states.loc["m"].to_dict() == {"scored": 6, "unreached": 2, "unusable": 8}
     for row in rows.to_dict("records"):
@@ -125,6 +127,44 @@ def test_what_got_no_reply_is_asked_again_and_what_was_unusable_is_not(tmp_path:
         rows = ratings(store, "scripted", "gpt-4").set_index(["question_id", "turn"])
     assert rows.at[(106, 2), "score"] == 7.0
     assert rows.at[(102, 1), "state"] == "unusable"
+
+
+def test_a_rating_that_was_cut_off_is_asked_for_again_with_more_tokens_only(tmp_path: Path) -> None:
+    def script(body: dict[str, Any], number: int) -> Step:
+        return seven(body, number) if body["max_tokens"] > 100 or question_of(body) != 101 else Say("So", "length")
+
+    store, _ = answered(tmp_path / "b", tuned=False)
+    with store, scripted_judge(script) as server:
+        assert rate(store, server, max_tokens=100) == Tally(14, 0, 0, 0, 2)
+        for tokens in (100, 50):
+            assert rate(store, server, max_tokens=tokens) == Tally(0, 0, 0, 0)
+        assert store.cut_off("scripted") == 2
+        assert rate(store, server, max_tokens=101) == Tally(2, 0, 0, 0)
+        assert store.cut_off("scripted") == 0
+        assert rate(store, server, max_tokens=1000) == Tally(0, 0, 0, 0)
+        rows = ratings(store, "scripted", "gpt-4")
+    assert set(rows["state"]) == {"scored"}
+    assert len(rows) == 16
+
+
+def test_a_bench_of_version_1_is_read_and_gone_on_with(tmp_path: Path) -> None:
+    store, _ = answered(tmp_path / "b", tuned=False)
+    with store, scripted_judge(lambda body, number: Say("So", "length")) as server:
+        rate(store, server)
+    with closing(sqlite3.connect(store.path)) as db:
+        db.executescript(
+            "drop index judgments_once; alter table judgments drop column max_tokens; create unique index"
+            " judgments_once on judgments (judge, mode, model_1, model_2, question_id, choice, turn, game, reference)"
+            " where state <> 'unreached'; pragma user_version = 1;"
+        )
+    before = store.path.read_bytes()
+    with BenchStore(tmp_path / "b", read_only=True) as reader:
+        assert len(reader.judgments()) == 16
+    assert store.path.read_bytes() == before
+    with BenchStore(tmp_path / "b") as again, scripted_judge(seven) as server:
+        # How much the judge was allowed was not noted then, so it is asked once more.
+        assert rate(again, server) == Tally(16, 0, 0, 0)
+        assert len(again.judgments()) == 16
 
 
 def test_an_answer_that_rates_itself_is_framed_by_a_code_and_the_judges_own_rating_counts(tmp_path: Path) -> None:

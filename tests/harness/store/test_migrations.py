@@ -25,6 +25,7 @@ from mote.harness.recipe.manifest import read_manifest
 from mote.harness.recipe.schema import recipe_of
 from mote.harness.store.answers import Answers
 from mote.harness.store.generations import GenerationRow
+from mote.harness.store.judgments import Ended, Judgments
 from mote.harness.store.packed import unpack
 from mote.harness.store.prunings import read_pruning
 from mote.harness.store.run import LabelRow, RunStore
@@ -32,6 +33,7 @@ from mote.harness.store.schema import MIGRATIONS, SCHEMA_VERSION
 from mote.harness.store.surprises import read_surprises
 from mote.harness.study.run import check, run
 from mote.patches import Observation, Receipt
+from tests.harness.report.written_run import WrittenRun, write_run
 
 HERE = Path(__file__).parent
 DEMO = Path(__file__).parents[3] / "results" / "demo"
@@ -283,3 +285,38 @@ def test_a_run_of_version_2_is_gone_on_with(second: Path, tmp_path: Path) -> Non
         after = store.db.execute("select count(*), (select count(*) from labels) from generations").fetchone()
     assert after == (before[0] + 3, before[1] + 3)
     assert version_of(folder) == SCHEMA_VERSION
+
+
+def test_what_was_cut_off_in_version_3_waits_again_and_other_unscored_labels_stay(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(
+        write_run(tmp_path / "made", WrittenRun(prompts=4, layers=(0, 1), experts=16, top_k=3, controls=1)), folder
+    )
+    columns = (
+        "generation_id, judge, kind, part, text_sha256, url, model, prompt, prompt_sha256, structured, messages, raw"
+    )
+    more = "reasoning, state, error, finish_reason, attempts, requests, prompt_tokens, completion_tokens, seconds"
+    with RunStore(folder) as store:
+        for number, reason in ((1, "length"), (2, "stop")):
+            store.db.execute(
+                f"insert into judgments ({columns}, {more}) values"  # noqa: S608 - ours
+                f" ({number}, 'x', 'refusal', 1, 't{number}', 'u', 'm', 'p', 's', 0, '[]', '', '', 'unusable', 'e',"
+                f" '{reason}', 3, 3, 1, 1, 1.0)"
+            )
+        said = "unusable-reply (judgment {})"
+        store.add_labels(
+            LabelRow(number, "x", "UNSCORED", [{"rule": said.format(number), "span": "", "start": 0, "end": 0}])
+            for number in (1, 2)
+        )
+    with closing(sqlite3.connect(folder / "run.sqlite")) as db:
+        db.executescript(
+            "drop index judgments_once; alter table judgments drop column max_tokens;"
+            " create unique index judgments_once on judgments (judge, part, text_sha256) where state <> 'unreached';"
+            " pragma user_version = 3;"
+        )
+    with RunStore(folder) as store:
+        assert store.labels_of("x").to_dict() == {2: "UNSCORED"}
+        judgments = Judgments(store)
+        # What the judge was allowed was not noted: any budget is more.
+        assert judgments.ended("x", 1) == {("t2", 1): Ended(2, None)}
+        assert judgments.replies("x") == 6

@@ -1,0 +1,73 @@
+"""The part of a recipe that makes a language model the source of a study's labels: an endpoint, or the model itself.
+
+``judges.llm: self`` is short for ``{model: self}``. The judge's name is written into the resolved recipe, with the
+digest of its prompt: it stands in the run's manifest, so that whoever reads the run finds its labels though the
+prompt's file may be gone, and another version of the prompt is another judge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from mote.judges.llm.kinds import KINDS
+from mote.judges.llm.prompt import load_prompt
+
+SELF: Final = "self"
+"""The model of a judge that is the run's own, untouched."""
+
+ASKING: Final = ("url", "key_env", "concurrency", "timeout", "max_tokens", "budget", "missing")
+"""What may differ from start to start of one run: how its judge is asked, not what it says."""
+_FOR_ENDPOINTS: Final = ("url", "key_env", "body")
+
+
+class LlmPart(BaseModel):
+    """A language model that labels a study's answers; options are named as those of ``mote judge ask``.
+
+    ``budget`` bounds the replies that are asked for over the whole run. ``missing`` says what becomes of answers that
+    the judge gave no reply to or was cut off at: the run stops and asks them again at the next start, or they are
+    UNSCORED for good.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    model: str = Field(min_length=1, description="as its server names it, or self")
+    url: str | None = None
+    key_env: str | None = Field(default=None, description="the environment variable that holds the server's key")
+    kind: str | None = Field(default=None, description="what is judged; the label set's")
+    name: str | None = Field(default=None, description="the judge's name; left out, model/prompt@digest")
+    prompt: str | None = Field(default=None, description="a prompt file of one's own")
+    structured: Literal["auto", "json", "text"] = "auto"
+    concurrency: Annotated[int, Field(ge=1)] = 8
+    timeout: Annotated[float, Field(gt=0, strict=False)] = 180.0
+    max_tokens: Annotated[int, Field(ge=1)] = 2048
+    body: dict[str, Any] = Field(default_factory=dict)
+    budget: Annotated[int, Field(ge=0)] | None = None
+    missing: Literal["stop", "unscored"] = "stop"
+
+    @model_validator(mode="after")
+    def _own_engine(self) -> LlmPart:
+        if self.model == SELF and (given := next((name for name in _FOR_ENDPOINTS if getattr(self, name)), None)):
+            raise ValueError(f"judges.llm.{given} is for a judge at an endpoint; the model itself has the run's engine")
+        return self
+
+
+def resolved(content: Any, kind: str) -> Any:
+    """Return ``judges.llm`` as written in a recipe with what is left out in it: kind, and the judge's name.
+
+    ``kind`` is the name of the label set. Raises ValueError for another kind, and as ``load_prompt`` does.
+    """
+    part = {"model": SELF} if content == SELF else content
+    if not isinstance(part, Mapping):
+        return part
+    given = part.get("kind") or kind
+    if given != kind:
+        raise ValueError(f"judges.llm.kind: '{given}' makes no labels of the set '{kind}' (task.label); leave it out")
+    part = {**part, "kind": given}
+    model, source = part.get("model"), part.get("prompt")
+    if not part.get("name") and isinstance(model, str) and isinstance(source, str | None) and given in KINDS:
+        prompt = load_prompt(source or KINDS[given])
+        part["name"] = f"{model}/{prompt.name}@{prompt.sha256[:8]}"
+    return part
