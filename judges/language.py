@@ -7,9 +7,9 @@ be one sentence long and mix both. Library classifiers return one label for the 
 Script alone does not tell English from other languages in Latin letters. English prose has 40 to 50 function words in
 100, so a text with enough of them is English without further question. Only where they are rare is py3langid asked (a
 naive Bayes classifier of 97 and more languages, with its model in the package), and it must be sure: another language
-is one that it finds far more likely than English, over three words or more that are no names. Of the 6,162 English and
-Chinese replies in ``results/judges`` none is lost so, and of 1,240 replies to Finnish requests all that are in Finnish
-are known as ``other``.
+is one that it finds far more likely than English, over three words or more that are no names. Of 6,162 replies to
+English and Chinese requests 5 are called ``other`` so, of 1,240 to Finnish requests 1,006. Of the other 234 about 77
+open with reasoning in English, without markers, and end in Finnish: the language of a text is that of most of it.
 
 Numbers, formulas, code, addresses and passages in quotation marks or brackets do not count, nor do names: Latin words
 inside Chinese text count only in a stretch with lower-case words ("Danny Boyle" and "NATO" do not), Han characters
