@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from mote.harness.recipe.strict import Part
 from mote.judges.llm.kinds import KINDS
 from mote.judges.llm.prompt import load_prompt
 
@@ -23,15 +24,13 @@ ASKING: Final = ("url", "key_env", "concurrency", "timeout", "max_tokens", "budg
 _FOR_ENDPOINTS: Final = ("url", "key_env", "body")
 
 
-class LlmPart(BaseModel):
+class LlmPart(Part):
     """A language model that labels a study's answers; options are named as those of ``mote judge ask``.
 
     ``budget`` bounds the replies that are asked for over the whole run. ``missing`` says what becomes of answers that
     the judge gave no reply to or was cut off at: the run stops and asks them again at the next start, or they are
     UNSCORED for good.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     model: str = Field(min_length=1, description="as its server names it, or self")
     url: str | None = None

@@ -160,12 +160,14 @@ def test_examples_do_not_depend_on_the_text(tmp_path: Path, result: StudyResult)
 
 
 def test_place_is_the_unit_of_the_clustered_interval(result: StudyResult) -> None:
-    assert result.chance.clustered is not None
-    found = result.chance.clustered
-    assert (result.asked.unit, found.clusters) == ("place", 14)
+    found, net = result.effect.flips, result.effect.net
+    assert found is not None
+    assert net is not None
+    assert (result.asked.unit, net.units) == ("place", 14)
+    assert found.units <= net.units_that_count <= 14
     rates = result.rate_of(result.asked.tuned)
     assert rates is not None
-    assert found.flips == pytest.approx(rates.flips.share)
+    assert found.share == pytest.approx(rates.flips.share)
 
 
 def test_run_without_split_is_one_view_and_its_result_in_sample(tmp_path: Path) -> None:
@@ -205,10 +207,14 @@ def test_half_a_random_set_is_no_set(tmp_path: Path) -> None:
         ({"effect": 0.9, "effect_of_random": 0.02, "heavy_tail": 0.0, "controls": 5}, "few"),
         ({"effect": 0.03, "effect_of_random": 0.3, "heavy_tail": 0.0, "controls": 19}, "not-above"),
         ({"controls": 0}, "unknown"),
+        ({"effect": 0.9, "effect_of_random": 0.02, "retests": 1}, "unknown"),
+        ({"effect": 0.9, "effect_of_random": 0.02, "kinds": ("layers",)}, "unknown"),
     ],
 )
 def test_verdict(tmp_path: Path, changes: dict[str, Any], kind: str) -> None:
-    assert read(write_run(tmp_path, RUN.changed(doses=(), **changes))).chance.verdict.kind == kind
+    asked = {"doses": (), "retests": 3, "kinds": ("mass", "layers"), **changes}
+    found = read(write_run(tmp_path, RUN.changed(**asked))).chance.verdict
+    assert found.kind == kind, found.reason
 
 
 def test_run_without_the_target_class_has_no_rate_and_says_why(tmp_path: Path) -> None:

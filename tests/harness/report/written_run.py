@@ -48,6 +48,8 @@ class WrittenRun:
     thirds: bool = False
     tokens: int = 0
     controls: int = 10
+    kinds: tuple[ControlKind, ...] = KINDS
+    retests: int = 1
     split: bool = True
     effect: float = 0.42
     effect_of_random: float = 0.05
@@ -151,7 +153,8 @@ def _profiles(run: WrittenRun, planted: list[tuple[int, int]], rng: np.random.Ge
         )
 
     part = "measure" if run.split else "all"
-    rows = [row("baseline", "baseline", "all", "suppress", [], 1), row("retest-1", "retest", "all", "suppress", [], 2)]
+    rows = [row("baseline", "baseline", "all", "suppress", [], 1)]
+    rows += [row(f"retest-{n}", "retest", "all", "suppress", [], 1 + n) for n in range(1, run.retests + 1)]
     for k in (run.top_k, *run.doses):
         spare = [(layer, expert) for layer in run.layers for expert in range(run.experts)]
         experts = list(dict.fromkeys([*planted, *spare]))[:k]
@@ -164,7 +167,7 @@ def _profiles(run: WrittenRun, planted: list[tuple[int, int]], rng: np.random.Ge
         for name, some in layer_thirds(planted, run.layers).items():
             rows.append(row(f"{name}-{len(some)}", "third", part, "suppress", some, 1))
     load = _common_load(run)
-    for kind in KINDS if run.controls else ():
+    for kind in run.kinds if run.controls else ():
         sets = random_experts(kind, planted, load, run.layers, run.controls, rng)
         for number, drawn in enumerate(sets, start=1):
             rows.append(row(f"random-{kind}-{number:02d}", f"random-{kind}", part, "suppress", drawn, 1))

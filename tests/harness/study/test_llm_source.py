@@ -81,6 +81,9 @@ class WrittenEngine:
     def fits(self, request: Scoring) -> bool:
         return "does not fit" not in str(request.messages)
 
+    def pieces(self, text: str) -> list[str]:
+        raise AssertionError("no opening is asked for")
+
     def token_texts(self, messages: Sequence[Mapping[str, str]]) -> list[str]:
         raise AssertionError("no tokens are asked for")
 
@@ -99,7 +102,7 @@ def recipe(*overrides: str, **llm: Any) -> Recipe:
 
 
 def study(folder: Path, found: Recipe, engine: Engine | None = None, console: Console = QUIET) -> None:
-    run(check(found), folder, console, engine=lambda *_: lambda: engine or WrittenEngine())
+    run(check(found), folder, console, engine=lambda *_: lambda: engine or WrittenEngine(), force=True)
 
 
 def at(server: ScriptedJudge, **llm: Any) -> Recipe:
@@ -148,7 +151,7 @@ def test_a_study_by_an_endpoint_ends_with_its_budget_is_killed_and_goes_on(tmp_p
         changes = [*SMALL, "judges.llm.model=scripted", f"judges.llm.url={server.url}", "judges.llm.structured=text"]
         program = [sys.executable, str(Path(__file__).with_name("killed_run.py")), "none", "run", "demo"]
         process = subprocess.Popen(
-            [*program, "--out", str(folder), *(f"--set={one}" for one in (*changes, "judges.llm.concurrency=2"))],
+            [*program, "--force", "--out", str(folder), *(f"--set={one}" for one in (*changes, ONE_BY_ONE))],
             cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         )  # fmt: skip
         try:
@@ -310,11 +313,11 @@ def test_the_real_model_judges_itself_in_its_own_engine(
     """Transport and counting: the demo's model can choose a verdict, and knows nothing of judging."""
     folder = tmp_path / "run"
     with pytest.raises(MoteError, match="budget of 5 replies is spent"):
-        run(check(recipe(*REAL, model="self", budget=5)), folder, QUIET, engine=real)
+        run(check(recipe(*REAL, model="self", budget=5)), folder, QUIET, engine=real, force=True)
     assert table(folder, "select count(*) from judgments") == [(5,)]
     # It may call none of its answers refused.
     with suppress(MoteError):
-        run(check(recipe(*REAL, "judges.llm=self")), folder, QUIET, engine=real)
+        run(check(recipe(*REAL, "judges.llm=self")), folder, QUIET, engine=real, force=True)
     states = dict(table(folder, "select state, count(*) from judgments group by state"))
     assert set(states) <= {"scored", "unusable"}
     assert states["scored"] >= 6
@@ -339,8 +342,8 @@ def test_a_study_of_the_real_model_goes_by_an_endpoints_labels(
     with scripted_judge(every_other, judged) as server:
         given = {"model": "scripted", "url": server.url, "structured": "text"}
         with pytest.raises(MoteError, match="budget of 4 replies is spent"):
-            run(check(recipe(*REAL, **given, budget=4)), folder, QUIET, engine=real)
-        run(check(recipe(*REAL, **given, budget=500)), folder, QUIET, engine=real)
+            run(check(recipe(*REAL, **given, budget=4)), folder, QUIET, engine=real, force=True)
+        run(check(recipe(*REAL, **given, budget=500)), folder, QUIET, engine=real, force=True)
         assert len(server.requests) == table(folder, "select count(*) from judgments")[0][0]
     assert read_manifest(folder)["finished"]
     assert len(labels(folder)) == table(folder, "select count(*) from generations")[0][0]
