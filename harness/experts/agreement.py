@@ -62,7 +62,7 @@ def plan_sets(
 
     The draws depend on the seed and the top experts alone: rankings with the same ones share their controls, and more
     sets are the same ones and further ones. Raises `DataError`, naming ranking and k, where a ranking has too few
-    experts above 0 or a layer too few others.
+    experts above 0, or takes all of its layers' experts, so that there is no other set.
     """
     check_sizes(ks, frequency.size)
     planned = []

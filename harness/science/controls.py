@@ -165,7 +165,7 @@ def _check_kind(kind: str, tuned: Sequence[Expert], frequency: NDArray[np.float6
     """A control needs another set of its kind; one by mass needs masses."""
     experts = frequency.shape[1]
     if (kind == "uniform" and possible_sets("uniform", tuned, experts, layers) < 1) or (
-        kind == "layers" and possible_sets("layers", tuned, experts, layers) < 1
+        kind in ("layers", "frequency") and possible_sets("layers", tuned, experts, layers) < 1
     ):
         raise DataError(f"{len(tuned)} tuned experts are all that a '{kind}' control could draw; tune fewer.")
     if kind == "mass":

@@ -75,11 +75,6 @@ class Verdict(NamedTuple):
     units: int
     forced: bool = False
 
-    @property
-    def every_kind(self) -> bool:
-        """Whether the sentence "above every kind of control" may be said: the decisive kinds were drawn and beaten."""
-        return self.kind == "above"
-
 
 def control_leg(kind: str, observed: float, null: Sequence[float], planned: int | None = None) -> ControlLeg:
     """Return the leg of one kind from the effect of the tuned set and those of its distinct random sets.

@@ -176,6 +176,8 @@ def test_names_what_does_not_fit(tuned: list[Expert], message: str) -> None:
 def test_names_wrong_arguments() -> None:
     with pytest.raises(DataError, match="Did you mean 'uniform'"):
         random_experts(cast(ControlKind, "unifrom"), TUNED, FREQUENCY, LAYERS, 2, 0)
+    with pytest.raises(DataError, match="all that a 'frequency' control could draw"):
+        random_experts("frequency", [(1, e) for e in range(12)], FREQUENCY, LAYERS, 2, 0)
     with pytest.raises(DataError, match="36 tuned experts are all"):
         random_experts("uniform", [(1, e) for e in range(36)], np.ones((1, 36)), [1], 2, 0)
     with pytest.raises(DataError, match="shape"):

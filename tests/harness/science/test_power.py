@@ -67,9 +67,9 @@ def test_more_prompts_more_units_and_less_alike_find_more() -> None:
 
 def test_the_least_effect_is_found_with_the_wanted_chance() -> None:
     study = Study(even_units(60, 12), (50, 50), noise=0.03)
-    share = least_effect(study, simulations=400)
+    share = least_effect(study, simulations=200)
     assert 0.1 < share < 0.4
-    assert power(study, share, simulations=1500).power == pytest.approx(0.8, abs=0.06)
+    assert power(study, share, simulations=800).power == pytest.approx(0.8, abs=0.06)
     # Nine sets can't reach p = 0.05, whatever the effect.
     assert math.isnan(least_effect(study._replace(sets=(9,)), simulations=100))
 

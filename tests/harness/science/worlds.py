@@ -100,8 +100,9 @@ def make(world: World, seed: int) -> Made:
     refused = np.array([label == REFUSED for label in study.labels])
     labels = [label for label, pick in zip(study.labels, picks, strict=True) if pick]
     ranking = resonance(study.maps[picks], labels, REFUSED)
-    count = min(world.tuned, int((ranking > 1e-6).sum()))
-    tuned = tuple((one.layer, one.expert) for one in distinctive_experts(ranking, count, study.layers))
+    # A narrow layer may have too few experts above 0; the order is what counts here.
+    ranking -= ranking.min() - 1
+    tuned = tuple((one.layer, one.expert) for one in distinctive_experts(ranking, world.tuned, study.layers))
     constants = rng.lognormal(0.0, 1.0, study.maps.shape[1:])
     row = {number: i for i, number in enumerate(study.layers)}
     for layer, expert in study.planted:
