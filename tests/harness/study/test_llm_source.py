@@ -47,6 +47,8 @@ SMALL = (
     *(f"study.controls.{kind}=1" for kind in ("retest", "uniform", "layers", "frequency")),
 )  # fmt: skip
 
+ONE_BY_ONE = "judges.llm.concurrency=2"
+
 
 class WrittenEngine:
     """Refuses half of what is asked, a little less with experts off; as a judge it chooses what it is told to."""
