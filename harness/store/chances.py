@@ -9,16 +9,22 @@ from mote.harness.store.run import RunStore
 
 
 class ChanceRow(NamedTuple):
-    """How likely the target class is as the answer to a prompt under a profile; ``stems`` digests the openings."""
+    """How likely the target class is as the answer to a prompt under a profile; ``stems`` digests the openings.
+
+    ``chance`` is None where it could not be bounded, or where an opening does not fit the context.
+    """
 
     prompt_id: str
     profile: str
     stems: str
-    chance: float
+    chance: float | None
 
 
 class DivergenceRow(NamedTuple):
-    """The log-probabilities (nats, whole answer) of the baseline's own answer, untouched and under a profile."""
+    """The log-probabilities (nats, whole answer) of the baseline's own answer, untouched and under a profile.
+
+    ``tokens`` is 0 where the answer does not fit the context again.
+    """
 
     prompt_id: str
     profile: str
@@ -38,13 +44,21 @@ def add_divergences(store: RunStore, rows: Iterable[DivergenceRow]) -> None:
 
 
 def chances_there(store: RunStore, stems: str) -> set[tuple[str, str]]:
-    """Return (prompt id, profile) of each chance of those openings that is stored."""
-    return set(store.db.execute("select prompt_id, profile from chances where stems = ?", (stems,)))
+    """Return (prompt id, profile) of each chance of those openings that was measured, or found not to be there."""
+    return _there(store, "chance_rows where stems = ?", (stems,))
 
 
 def divergences_there(store: RunStore) -> set[tuple[str, str]]:
-    """Return (prompt id, profile) of each stored divergence."""
-    return set(store.db.execute("select prompt_id, profile from divergences"))
+    """Return (prompt id, profile) of each divergence that was measured, or found not to be there."""
+    return _there(store, "divergence_rows where 1 = ?", (1,))
+
+
+def _there(store: RunStore, rows: str, values: tuple[str | int, ...]) -> set[tuple[str, str]]:
+    statement = (
+        f"select p.prompt_id, f.name from (select prompt, profile from {rows}) r"  # noqa: S608 - ours
+        " join prompts p on p.position = r.prompt join profiles f on f.position = r.profile"
+    )
+    return set(store.db.execute(statement, values))
 
 
 def _add(store: RunStore, into: str, rows: Iterable[ChanceRow | DivergenceRow]) -> None:

@@ -317,21 +317,24 @@ create table chance_rows (
     prompt integer not null references prompts (position),
     profile integer not null references profiles (position),
     stems text not null,               -- sha256 of the openings whose chances were summed
-    chance real not null,              -- that an answer begins with one of them, under the sampling temperature
+    chance real,                       -- of an answer that begins with one of them, at the sampling temperature; null
+                                       -- where it could not be bounded, or prompt and opening do not fit the context
     primary key (prompt, profile, stems)
 ) without rowid;
 create view chances as select p.prompt_id, f.name as profile, c.stems, c.chance
-from chance_rows c join prompts p on p.position = c.prompt join profiles f on f.position = c.profile;
+from chance_rows c join prompts p on p.position = c.prompt join profiles f on f.position = c.profile
+where c.chance is not null;
 create table divergence_rows (
     prompt integer not null references prompts (position),
     profile integer not null references profiles (position),
-    tokens integer not null,           -- of the baseline's own answer
+    tokens integer not null,           -- of the baseline's own answer; 0 where it does not fit the context again
     logp_untouched real not null,      -- nats, of the whole answer under the sampling temperature
     logp_tuned real not null,          -- the same under the profile
     primary key (prompt, profile)
 ) without rowid;
 create view divergences as select p.prompt_id, f.name as profile, d.tokens, d.logp_untouched, d.logp_tuned
-from divergence_rows d join prompts p on p.position = d.prompt join profiles f on f.position = d.profile;
+from divergence_rows d join prompts p on p.position = d.prompt join profiles f on f.position = d.profile
+where d.tokens > 0;
 """
 
 MIGRATIONS: Final = (

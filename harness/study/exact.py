@@ -36,6 +36,7 @@ from mote.harness.store.run import ProfileRow
 from mote.harness.study.controls import target_prompts, tuned_row
 from mote.harness.study.plan import profile_of
 from mote.harness.study.session import Session
+from mote.patches import EMPTY_PROFILE
 
 TOP: Final = 20
 """Likeliest tokens asked for of each place: vLLM's default most."""
@@ -129,26 +130,29 @@ def _chances(session: Session, openings: Sequence[str]) -> None:
         for item in items
         for text in openings
     ]
-    found: dict[int, dict[int, Bounds]] = {}
+    found: dict[int, dict[int, Bounds | None]] = {}
     with step(session.console, "Exact chances", len(requests)) as advance:
         for some in _scored(session, requests):
             done = []
             for index, scored in some:
                 at, opening = divmod(index, len(openings))
-                found.setdefault(at, {})[opening] = _bounds(session, scored)
+                found.setdefault(at, {})[opening] = _bounds(session, scored) if scored else None
                 if len(found[at]) == len(openings):
-                    done.append(_chance_row(items[at], digest, list(found.pop(at).values())))
-            add_chances(store, [row for row in done if row is not None])
+                    item = items[at]
+                    chance = _chance(list(found.pop(at).values()))
+                    done.append(ChanceRow(item.prompt, item.row.name, digest, chance))
+            add_chances(store, done)
             advance(len(some))
 
 
-def _chance_row(item: _Item, digest: str, bounds: Sequence[Bounds]) -> ChanceRow | None:
-    """Return the middle of a chance's bounds as a row; None where they are too wide to be called exact."""
+def _chance(found: Sequence[Bounds | None]) -> float | None:
+    """Return the middle of a chance's bounds; None where they are too wide to be called exact, or one is missing."""
+    bounds = [one for one in found if one is not None]
+    if len(bounds) < len(found):
+        return None
     low = class_chance([[one.low] for one in bounds])
     high = min(1.0, math.fsum(math.exp(one.high) for one in bounds))
-    if high - low > WIDEST:
-        return None
-    return ChanceRow(item.prompt, item.row.name, digest, (low + high) / 2)
+    return (low + high) / 2 if high - low <= WIDEST else None
 
 
 def _divergences(session: Session) -> None:
@@ -167,35 +171,25 @@ def _divergences(session: Session) -> None:
     measured = [tuned, *_first_sets(rows)]
     there = divergences_there(store)
     picked = evenly(texts, TEXTS)
-    wanted = [(prompt, raw, row) for prompt, raw in picked for row in measured if (prompt, row.name) not in there]
+    wanted = [(prompt, row) for prompt, _ in picked for row in measured if (prompt, row.name) not in there]
     if not wanted:
         return
     messages = {row.prompt_id: row.messages for row in store.prompts()}
     cut = {prompt: "".join(session.engine.pieces(raw)[:MOST_TOKENS]) for prompt, raw in picked}
-    base = next(row for row in rows if row.name == BASELINE)
-    untouched = {prompt: base for prompt, _, _ in wanted}
-    requests = [Scoring(prompt, messages[prompt], profile_of(base), cut[prompt], TOP) for prompt in untouched]
-    plain = {
-        scored.request.prompt_id: _middle(_bounds(session, scored))
-        for some in _scored(session, requests)
-        for _, scored in some
-    }
-    further = [Scoring(prompt, messages[prompt], profile_of(row), cut[prompt], TOP) for prompt, _, row in wanted]
-    with step(session.console, "Divergence from the untouched model", len(further)) as advance:
-        for some in _scored(session, further):
-            add_divergences(
-                store,
-                [
-                    DivergenceRow(
-                        wanted[at][0],
-                        wanted[at][2].name,
-                        len(scored.tokens),
-                        plain[wanted[at][0]],
-                        _middle(_bounds(session, scored)),
-                    )
-                    for at, scored in some
-                ],
-            )
+    asked = list(dict.fromkeys(prompt for prompt, _ in wanted))
+    plain: dict[str, float] = {}
+    for some in _scored(session, [Scoring(one, messages[one], EMPTY_PROFILE, cut[one], TOP) for one in asked]):
+        plain |= {asked[at]: _middle(_bounds(session, scored)) for at, scored in some if scored}
+    requests = [Scoring(prompt, messages[prompt], profile_of(row), cut[prompt], TOP) for prompt, row in wanted]
+    with step(session.console, "Divergence from the untouched model", len(requests)) as advance:
+        for some in _scored(session, requests):
+            rows_done = []
+            for at, scored in some:
+                prompt, row = wanted[at]
+                tuned_logp = _middle(_bounds(session, scored)) if scored else 0.0
+                tokens = len(scored.tokens) if scored else 0
+                rows_done.append(DivergenceRow(prompt, row.name, tokens, plain.get(prompt, 0.0), tuned_logp))
+            add_divergences(store, rows_done)
             advance(len(some))
 
 
@@ -210,12 +204,13 @@ def _first_sets(rows: Sequence[ProfileRow]) -> list[ProfileRow]:
     return found
 
 
-def _scored(session: Session, requests: Sequence[Scoring]) -> Iterator[list[tuple[int, Scored]]]:
-    """Yield (index, scored) of what fits the context; what does not is left out."""
+def _scored(session: Session, requests: Sequence[Scoring]) -> Iterator[list[tuple[int, Scored | None]]]:
+    """Yield (index, scored) as they are done; first, and None, those that do not fit the context."""
     if not requests:
         return
     engine = session.engine
     fitting = [at for at, request in enumerate(requests) if engine.fits(request)]
+    yield [(at, None) for at in sorted(set(range(len(requests))) - set(fitting))]
     for some in engine.score([requests[at] for at in fitting]):
         yield [(fitting[index], scored) for index, scored in some]
 

@@ -142,6 +142,7 @@ def _earlier(study: Study, folder: Path) -> dict[str, Any] | None:
         if not planned:
             # The baseline does not depend on what is studied.
             earlier |= {key: study.manifest[key] for key in ("recipe", "recipe_digest", "seeds")}
+            earlier.pop("older", None)
         return earlier
     # A kill between making the folder and writing the manifest leaves the log and the empty store.
     ours = {LOG_NAME, "run.lock", "run.sqlite", "run.sqlite-wal", "run.sqlite-shm"}
