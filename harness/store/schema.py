@@ -20,6 +20,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from mote.harness.store import older
+from mote.harness.store.newer import VERSION_4
 from mote.harness.store.sqlite import Transaction, run_script
 
 _SHOWN: Final = """
@@ -295,48 +296,6 @@ class Migration(NamedTuple):
     forward: str | Callable[[sqlite3.Connection, str], None]
 
 
-# SQLite can't alter a check: the table is made anew. Views that name it must not be looked at meanwhile, which
-# legacy_alter_table is for; foreign keys go by the table's name and stay.
-_PART_TARGETS: Final = """
-create table wider_profiles (
-    position integer primary key,
-    purpose text not null check (purpose in ('study', 'ranking', 'pruning')),
-    name text not null,
-    digest text not null,
-    kind text not null,
-    part text not null check (part in ('all', 'measure', 'asked', 'targets')),  -- targets: random sets, by the economy
-    seed integer not null,
-    spec text not null
-);
-insert into wider_profiles select position, purpose, name, digest, kind, part, seed, spec from profiles;
-drop table profiles;
-alter table wider_profiles rename to profiles;
-create unique index profiles_of_the_study on profiles (name) where purpose = 'study';
-create unique index profiles_beside_the_study on profiles (digest, seed) where purpose <> 'study';
-create table chance_rows (
-    prompt integer not null references prompts (position),
-    profile integer not null references profiles (position),
-    stems text not null,               -- sha256 of the openings whose chances were summed
-    chance real,                       -- of an answer that begins with one of them, at the sampling temperature; null
-                                       -- where it could not be bounded, or prompt and opening do not fit the context
-    primary key (prompt, profile, stems)
-) without rowid;
-create view chances as select p.prompt_id, f.name as profile, c.stems, c.chance
-from chance_rows c join prompts p on p.position = c.prompt join profiles f on f.position = c.profile
-where c.chance is not null;
-create table divergence_rows (
-    prompt integer not null references prompts (position),
-    profile integer not null references profiles (position),
-    tokens integer not null,           -- of the baseline's own answer; 0 where it does not fit the context again
-    logp_untouched real not null,      -- nats, of the whole answer under the sampling temperature
-    logp_tuned real not null,          -- the same under the profile
-    primary key (prompt, profile)
-) without rowid;
-create view divergences as select p.prompt_id, f.name as profile, d.tokens, d.logp_untouched, d.logp_tuned
-from divergence_rows d join prompts p on p.position = d.prompt join profiles f on f.position = d.profile
-where d.tokens > 0;
-"""
-
 MIGRATIONS: Final = (
     Migration(
         2,
@@ -351,7 +310,7 @@ MIGRATIONS: Final = (
     Migration(
         4,
         "Random sets answer the target prompts alone; exact probabilities and divergences have tables.",
-        _PART_TARGETS,
+        VERSION_4,
     ),
 )
 BASE_VERSION: Final = 3
