@@ -40,6 +40,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def _bring_forward(manifest: dict[str, Any]) -> None:
     """Write down what a recipe older than economies meant without saying it; ``older`` names what was filled in."""
+    judges = manifest["recipe"].setdefault("judges", {"surprise": False})
+    if "text" not in judges:
+        # Older than the classifier.
+        judges["text"] = "rules"
+        manifest["older"] = [*manifest.get("older", ()), "judges.text"]
     study = manifest["recipe"].get("study", {})
     if "economy" in study:
         return
@@ -48,7 +53,8 @@ def _bring_forward(manifest: dict[str, Any]) -> None:
     for kind in (kind for kind in KINDS if kind not in controls):
         controls[kind] = 0
     manifest["recipe"]["study"] = {**study, **meant, "controls": controls}
-    manifest["older"] = ["study.economy", "study.margin", "study.exact", "study.controls.mass"]
+    filled = ("study.economy", "study.margin", "study.exact", "study.controls.mass")
+    manifest["older"] = [*manifest.get("older", ()), *filled]
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:

@@ -132,7 +132,7 @@ def recipe_of(limit: int = 120, **study: Any) -> Recipe:
             "model": {"path": "demo", "engine": "server", "servers": {"urls": ["http://127.0.0.1:1/v1"]}},
             "task": {"name": "refusal_grid", "limit": limit},
             "study": part,
-            "judges": {"surprise": False},
+            "judges": {"surprise": False, "text": "rules"},
         }
     )
 
