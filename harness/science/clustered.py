@@ -70,11 +70,12 @@ def net_effect(before: ArrayLike, after: ArrayLike, units: Sequence[Hashable], l
 
     One row a prompt and seed; `units` gives each row's unit, or its prompt where prompts are independent. The rows that
     left the class and those that entered it are two shares, each with its Korn-Graubard interval over the units that
-    count; the interval of their difference recovers its variance from those, with the correlation of the two over units
-    where that is negative (a positive one would narrow it, and is not known well enough with few units). Where no row
-    entered (or left) the class, its share is bounded with as many trials as the other's n*: rows that enter are taken
-    to be as alike within a unit as rows that leave. Where neither occurs, each unit that counts is one trial. Where all
-    rows have the class before, none can enter it.
+    count. Its degrees of freedom are those of `equal_units`: with a large unit among small ones the plain G - 1 are too
+    many and the interval too narrow. The interval of the difference recovers its variance from those two, with their
+    correlation over units where that is negative (a positive one would narrow it, and is not known well enough with few
+    units). Where no row entered (or left) the class, its share is bounded with as many trials as the other's n*: rows
+    that enter are taken to be as alike within a unit as rows that leave. Where neither occurs, each unit that counts is
+    one trial. Where all rows have the class before, none can enter it.
 
     Fewer than two units that count bound nothing: (-1, 1).
     """
@@ -106,14 +107,14 @@ def _pair_bounds(
     occurs: NDArray[np.bool_],
     level: float,
 ) -> tuple[Interval, Interval]:
-    count = int(occurs.sum())
+    sizes = np.bincount(at)[occurs]
     sides = (lost, gained)
-    trials = [_effective(side, at, count, level) if side.any() else math.nan for side in sides]
+    trials = [_effective(side, at, equal_units(sizes), level) if side.any() else math.nan for side in sides]
     known = [n for n in trials if not math.isnan(n)]
     if not known:
         # Units without the class can't gain or lose it in sight: the bound is for the share of the others' rows.
         inside = float(occurs[at].mean())
-        bound = _beta_bounds(0.0, float(count), level)
+        bound = _beta_bounds(0.0, float(sizes.size), level)
         both = Interval(0.0, bound.high * inside)
         return both, both
     first, second = (
@@ -123,7 +124,16 @@ def _pair_bounds(
     return first, second
 
 
-def _effective(rows: NDArray[np.float64], at: NDArray[np.int64], groups: int, level: float) -> float:
+def equal_units(sizes: NDArray[np.int64]) -> float:
+    """Return how many units of equal size these are worth: (sum of sizes)^2 / sum of squares, at least 2.
+
+    The effective number of clusters of Carter, Schnepel & Steigerwald (2017), Review of Economics and Statistics 99,
+    698-709, for rows that are wholly alike within a unit.
+    """
+    return max(2.0, float(sizes.sum()) ** 2 / float((sizes.astype(np.float64) ** 2).sum()))
+
+
+def _effective(rows: NDArray[np.float64], at: NDArray[np.int64], groups: float, level: float) -> float:
     """Return n*, with `groups` for the degrees of freedom: units in which nothing can happen are no evidence."""
     n, share = rows.size, float(rows.mean())
     if groups < 2 or share <= 0.0 or share >= 1.0:

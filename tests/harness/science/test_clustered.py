@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from mote.harness.preconditions import DataError
-from mote.harness.science.clustered import cluster_variance, korn_graubard, net_effect, number_units
+from mote.harness.science.clustered import cluster_variance, equal_units, korn_graubard, net_effect, number_units
 from mote.harness.science.inference import clopper_pearson
+from tests.harness.science.verdict_table import Cell, coverage
 
 # The demo's refused measured prompts by place, and how many of each the ten flip: 9 of 60 in 5 places.
 DEMO = {"Tiananmen": (28, 6), "Berlin": (5, 0), "Beijing": (9, 0), "Hong Kong": (10, 3), "Shanghai": (8, 0)}
@@ -62,13 +63,23 @@ def test_never_narrower_than_independent_prompts_would_be(rows: list[tuple[int, 
     assert found.high >= exact.high - 1e-9
 
 
-def test_a_net_effect_of_one_sided_flips_is_their_share() -> None:
+def test_a_net_effect_of_one_sided_flips_in_equal_units_is_their_share() -> None:
+    flips, units = [1, 1, 1, 0, 1, 0, 0, 0, 0, 1, 0, 0], list("aaaabbbbcccc")
+    found = net_effect([1] * 12, [1 - flip for flip in flips], units)
+    assert found[:3] == pytest.approx((5 / 12, *korn_graubard(flips, units)[1:3]))
+    assert (found.units, found.units_that_count) == (3, 3)
+
+
+def test_unequal_units_are_worth_fewer() -> None:
+    # Worth of the demo's places (28, 5, 9, 10, 8 prompts): 60^2 / 1054.
+    assert equal_units(np.array([28, 5, 9, 10, 8])) == pytest.approx(3.4156, abs=1e-4)
+    assert equal_units(np.array([7, 7, 7])) == pytest.approx(3)
+    assert equal_units(np.array([100, 1])) == 2
     flips, units = demo_rows()
-    found = net_effect([1] * 60, [1 - flip for flip in flips], units)
-    assert (found.low, found.net, found.high) == pytest.approx(
-        (korn_graubard(flips, units).low, 0.15, 0.3756), abs=1e-4
-    )
-    assert (found.units, found.units_that_count) == (5, 5)
+    found, plain = net_effect([1] * 60, [1 - flip for flip in flips], units), korn_graubard(flips, units)
+    assert found.net == plain.share == 0.15
+    assert found.low < plain.low
+    assert found.high > plain.high
 
 
 def test_reverse_flips_are_set_off_and_widen() -> None:
@@ -106,33 +117,10 @@ def test_the_net_interval_is_near_newcombes_for_independent_rows() -> None:
     assert found.high - found.low == pytest.approx(2 * 1.96 * math.sqrt((lost + gained) / n / n), rel=0.15)
 
 
-def coverage(units: int, icc: float, share: float, reverse: float, studies: int, unequal: bool) -> tuple[float, float]:
-    """How often both intervals hold the truth in made-up studies of 60 target prompts and 60 others."""
-    rng = np.random.default_rng([units, int(100 * icc), int(1000 * share), int(1000 * reverse), unequal])
-    weight = np.arange(1, units + 1) if unequal else np.ones(units)
-    at = np.repeat(np.arange(units), np.maximum(1, np.round(60 * weight / weight.sum()).astype(int)))
-    both = np.concatenate([at, at]).tolist()
-    before = np.repeat([1.0, 0.0], at.size)
-
-    def draw(rate: float) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-        size = 1 / icc - 1 if icc else 0.0
-        rates = rng.beta(rate * size, (1 - rate) * size, units) if icc and rate else np.full(units, rate)
-        return np.asarray(rng.random(at.size) < rates[at])
-
-    single = net = 0
-    for _ in range(studies):
-        flips, entered = draw(share), draw(reverse)
-        found = korn_graubard(flips.astype(float), at.tolist())
-        single += found.low <= share <= found.high
-        effect = net_effect(before, np.concatenate([~flips, entered]).astype(float), both)
-        net += effect.low <= (share - reverse) / 2 <= effect.high
-    return single / studies, net / studies
-
-
 @pytest.mark.parametrize(("units", "icc"), [(5, 0.5), (8, 0.2), (14, 0.5)])
-def test_the_intervals_cover(units: int, icc: float) -> None:
-    single, net = coverage(units, icc, 0.15, 0.02, 250, unequal=True)
-    assert min(single, net) >= 0.93 - 2.6 * math.sqrt(0.93 * 0.07 / 250)
+def test_the_net_interval_covers(units: int, icc: float) -> None:
+    _, net = coverage(Cell(units, True, icc, 0.15, 0.02), 250)
+    assert net >= 0.93 - 2.6 * math.sqrt(0.93 * 0.07 / 250)
 
 
 def test_names_what_does_not_fit() -> None:
