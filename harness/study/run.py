@@ -38,7 +38,7 @@ from mote.harness.study.plan import PAPER, baseline_row, check_split, check_stud
 from mote.harness.study.plan_step import plan_run
 from mote.harness.study.session import LOG_NAME, Session, StartsEngine
 from mote.harness.study.surprise import label_run_by_surprise
-from mote.judges import Label
+from mote.judges import Label, unset_marker
 from mote.patches import EMPTY_PROFILE
 from mote.tasks import TaskError, load_task
 
@@ -203,6 +203,8 @@ def _label_texts(session: Session, missing: Sequence[Unlabelled]) -> None:
     def judged(raw: str, opens: bool, reason: str | None) -> Label:
         return labels.label(raw, finish_reason=reason, markers=session.markers, prompt_opens=opens)
 
+    if said := unset_marker((one.raw for one in missing), session.markers):
+        session.console.print(f"! {said}", soft_wrap=True)
     with step(session.console, "Labels", len(missing)) as advance:
         for start in range(0, len(missing), _LABELS_AT_ONCE):
             rows = []

@@ -139,8 +139,8 @@ _POWER = """
 ## Power
 
 The planted experts do more harm than others, so "above" is right. Foretold by `power` from the true shares of the tuned
-set and of random sets; found in {repeats} repetitions of each of {studies} studies (controls and answers drawn
-anew). The mean is what was foretold; of a single study, 20 repetitions have a standard error of up to 11 points.
+set and of random sets; found in {repeats} repetitions of each of {studies} studies (controls and answers anew).
+The share found in a single study has a standard error of up to 11 points.
 
 | world | true share | foretold | found | difference | most in one study |
 | --- | --- | --- | --- | --- | --- |"""
