@@ -166,8 +166,13 @@ OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
         _SOFTMAX
         | {"shared_expert_intermediate_size": 32, "layer_types": ["full_attention"] * 4, "partial_rotary_factor": 0.5},
     ),
-    "glm4-lite": ("Glm4MoeLite", _GROUPED | _LATENT | {"mlp_layer_types": ["dense"] + ["sparse"] * 3}),
-    "dots1": ("Dots1", _GROUPED | {"first_k_dense_replace": 1, "layer_types": ["full_attention"] * 4}),
+    "glm4-lite": (
+        "Glm4MoeLite",
+        _GROUPED
+        | _LATENT
+        | {"mlp_layer_types": ["dense"] + ["sparse"] * 3, "first_k_dense_replace": 1}
+        | {"topk_method": "noaux_tc", "scoring_func": "sigmoid"},  # as real checkpoints have them
+    ),
     "exaone": (
         "ExaoneMoe",
         {key: value for key, value in _GROUPED.items() if key not in ("n_routed_experts", "n_shared_experts")}
