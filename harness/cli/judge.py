@@ -1,4 +1,4 @@
-"""``mote judge ask | sheet | read | show``: other judges of a run's answers, people among them, and their agreement."""
+"""``mote judge ask | sheet | read | show | train``: other judges of answers, people among them, and their agreement."""
 
 from __future__ import annotations
 
@@ -197,3 +197,28 @@ def _agreement(run: Path, truth: str | None, console: Console, *, every: bool = 
     show_audit(found, console, judge=_label_set(run).judge, every=every)
     for path in write_audit(found, run):
         console.print(str(path), soft_wrap=True)
+
+
+@app.command("train")
+def train_command(
+    data: Annotated[
+        Path, typer.Argument(help="A folder that holds replies with judges' verdicts, speechmap-*.jsonl.xz.")
+    ],
+    out: Annotated[Path, typer.Option(help="The folder for weights.npy and card.json.")],
+    written: Annotated[
+        Path | None, typer.Option(help="A written set to train on too, such as tests/judges/answers/development.yaml.")
+    ] = None,
+) -> None:
+    """Train the classifier of refusals anew, by the same data to the same bytes; nothing is fetched.
+
+    Example: mote judge train replies/ --written tests/judges/answers/development.yaml --out classifier/
+    """
+    from mote.judges.classifier.train import train
+
+    if not any(data.glob("speechmap-*.jsonl.xz")):
+        raise MoteError(f"{data} holds no speechmap-*.jsonl.xz: name the folder of the replies.")
+    if written is not None and not written.is_file():
+        raise MoteError(f"--written {written}: there is no such file.")
+    out.mkdir(parents=True, exist_ok=True)
+    train(data, written, out)
+    Console(highlight=False).print(f"{out / 'weights.npy'} and {out / 'card.json'}", soft_wrap=True)
