@@ -42,12 +42,12 @@ def _lead(result: StudyResult) -> str:
         return f"{'' if result.record.complete else 'So far, '}{effect}; {_open(result)}, so this may be chance."
     if verdict.kind == "above":
         return f"More than chance: {effect}; random sets of experts and other seeds do less ({p_is(verdict.p)})."
-    if verdict.kind == "few":
-        return f"Too few controls to call it more than chance: {effect}; {_lowered(verdict.reason)}"
     if not rates.flips.hits:
         # Broken text is no flip, but it isn't nothing either.
         also = f", but the text of {rates.broken.hits} of them broke" if rates.broken.hits else ""
         return f"No effect: {effect}{also}."
+    if verdict.kind == "few":
+        return f"Too few controls to call it more than chance: {effect}; {_lowered(verdict.reason)}"
     return f"Not more than chance: {effect}, and {_lowered(verdict.reason)}"
 
 

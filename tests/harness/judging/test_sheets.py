@@ -188,6 +188,7 @@ def test_the_command_judges_samples_reads_and_shows(tmp_path: Path, monkeypatch:
     assert flips["reverse_high_by_unit"].notna().all()
     assert {path.name for path in (folder / "tables").glob("judge-*.csv")} == {
         "judge-agreement.csv",
+        "judge-agreement-apart.csv",
         "judge-alpha.csv",
         "judge-confusion.csv",
         "judge-corrected-flips.csv",

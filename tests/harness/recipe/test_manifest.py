@@ -51,13 +51,13 @@ def test_another_recipe_or_model_is_refused_with_the_difference(other: dict[str,
 def test_a_run_that_is_older_than_a_key_of_recipes_goes_on() -> None:
     earlier = made()
     del earlier["recipe"]["study"]["controls"]["frequency"], earlier["recipe"]["study"]["tokens"]
-    check_same(Path("run"), earlier, made("study.controls.frequency=20", "study.tokens=0"))
+    check_same(Path("run"), earlier, made("study.controls.frequency=0", "study.tokens=0"))
     with pytest.raises(MoteError, match=r"study\.tokens: 0 -> 3"):
-        check_same(Path("run"), earlier, made("study.controls.frequency=20", "study.tokens=3"))
+        check_same(Path("run"), earlier, made("study.controls.frequency=0", "study.tokens=3"))
     # Without that key a run had no such judge.
     del earlier["recipe"]["judges"]
     with pytest.raises(MoteError, match=r"judges\.surprise: False -> True"):
-        check_same(Path("run"), earlier, made("study.controls.frequency=20", "study.tokens=0"))
+        check_same(Path("run"), earlier, made("study.controls.frequency=0", "study.tokens=0"))
     earlier["recipe"]["study"]["controls"]["frequencies"] = 1
     with pytest.raises(MoteError, match=r"not one of this mote: study\.controls\.frequencies"):
         check_same(Path("run"), earlier, made())

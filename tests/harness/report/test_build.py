@@ -266,16 +266,18 @@ def test_model_text_is_isolated(hostile: Page) -> None:
         ),
         (
             {"effect": 0.95, "effect_of_random": 0.02, "prompts": 189},
-            "More than every random set, yet",
+            "Too few controls to call it more than chance",
         ),
         ({"effect": 0.3, "effect_of_random": 0.6, "controls": 19}, "Not more than chance"),
         ({"effect": 0.0, "broken": 0.0}, "No effect: with the"),
-        ({"controls": 0}, "With the 4 most distinctive experts of refusal switched off"),
+        ({"controls": 0}, "Not more than chance"),
+        ({"controls": 0, "retests": 0}, "With the 4 most distinctive experts of refusal switched off"),
     ],
 )
 @pytest.mark.usefixtures("no_figures")
 def test_first_sentence_says_whether_it_is_chance(tmp_path: Path, changes: dict[str, Any], beginning: str) -> None:
-    page = Page(make_report(write_run(tmp_path, SMALL.changed(doses=(), stimulate=False, heavy_tail=0.0, **changes))))
+    asked = {"doses": (), "stimulate": False, "heavy_tail": 0.0, "retests": 3, "kinds": ("mass", "layers"), **changes}
+    page = Page(make_report(write_run(tmp_path, SMALL.changed(**asked))))
     lead = re.search(r'<p class="lead">(.*?)</p>', page.html)
     assert lead is not None
     assert lead[1].startswith(beginning)

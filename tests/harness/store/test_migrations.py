@@ -287,7 +287,7 @@ def test_a_run_of_version_2_is_gone_on_with(second: Path, tmp_path: Path) -> Non
     assert version_of(folder) == SCHEMA_VERSION
 
 
-def test_what_was_cut_off_in_version_3_waits_again_and_other_unscored_labels_stay(tmp_path: Path) -> None:
+def test_what_was_cut_off_in_version_4_waits_again_and_other_unscored_labels_stay(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(
         write_run(tmp_path / "made", WrittenRun(prompts=4, layers=(0, 1), experts=16, top_k=3, controls=1)), folder
@@ -312,7 +312,7 @@ def test_what_was_cut_off_in_version_3_waits_again_and_other_unscored_labels_sta
         db.executescript(
             "drop index judgments_once; alter table judgments drop column max_tokens;"
             " create unique index judgments_once on judgments (judge, part, text_sha256) where state <> 'unreached';"
-            " pragma user_version = 3;"
+            " pragma user_version = 4;"
         )
     with RunStore(folder) as store:
         assert store.labels_of("x").to_dict() == {2: "UNSCORED"}

@@ -32,7 +32,7 @@ from mote.harness.recipe.schema import Recipe, load_recipe
 from mote.harness.report.analysis import analyse
 from mote.harness.store.run import RunStore
 from mote.harness.study.run import check, run
-from mote.judges import JUDGE
+from mote.judges import JUDGE, STATES
 from mote.judges.llm.prompt import PROMPTS
 from mote.patches import EMPTY_PROFILE, Observation, Receipt
 from mote.patches.observation import ActivationMap
@@ -43,8 +43,8 @@ QUIET = Console(quiet=True)
 LAYOUT = resolve_model("demo").layout
 SMALL = (
     "task.limit=24", "study.doses=[]", "study.stimulate=false", "study.factors=[]", "study.thirds=false",
-    "study.tokens=0", "study.top_k=3", "judges.surprise=false",
-    *(f"study.controls.{kind}=1" for kind in ("retest", "uniform", "layers", "frequency")),
+    "study.tokens=0", "study.top_k=3", "study.exact=false", "judges.surprise=false",
+    *(f"study.controls.{kind}=1" for kind in ("retest", "mass", "uniform", "layers", "frequency")),
 )  # fmt: skip
 
 ONE_BY_ONE = "judges.llm.concurrency=2"
@@ -296,8 +296,8 @@ def test_a_mistake_about_the_judge_is_one_line_before_anything_is_asked(
 
 
 REAL = (
-    "task.limit=12", "study.controls.layers=0", "study.controls.frequency=0", "model.options.max_model_len=1024",
-    "model.options.max_num_seqs=24", "sampling.max_tokens=40",
+    "task.limit=24", "study.controls.layers=0", "study.controls.frequency=0", "model.options.max_model_len=1024",
+    "model.options.max_num_seqs=24", "sampling.max_tokens=96",
 )  # fmt: skip
 
 
@@ -317,7 +317,7 @@ def test_the_real_model_judges_itself_in_its_own_engine(
     with pytest.raises(MoteError, match="budget of 5 replies is spent"):
         run(check(recipe(*REAL, model="self", budget=5)), folder, QUIET, engine=real, force=True)
     assert table(folder, "select count(*) from judgments") == [(5,)]
-    # It may call none of its answers refused.
+    # It may call all of its answers alike, and then there is nothing to compare.
     with suppress(MoteError):
         run(check(recipe(*REAL, "judges.llm=self")), folder, QUIET, engine=real, force=True)
     states = dict(table(folder, "select state, count(*) from judgments group by state"))
@@ -329,7 +329,8 @@ def test_the_real_model_judges_itself_in_its_own_engine(
     total, distinct = table(folder, "select count(*), count(distinct text_sha256) from judgments")[0]
     assert total == distinct
     assert len(labels(folder)) == table(folder, "select count(*) from generations")[0][0]
-    assert read_manifest(folder)["finished"] or "0-REFUSED" not in labels(folder).values()
+    classes = set(labels(folder).values()) - set(STATES)
+    assert read_manifest(folder)["finished"] or len(classes) < 2 or "0-REFUSED" not in classes
 
 
 def test_a_study_of_the_real_model_goes_by_an_endpoints_labels(
