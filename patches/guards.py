@@ -14,7 +14,7 @@ from mote.patches.rotary import OFF_OPTION, ON_OPTION, is_misread
 
 SWITCH = "MOTE_PATCH"
 """Environment variable: ``0`` turns the patch off altogether."""
-TESTED = ("0.32.",)
+TESTED = ("0.31.", "0.32.", "0.33.")
 OFF = f"or set {SWITCH}=0 to run without the MoTE patch"
 DEVICE_EDITS = 1024
 """Most edits of one profile on a GPU, whose tables cannot grow once a CUDA graph holds their addresses."""

@@ -1,4 +1,4 @@
-"""The plugin: where the patch hooks into vLLM 0.32 (entry point ``vllm.general_plugins``).
+"""The plugin: where the patch hooks into vLLM 0.31 to 0.33 (entry point ``vllm.general_plugins``).
 
 vLLM loads it in every process: front ends, engine core, workers. The hooks, each as small as can be:
 

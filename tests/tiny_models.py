@@ -170,23 +170,10 @@ OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
         "Glm4MoeLite",
         _GROUPED
         | _LATENT
-        | {"mlp_layer_types": ["dense"] + ["sparse"] * 3, "first_k_dense_replace": 1}
+        | {"mlp_layer_types": ["dense"] + ["sparse"] * 3, "first_k_dense_replace": 1, "head_dim": 64}
         | {"topk_method": "noaux_tc", "scoring_func": "sigmoid"},  # as real checkpoints have them
     ),
-    "exaone": (
-        "ExaoneMoe",
-        {key: value for key, value in _GROUPED.items() if key not in ("n_routed_experts", "n_shared_experts")}
-        | {"num_experts": 16, "num_shared_experts": 1, "mlp_layer_types": ["dense"] + ["sparse"] * 3}
-        | {"layer_types": ["full_attention"] * 4, "sliding_window": 64},
-    ),
     "granite": ("GraniteMoe", {"num_local_experts": 16, "num_experts_per_tok": 4}),
-    "phi": ("Phimoe", {"num_local_experts": 16, "num_experts_per_tok": 2, "sliding_window": None}),
-    "afmoe": (
-        "Afmoe",
-        _SOFTMAX
-        | {"num_dense_layers": 1, "num_shared_experts": 1, "n_group": 1, "topk_group": 1, "score_func": "sigmoid"}
-        | {"layer_types": ["full_attention"] * 4, "route_norm": True, "route_scale": 1.5},
-    ),
 }
 FAMILIES |= {family: partial(_other, name, needs) for family, (name, needs) in OTHERS.items()}
 MODEL_TYPES = {"kimi-k2": "kimi_k2"}

@@ -229,8 +229,10 @@ def test_a_profile_without_room_on_a_gpu_is_refused_at_admission(tmp_path: Path)
 def test_versions() -> None:
     check_version("0.32.0")
     check_version("0.32.1+cpu")
-    for version in ("0.31.9", "0.33.0", "1.0"):
-        with pytest.raises(UnprovenConfigurationError, match=r"tested with vLLM 0\.32\.x"):
+    check_version("0.31.0")
+    check_version("0.33.0")
+    for version in ("0.30.9", "0.34.0", "1.0"):
+        with pytest.raises(UnprovenConfigurationError, match=r"tested with vLLM 0\.31\.x, 0\.32\.x, 0\.33\.x"):
             check_version(version)
 
 
