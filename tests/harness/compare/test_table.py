@@ -15,7 +15,7 @@ from mote.harness.compare.comparison import compare
 from mote.harness.compare.sources import Reading, read_answers, read_sides
 from mote.harness.compare.table import parse_columns
 from mote.harness.errors import MoteError
-from mote.judges import MARKERS
+from mote.judges import JUDGE, MARKERS
 
 REFUSAL, ANSWER = "I'm sorry, but I can't help with that.", "The army cleared the square in 1989, and hundreds died."
 ROWS: list[dict[str, Any]] = [
@@ -57,7 +57,7 @@ def test_answers_of_any_tool_are_labelled_by_the_rules(tmp_path: Path, kind: str
     assert side.rows["key"].tolist() == ["a", "b", "3"]
     assert side.rows["label"].tolist() == ["0-REFUSED", "2-REASONED", "TRUNCATED"]
     assert side.rows["raw"][1] == f"<think>They ask about 1989.</think>{ANSWER}"
-    assert side.judge == "rules"
+    assert side.judge == JUDGE
     assert not side.notes
 
 
@@ -99,11 +99,11 @@ def test_labels_of_the_files_own_are_used_where_both_have_them(tmp_path: Path) -
     assert found.rates is not None
     assert (found.rates.flips.hits, found.rates.flips.total) == (1, 1)
     left, right = read_sides(str(one), str(two), reading, "refusal")
-    assert (left.judge, right.judge) == ("rules", "rules")
+    assert (left.judge, right.judge) == (JUDGE, JUDGE)
     assert any("--labels column uses them" in note for note in left.notes)
     bare = jsonl(tmp_path / "bare.jsonl", [{"id": "1", "answer": ANSWER}])
     left, right = read_sides(str(one), str(bare), reading)
-    assert (left.judge, right.judge) == ("rules", "rules")
+    assert (left.judge, right.judge) == (JUDGE, JUDGE)
     assert "bare.jsonl has no column 'verdict' (--columns label=verdict)." in right.notes
     with pytest.raises(MoteError, match=r"--labels column: bare\.jsonl has no labels of its own"):
         read_sides(str(one), str(bare), reading, "column")
@@ -206,6 +206,6 @@ def test_wrong_columns_are_one_line(text: str, said: str) -> None:
 def test_the_judge_of_a_run_and_a_set_of_labels_exclude_each_other(tmp_path: Path) -> None:
     path = jsonl(tmp_path / "x.jsonl", [A])
     with pytest.raises(MoteError, match="give one of the two"):
-        read_sides(str(path), str(path), Reading(judge="rules"), "refusal")
+        read_sides(str(path), str(path), Reading(judge=JUDGE), "refusal")
     with pytest.raises(MoteError, match=r"--labels refusel is unknown\. Did you mean 'refusal'\?"):
         read_sides(str(path), str(path), labels="refusel")
