@@ -95,6 +95,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.timeout(600)
+# Ten starts of the engine are minutes; the scripted engine's kills (test_steps) are in every run of the tests.
+@pytest.mark.slow
 def test_a_run_killed_in_every_step_ends_with_the_rows_of_one_that_was_not(whole: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     counts = []
@@ -112,7 +114,8 @@ def test_a_run_killed_in_every_step_ends_with_the_rows_of_one_that_was_not(whole
     assert 42 < counts[4]["generations"] < counts[5]["generations"]
     assert 84 < counts[5]["labels"] < 2 * counts[5]["generations"]
     assert counts[5]["generations"] < counts[6]["generations"]
-    assert (counts[6]["divergences"], 0 < counts[7]["divergences"] < counts[8]["divergences"]) == (0, True)
+    assert 0 == counts[6]["divergences"] <= counts[7]["divergences"] <= counts[8]["divergences"]
+    assert counts[8]["divergences"] > 0
     assert counts[8]["labels"] == 2 * counts[8]["generations"]
     assert not (folder / "report.html").exists()
 
