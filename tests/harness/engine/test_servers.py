@@ -139,11 +139,11 @@ def rows(folder: Path) -> list[tuple[Any, ...]]:
 def test_a_study_on_servers_has_the_rows_of_one_in_this_process(server: Server, tmp_path: Path) -> None:
     away = ["model.engine=server", "model.options={}", f"model.servers.urls=[{url(server)}, {url(server)}]"]
     for name, more in (("here", []), ("away", away)):
-        study.run(study.check(load_recipe("demo", [*SMALL, *more])), tmp_path / name, Console(quiet=True))
+        study.run(study.check(load_recipe("demo", [*SMALL, *more])), tmp_path / name, Console(quiet=True), force=True)
     assert rows(tmp_path / "away") == rows(tmp_path / "here")
     # Where the answers came from may change between two starts of one run.
     moved = [*away[:2], f"model.servers.urls=[{url(server)}]"]
-    study.run(study.check(load_recipe("demo", [*SMALL, *moved])), tmp_path / "away", Console(quiet=True))
+    study.run(study.check(load_recipe("demo", [*SMALL, *moved])), tmp_path / "away", Console(quiet=True), force=True)
 
 
 def test_scores_over_http_are_those_of_the_profile(server: Server) -> None:
