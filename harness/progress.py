@@ -42,7 +42,7 @@ def step(console: Console, title: str, total: int, done: int = 0) -> Iterator[Ad
             yield lambda count: progress.advance(task, count)
     else:
         # A log file gets a line a minute, not a thousand bars.
-        finished, said = done, monotonic()
+        finished, said, began = done, monotonic(), monotonic()
         console.print(f"{_titled(title, done)}: {total - done} to do")
 
         def advance(count: int) -> None:
@@ -50,7 +50,9 @@ def step(console: Console, title: str, total: int, done: int = 0) -> Iterator[Ad
             finished += count
             if monotonic() - said >= _SAY_EVERY:
                 said = monotonic()
-                console.print(f"{title}: {finished} of {total}")
+                rate = (finished - done) / (said - began)
+                left = f", {rate:,.1f}/s, {(total - finished) / rate / 60:.0f} min left" if rate else ""
+                console.print(f"{title}: {finished} of {total}{left}")
 
         yield advance
         console.print(f"{title}: {finished} of {total}")

@@ -6,8 +6,9 @@ labelled a sample, O = M' T M, and so the true table is T = inv(M') O inv(M). Fo
 Rogan & Gladen, Am. J. Epidemiol. 107 (1978) 71; for pairs, Greenland & Kleinbaum, Int. J. Epidemiol. 12 (1983) 93.
 
 An answer that is broken afterwards (cut off, degenerate) stays in the denominator, as in the raw rates, and is taken to
-be known without error. The judge is assumed to err in the same way before and after, and independently given the true
-classes; an edit that changes how answers sound can break that: compare its audit of tuned answers with the others'.
+be known without error. The judge is assumed to err before and after independently given the true classes. An edit that
+changes how answers sound can change how often the judge errs: with an audit of the answers before and another of those
+after, M before and M after are two, T = inv(Mb') O inv(Ma); with one audit for both they are taken to be the same.
 
 Intervals carry both uncertainties, of the table (bootstrap over prompts) and of the judge's error (posterior draws
 under Jeffreys' prior, from the sample's effective size), as Lang & Reiczigel, Prev. Vet. Med. 113 (2014) 13, advise.
@@ -111,6 +112,7 @@ def corrected_flips(
     audited: Audit,
     clusters: Sequence[Hashable] | None = None,
     *,
+    after_audited: Audit | None = None,
     broken: ArrayLike | None = None,
     level: float = 0.95,
     draws: int = DRAWS,
@@ -118,8 +120,9 @@ def corrected_flips(
 ) -> CorrectedFlips:
     """Return flip rates as observed and corrected; ``before`` and ``after`` are true where the judge said target.
 
-    ``broken`` is true where the answer afterwards has no class; ``after`` is not looked at there. Every prompt needs a
-    class before.
+    ``audited`` is the judge's audit on answers like those before; ``after_audited`` on those after, the same if left
+    out. ``broken`` is true where the answer afterwards has no class; ``after`` is not looked at there. Every prompt
+    needs a class before.
 
     Raises CorrectionError for a judge that is hardly better than chance, and for labels that don't pair.
     """
@@ -127,15 +130,24 @@ def corrected_flips(
     lost = np.zeros(first.size, dtype=bool) if broken is None else np.asarray(broken, dtype=bool).ravel()
     if not first.size == second.size == lost.size or not first.size:
         raise CorrectionError(f"{first.size} labels before and {second.size} after don't pair.")
-    if not audited.sensitivity + audited.specificity - 1 > _LEAST_SKILL:
-        raise CorrectionError(_unskilled(audited.sensitivity, audited.specificity))
+    for one in (audited, after_audited or audited):
+        if not one.sensitivity + one.specificity - 1 > _LEAST_SKILL:
+            raise CorrectionError(_unskilled(one.sensitivity, one.specificity))
     tables = _tables(first, np.where(lost, 2, ~second), clusters)
     whole = tables.sum(axis=0)
     rng = np.random.default_rng(seed)
     units = len(tables)
     resampled = np.einsum("du,uij->dij", rng.multinomial(units, np.full(units, 1 / units), size=draws), tables)
-    point = _true_tables(whole[None], _error(np.array([audited.precision]), np.array([audited.omission]), audited))
-    drawn = _true_tables(resampled, _error(*_posterior(audited, rng, draws), audited))
+    known = _error(np.array([audited.precision]), np.array([audited.omission]), audited)
+    errors = _error(*_posterior(audited, rng, draws), audited)
+    # The same judge's error on the same answers is one unknown, and so one draw for before and after.
+    known_after, errors_after = known, errors
+    if after_audited is not None:
+        precision, omission = (np.array([value]) for value in (after_audited.precision, after_audited.omission))
+        known_after = _error(precision, omission, after_audited)
+        errors_after = _error(*_posterior(after_audited, rng, draws), after_audited)
+    point = _true_tables(whole[None], known, known_after)
+    drawn = _true_tables(resampled, errors, errors_after)
     return CorrectedFlips(*(_corrected(whole, point, drawn, row, level) for row in (0, 1)))
 
 
@@ -165,17 +177,22 @@ def _posterior(audited: Audit, rng: np.random.Generator, draws: int) -> tuple[ND
     return precision, omission
 
 
-def _true_tables(observed: NDArray[np.float64], error: NDArray[np.float64]) -> NDArray[np.float64]:
-    """T = inv(M') O inv(M) for each draw, what is broken as it is; nan where the drawn judge has no skill."""
-    skill = error[:, 0, 0] + error[:, 1, 1] - 1
-    usable = skill > _LEAST_SKILL
-    safe = np.where(usable[:, None, None], error, np.eye(2))
-    inverse = np.linalg.inv(safe)
-    columns = np.zeros((len(inverse), 3, 3))
-    columns[:, :2, :2], columns[:, 2, 2] = inverse, 1.0
-    tables: NDArray[np.float64] = np.swapaxes(inverse, 1, 2) @ observed @ columns
+def _true_tables(
+    observed: NDArray[np.float64], before: NDArray[np.float64], after: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """T = inv(Mb') O inv(Ma) for each draw, what is broken as it is; nan where the drawn judge has no skill."""
+    usable = np.minimum(_informed(before), _informed(after)) > _LEAST_SKILL
+    first, second = (np.linalg.inv(np.where(usable[:, None, None], one, np.eye(2))) for one in (before, after))
+    columns = np.zeros((len(second), 3, 3))
+    columns[:, :2, :2], columns[:, 2, 2] = second, 1.0
+    tables: NDArray[np.float64] = np.swapaxes(first, 1, 2) @ observed @ columns
     tables[~usable] = np.nan
     return tables
+
+
+def _informed(error: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sensitivity + specificity - 1 of each draw."""
+    return error[:, 0, 0] + error[:, 1, 1] - 1
 
 
 def _tables(

@@ -196,11 +196,9 @@ def export(
 
 def _report(folder: Path, console: Console, mt_bench: Path | None = None, judge: str | None = None) -> None:
     from mote.harness.report import make_report
-    from mote.harness.report.summary import print_summary
 
     with console.status("Report"):
-        path = make_report(folder, mt_bench=mt_bench, judge=judge)
-    print_summary(folder, console, judge)
+        path = make_report(folder, mt_bench=mt_bench, judge=judge, console=console)
     console.print(f"Report: {path}", soft_wrap=True)
 
 

@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import pandas as pd
 from rich.console import Console
@@ -31,12 +31,17 @@ from mote.judges.agreement import Alpha, Kappa, confusion, kappas, krippendorff_
 from mote.judges.llm.kinds import LABELS
 from mote.judges.misclassification import Audit, CorrectionError, audit, corrected_flips
 
+ENOUGH: Final = 10
+"""Answers of the target class among which a judge that sees any would have seen one."""
+
 
 class JudgeAudit(NamedTuple):
     """Agreement of a run's judges. ``kappas`` one row a pair; ``confusions`` by pair; ``alphas`` by kind of judgment.
 
     ``corrected`` has one row a profile, judge and person: rates and intervals, and those by ``unit`` (the attribute
-    that groups prompts, empty where a task has none). ``uncorrected`` says why a judge's rates could not be.
+    that groups prompts, empty where a task has none). Its ``errors`` say whose errors corrected it: those on untouched
+    and on tuned answers ``apart``, or the ``pooled`` ones where a sample is too small for that.
+    ``uncorrected`` says why a judge's rates could not be.
     ``apart`` has a row for untouched and for tuned answers of each pair: agreed, kappa, and, where one of the two is
     the judge that others are corrected by, the other's sensitivity and specificity (nan else, and of too small a
     sample). An edit that changes how answers sound can make a judge err more, and that biases corrected rates.
@@ -266,12 +271,9 @@ def _by_kind(labels: pd.DataFrame) -> dict[str, list[str]]:
 def _apart(
     chosen: pd.DataFrame, about: pd.DataFrame, drawn: pd.DataFrame, people: Sequence[str], target: str, level: float
 ) -> list[dict[str, object]]:
-    """Return how each two judges agree on the baseline's answers and, apart, on those under profiles with edits."""
+    """Return how each two judges agree on answers that no edit touched and, apart, on those under edits."""
     rows: list[dict[str, object]] = []
-    for name, which in (
-        ("untouched", about["kind"] == BASELINE),
-        ("tuned", ~about["kind"].isin((BASELINE, RETEST))),
-    ):
+    for name, which in _parts(about["kind"]):
         part = chosen[which]
         if part.empty:
             continue
@@ -307,13 +309,40 @@ def _corrected(
                 continue
             try:
                 checked, size = _audit(classed[judge], labels[truth], drawn, target)
-                found = _rates(classed[judge], labels[judge], about, checked, target, level)
+                apart = _audits_apart(classed[judge], labels[truth], about, drawn, target)
+                found = _rates(classed[judge], labels[judge], about, checked, apart, target, level)
             except CorrectionError as error:
                 reasons[str(judge), truth] = str(error)
                 continue
-            skill = {"sensitivity": checked.sensitivity, "specificity": checked.specificity, "audited": size}
-            rows += [{**row, "judge": str(judge), "truth": truth, **skill} for row in found]
+            rows += [{**row, "judge": str(judge), "truth": truth, "audited": size} for row in found]
     return pd.DataFrame(rows), reasons
+
+
+def _parts(kinds: pd.Series[str]) -> list[tuple[str, pd.Series[bool]]]:
+    """Name the answers that no edit touched, and those under profiles with edits."""
+    untouched = kinds.isin((BASELINE, RETEST))
+    return [("untouched", untouched), ("tuned", ~untouched)]
+
+
+def _audits_apart(
+    said: pd.Series[str], truth: pd.Series[str], about: pd.DataFrame, drawn: pd.DataFrame, target: str
+) -> tuple[Audit, Audit] | None:
+    """Measure a judge on untouched and on tuned answers; None where a sample is too small for that.
+
+    Raises CorrectionError for a judge that sees nothing of the target in one of them, though there is enough to see.
+    """
+    found = []
+    for name, which in _parts(about["kind"]):
+        try:
+            found.append(_audit(said[which], truth[which], drawn, target)[0])
+        except CorrectionError:
+            missed = which & (truth == target) & said.notna()
+            if int(missed.sum()) >= ENOUGH and not (said[missed] == target).any():
+                raise CorrectionError(
+                    f"of {int(missed.sum())} {name} answers that are {target} it calls none that."
+                ) from None
+            return None
+    return found[0], found[1]
 
 
 def _audit(said: pd.Series[str], truth: pd.Series[str], drawn: pd.DataFrame, target: str) -> tuple[Audit, int]:
@@ -329,9 +358,16 @@ def _audit(said: pd.Series[str], truth: pd.Series[str], drawn: pd.DataFrame, tar
 
 
 def _rates(
-    classed: pd.Series[str], label: pd.Series[str], about: pd.DataFrame, checked: Audit, target: str, level: float
+    classed: pd.Series[str],
+    label: pd.Series[str],
+    about: pd.DataFrame,
+    checked: Audit,
+    apart: tuple[Audit, Audit] | None,
+    target: str,
+    level: float,
 ) -> list[dict[str, object]]:
     """Flip rates by profile, on the prompts that experts were not chosen on where the run has a split."""
+    first, second = apart or (checked, checked)
     table = about.assign(classed=classed, label=label)
     if table["part"].notna().any():
         table = table[table["part"] == "measure"]
@@ -341,11 +377,15 @@ def _rates(
         paired = after[after["label"].notna()].join(before, on="prompt_id", how="inner")
         if paired.empty:
             continue
+        kind = paired["kind"].iloc[0]
+        later = first if kind == RETEST else second
         correct = partial(
             corrected_flips,
             paired["before"] == target,
             paired["classed"] == target,
-            checked,
+            first,
+            # The same errors, and not two draws of them, where before and after are untouched.
+            after_audited=None if later is first else later,
             broken=paired["classed"].isna(),
             level=level,
         )
@@ -353,8 +393,9 @@ def _rates(
         found = correct()
         # One group alone can't be resampled.
         clustered = correct(clusters=list(paired["group"])) if groups > 1 else None
-        row: dict[str, object] = {"profile": profile, "kind": paired["kind"].iloc[0], "prompts": len(paired)}
-        row |= {"unit": unit, "groups": groups}
+        row: dict[str, object] = {"profile": profile, "kind": kind, "prompts": len(paired)}
+        row |= {"unit": unit, "groups": groups, "errors": "apart" if apart else "pooled"}
+        row |= {"sensitivity": later.sensitivity, "specificity": later.specificity}
         for name, one in (("flips", found.flips), ("reverse", found.reverse)):
             by_unit = getattr(clustered, name, None)
             row |= {

@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple
 import pandas as pd
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
+from rich.console import Console
 
 from mote.harness.drawing import colour_of, short
 from mote.harness.errors import MoteError, nearest
@@ -38,6 +39,7 @@ from mote.harness.report.lead import caveats, lead
 from mote.harness.report.model_text import clip, compare
 from mote.harness.report.mt_bench_figure import find_bench
 from mote.harness.report.paper_index import paper_index
+from mote.harness.report.summary import print_summary
 from mote.harness.report.tables import all_tables, beside_the_paper
 from mote.harness.report.tuned_experts import controls_gap
 from mote.harness.science.controls import BASELINE
@@ -63,12 +65,15 @@ class Read(NamedTuple):
     agreement: str
 
 
-def make_report(folder: Path, *, mt_bench: Path | None = None, judge: str | None = None) -> Path:
+def make_report(
+    folder: Path, *, mt_bench: Path | None = None, judge: str | None = None, console: Console | None = None
+) -> Path:
     """Write ``report.html``, ``figures/`` and ``tables/`` of a run and return the report's path.
 
     Works at any state of a run: what is not there yet is named. ``mt_bench`` is the folder of an MT-Bench of the same
     model (without it ``mt-bench`` in the run's folder, if that is there); ``judge`` the one whose labels are shown
-    instead of those of the run's label set. Raises MoteError where the folder holds no run, or there is no such judge.
+    instead of those of the run's label set. On ``console`` the summary of the same analysis is printed. Raises
+    MoteError where the folder holds no run, or there is no such judge.
     """
     read = _read(folder, mt_bench, judge)
     figures, missing, drawn_tables = draw_all(read.data)
@@ -90,6 +95,8 @@ def make_report(folder: Path, *, mt_bench: Path | None = None, judge: str | None
         write_atomic(path, content)
     _remove_stale(folder, {str(path.relative_to(folder)) for path in files}, kept)
     write_atomic(folder / REPORT_NAME, html)
+    if console is not None:
+        print_summary(read.result, console)
     return folder / REPORT_NAME
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping
-from pathlib import Path
 from typing import Any
 
 from rich.columns import Columns
@@ -12,11 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from mote.harness.compare.matrix_table import matrix_table
-from mote.harness.recipe.manifest import read_manifest
-from mote.harness.report.analysis import StudyResult, analyse
+from mote.harness.report.analysis import StudyResult
 from mote.harness.report.chance_sections import effect
 from mote.harness.science.controls import RANDOM, RETEST
-from mote.harness.store.run import RunStore
 from mote.judges import REFUSED
 
 _VERDICTS = {
@@ -28,10 +25,8 @@ _VERDICTS = {
 }
 
 
-def print_summary(folder: Path, console: Console, judge: str | None = None) -> None:
+def print_summary(result: StudyResult, console: Console) -> None:
     """Print what a run's rows say: the matrices of the tuned profile and its controls, and one line a group."""
-    with RunStore(folder, read_only=True) as store:
-        result = analyse(store, read_manifest(folder), judge)
     shown = [
         name
         for name in (result.asked.tuned, *_kinds(result))

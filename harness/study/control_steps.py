@@ -9,9 +9,13 @@ killed run are those of one that was not.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+from rich.console import Console
+
 from mote.harness.errors import MoteError
+from mote.harness.progress import step
 from mote.harness.recipe.schema import StudyPart
 from mote.harness.science.controls import RANDOM
 from mote.harness.science.sequential import Answers, Design, ask
@@ -43,11 +47,16 @@ def answer_controls(session: Session, label: Callable[[Session], None]) -> None:
     room = batch_of(session.recipe.model.options)
     # What a killed run has stored counts only as the replay reaches it: batches are those of an undisturbed run.
     seen: dict[tuple[str, str], bool] = {}
-    while asked := ask(design, seen, room):
-        wanted = [(one.set, one.prompt) for one in asked]
-        _generate(session, "Controls", wanted, rows)
-        label(session)
-        seen |= _labelled(session, wanted)
+    # Batches are many and short: one line for all of them, not six for each.
+    quietly = replace(session, console=Console(quiet=True))
+    most = len(design.prompts) * sum(map(len, design.families.values()))
+    with step(session.console, "Controls, until all is decided, at most", most) as advance:
+        while asked := ask(design, seen, room):
+            wanted = [(one.set, one.prompt) for one in asked]
+            _generate(quietly, "Controls", wanted, rows)
+            label(quietly)
+            seen |= _labelled(session, wanted)
+            advance(len(wanted))
     study = session.recipe.study
     split = session.store.split()
     measured = [row.prompt_id for row in session.store.prompts() if not split or split[row.prompt_id] == "measure"]

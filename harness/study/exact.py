@@ -210,7 +210,8 @@ def _scored(session: Session, requests: Sequence[Scoring]) -> Iterator[list[tupl
         return
     engine = session.engine
     fitting = [at for at, request in enumerate(requests) if engine.fits(request)]
-    yield [(at, None) for at in sorted(set(range(len(requests))) - set(fitting))]
+    if unfit := sorted(set(range(len(requests))) - set(fitting)):
+        yield [(at, None) for at in unfit]
     for some in engine.score([requests[at] for at in fitting]):
         yield [(fitting[index], scored) for index, scored in some]
 

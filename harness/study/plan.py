@@ -155,9 +155,12 @@ def profile_of(row: ProfileRow) -> Profile:
 def _profiles(
     study: StudyPart, layout: ModelLayout, maps: NDArray[np.int32], labels: Sequence[str], seed: int
 ) -> Iterator[ProfileRow]:
+    part = "all" if study.split == "none" else "measure"
     for number in range(1, study.controls.retest + 1):
         spec = EMPTY_PROFILE.to_dict()
-        yield ProfileRow(f"{RETEST}-{number}", EMPTY_PROFILE.digest, RETEST, "all", seed + number, spec)
+        # One says how much another seed changes where the experts were chosen; the noise floor is of what measures.
+        where = "all" if number == 1 else part
+        yield ProfileRow(f"{RETEST}-{number}", EMPTY_PROFILE.digest, RETEST, where, seed + number, spec)
     experts = study.experts or _ranked(study, layout, maps, labels, study.top_k)
     top = len(experts)
     yield _row(f"suppress-{top}", "suppress", experts, "all", layout, seed)
@@ -166,7 +169,6 @@ def _profiles(
             yield _row(f"suppress-{k}", "suppress", _ranked(study, layout, maps, labels, k), "all", layout, seed)
     if study.stimulate:
         yield _row(f"stimulate-{top}", "stimulate", experts, "all", layout, seed)
-    part = "all" if study.split == "none" else "measure"
     for factor in sorted(set(study.factors)):
         yield _row(f"scale-{top}-{factor:g}", "scale", experts, part, layout, seed, factor)
     if study.thirds:

@@ -200,6 +200,31 @@ def test_intervals_cover_the_true_flip_rate() -> None:
     assert covered >= 90
 
 
+def test_a_judge_that_errs_more_on_tuned_answers_is_corrected_by_its_error_there() -> None:
+    rng = np.random.default_rng(5)
+    truth_before = np.repeat([True, False], 20_000)
+    truth_after = truth_before & (rng.random(truth_before.size) < 0.8)
+    before = observed(truth_before, 0.95, 0.98, rng)
+    after = observed(truth_after, 0.70, 0.98, rng)
+    untouched, tuned = exact(0.95, 0.98, 0.5, 1e6), exact(0.70, 0.98, 0.4, 1e6)
+    blind = corrected_flips(before, after, untouched, draws=200).flips
+    apart = corrected_flips(before, after, untouched, after_audited=tuned, draws=200).flips
+    # 0.2 of the class flips; what the judge no longer sees would count as more flips.
+    assert blind.corrected > 0.35
+    assert apart.corrected == pytest.approx(0.2, abs=0.02)
+    assert apart.low < 0.2 < apart.high
+
+
+def test_an_audit_of_equal_size_on_both_sides_changes_no_estimate() -> None:
+    rng = np.random.default_rng(6)
+    before, after = rng.random(400) < 0.5, rng.random(400) < 0.4
+    audited = exact(0.9, 0.95, 0.45, 200)
+    one, two = (corrected_flips(before, after, audited, after_audited=other).flips for other in (None, audited))
+    assert one.corrected == pytest.approx(two.corrected, abs=1e-12)
+    with pytest.raises(CorrectionError, match="hardly better than chance"):
+        corrected_flips(before, after, audited, after_audited=exact(0.5, 0.52, 0.5, 50))
+
+
 def test_whole_clusters_are_resampled() -> None:
     rng = np.random.default_rng(4)
     before, after = rng.random(40) < 0.6, rng.random(40) < 0.4

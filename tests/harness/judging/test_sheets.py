@@ -71,10 +71,10 @@ def test_a_judge_is_audited_apart_for_untouched_and_tuned_answers(tmp_path: Path
     folder = write_run(tmp_path / "run", RUN)
     with RunStore(folder) as store:
         frame = store.generations_frame(JUDGE).dropna(subset=["label"])
-        # A judge that is always right of the baseline, and sees none of the refusals under edits.
+        # A judge that is always right of untouched answers, and sees none of the refusals under edits.
         columns = zip(frame["generation_id"], frame["kind"], frame["label"], strict=True)
         deaf = [
-            LabelRow(int(number), "deaf", label if kind == "baseline" else ALIGNED, [])
+            LabelRow(int(number), "deaf", label if kind in ("baseline", "retest") else ALIGNED, [])
             for number, kind, label in columns
             if label in CLASSES
         ]
@@ -84,9 +84,37 @@ def test_a_judge_is_audited_apart_for_untouched_and_tuned_answers(tmp_path: Path
     assert [found.at["untouched", name] for name in ("agreed", "sensitivity", "specificity")] == [1.0, 1.0, 1.0]
     # What it never says can't be weighed; how far the two agree can.
     assert float(str(found.at["tuned", "agreed"])) < 0.9
-    assert found["items"].sum() < len(deaf)
+    assert found["items"].sum() == len(deaf)
     path = write_audit(audit_run(folder, truth=JUDGE), folder)
     assert folder / "tables/judge-agreement-apart.csv" in path
+    # Pooled, it would look skilled, and all its deafness would be flips.
+    assert re.match(
+        r"of \d+ tuned answers that are 0-REFUSED it calls none",
+        audit_run(folder, truth=JUDGE).uncorrected["deaf", JUDGE],
+    )
+
+
+def test_flip_rates_are_corrected_by_the_errors_of_their_own_answers(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", RUN)
+    with RunStore(folder) as store:
+        frame = store.generations_frame(JUDGE).dropna(subset=["label"])
+        # Right of the baseline; under edits every third refusal is an answer to it, of any profile alike.
+        rows = []
+        for at, (number, kind, label) in enumerate(
+            zip(frame["generation_id"], frame["kind"], frame["label"], strict=True)
+        ):
+            if label in CLASSES:
+                dull = kind not in ("baseline", "retest") and label == "0-REFUSED" and at % 3 == 0
+                rows.append(LabelRow(int(number), "dull", ALIGNED if dull else label, []))
+        store.add_labels(rows)
+    found = audit_run(folder, truth=JUDGE).corrected.set_index("profile")
+    assert set(found["errors"]) == {"apart"}
+    tuned = found[~found["kind"].isin(("baseline", "retest"))]
+    assert (tuned["sensitivity"] < 0.8).all()
+    assert (found.loc[found["kind"] == "retest", "sensitivity"] == 1).all()
+    truth = audit_run(folder, truth="dull").corrected.set_index("profile")
+    raw, undone = tuned["flips"].mean(), tuned["flips_corrected"].mean()
+    assert abs(undone - truth.loc[tuned.index, "flips"].mean()) < abs(raw - truth.loc[tuned.index, "flips"].mean())
 
 
 def test_what_a_person_changes_or_mistypes_is_named_with_its_line(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def test_the_plan_names_every_profile_once_with_its_kind_and_part() -> None:
     plan = plan_of(StudyPart(top_k=2, doses=[1, 2, 4], stimulate=True, controls=CONTROLS))
     assert [(row.name, row.kind, row.part, row.seed) for row in plan.profiles] == [
         ("retest-1", "retest", "all", 12),
-        ("retest-2", "retest", "all", 13),
+        ("retest-2", "retest", "measure", 13),
         ("suppress-2", "suppress", "all", 11),
         ("suppress-1", "suppress", "all", 11),
         ("suppress-4", "suppress", "all", 11),
