@@ -96,8 +96,8 @@ def build(runs: Mapping[int, Path], out: Path) -> Path:
         sets=int(table["sets"].min()),
         least=f"{table['least_p'].max():.3f}",
         rankings=table["ranking"].nunique(),
-        agreement=_markdown(_agreement(table)),
-        flips=_markdown(_flips(table)),
+        agreement=markdown(_agreement(table)),
+        flips=markdown(_flips(table)),
         commands=_COMMANDS + " ".join(f"{seed}=RUN" for seed in seeds) + f" --out {OUT}",
     )
     write_atomic(out / "rankings.md", text)
@@ -202,7 +202,8 @@ def _flips(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _markdown(frame: pd.DataFrame) -> str:
+def markdown(frame: pd.DataFrame) -> str:
+    """Return a frame as a table in Markdown, its values as text."""
     lines = [list(frame.columns), ["---"] * len(frame.columns), *frame.astype(str).to_numpy().tolist()]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
