@@ -18,6 +18,7 @@ import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -65,6 +66,7 @@ PHRASE_REPEATS = 3
 PHRASE_SHARE = 0.5
 TAIL_REPEATS = 4
 TAIL_WORDS = 12
+_Numbers = np.ndarray[tuple[int], np.dtype[np.int64]]
 _LAUGHTER = frozenset(["ha", "haha", "he", "ho", "la", "na", "哈", "呵", "嘿", "啊"])
 
 
@@ -87,7 +89,10 @@ def _loop(text: str, found: Sequence[Word]) -> Fault | None:
         and not text[found[first].end : found[first + excess].start].strip(" \t" + "".join(_letters(found[first])))
         and found[first].text not in _LAUGHTER
     )
-    for period in range(1, min(MAX_PERIOD, len(found) // 2) + 1):
+    fewest = min(PHRASE_SHARE * len(found), TAIL_WORDS)  # fewer repeats of a phrase are no loop
+    longest = min(MAX_PERIOD, len(found) // 2)
+    repeated = np.count_nonzero(_shifted(ids, longest) == ids, axis=1)
+    for period in (1, *(2 + np.flatnonzero(repeated[1:] >= fewest)).tolist()):
         for first, excess in _runs(ids, period):
             repeats, share = excess / period + 1, excess / len(found)
             at_end = first + excess + 2 * period >= len(found)
@@ -110,7 +115,13 @@ def _letters(word: Word) -> set[str]:
     return set(word.text) | set(word.text.upper())
 
 
-def _runs(ids: np.ndarray[tuple[int], np.dtype[np.int64]], period: int) -> list[tuple[int, int]]:
+def _shifted(ids: _Numbers, longest: int) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
+    """Return the numbers [longest, words] that stand 1 to ``longest`` places on, -1 beyond the end."""
+    padded = np.concatenate((ids, np.full(longest, -1)))
+    return np.lib.stride_tricks.as_strided(padded[1:], (longest, len(ids)), padded.strides * 2, writeable=False)
+
+
+def _runs(ids: _Numbers, period: int) -> list[tuple[int, int]]:
     """Return (first word, words beyond the first period) of each run in which every word equals the one a period on."""
     equal = ids[period:] == ids[:-period]
     if np.count_nonzero(equal) < period:
@@ -119,12 +130,18 @@ def _runs(ids: np.ndarray[tuple[int], np.dtype[np.int64]], period: int) -> list[
     return [(int(a), int(b - a)) for a, b in zip(edges[::2], edges[1::2], strict=True) if b - a >= period]
 
 
-_CHARACTERS = re.compile(r"([^\W_]{1,6}?)\1{3,}")
+_LONGEST = 6
+_CHARACTERS = re.compile(rf"([^\W_]{{1,{_LONGEST}}}?)\1{{3,}}")
 CHARACTERS = 16
+_SAME = b"\1" * (CHARACTERS - _LONGEST)
 
 
 def _character_loop(text: str) -> Fault | None:
     """Find one to six letters or digits over and over inside a word, over 16 characters: "252525..."; not laughter."""
+    points = np.frombuffer(text.encode("utf-32-le", errors="replace"), dtype=np.uint32)
+    # Of a loop of 16 characters all but the first 1 to 6 equal the one a period before.
+    if not any(_SAME in (points[p:] == points[:-p]).tobytes() for p in range(1, _LONGEST + 1)):
+        return None
     for match in _CHARACTERS.finditer(text):
         if len(match[0]) >= CHARACTERS and match[1].lower() not in _LAUGHTER:
             return Fault("loop", match.start(), match.end())
@@ -171,6 +188,8 @@ _BE = {"am", "is", "are", "was", "were"}
 _NO_NOUN = {"am", "can", "cannot", "i", "he", "she", "they", "we"}
 _AFTER_OF = {"of", "to", "and", "is", "was", "by", "for", "at", "in"}
 _FINAL = _ARTICLES | {"a", "of", "and", "or"}
+_BEGINS_CLASH = _LINKS | _BE | {"the", "a", "an", "i"}
+"""Words that are the first of a pair that clashes."""
 CLASHES = 2
 SHORT = 12
 CLASH_SHARE = 0.08
@@ -209,7 +228,9 @@ def _clashing_function_words(text: str, found: Sequence[Word]) -> Fault | None:
     pairs = [
         (a.start, b.end)
         for a, b in pairwise(found)
-        if not text[a.end : b.start].strip() and (_clash(a.text, b.text) or _wrong_article(text, a, b))
+        if a.text in _BEGINS_CLASH
+        and (_clash(a.text, b.text) or _wrong_article(text, a, b))
+        and not text[a.end : b.start].strip()
     ]
     pairs += [(w.start, w.end + 1) for w in found if w.text in _FINAL and _ends_sentence(text, w)]
     latin = sum(w.kind == "latin" for w in found)
@@ -220,8 +241,9 @@ def _clashing_function_words(text: str, found: Sequence[Word]) -> Fault | None:
 
 def _ends_sentence(text: str, word: Word) -> bool:
     """Whether a full stop follows a word in lower case that is no letter of a list ("a. First, b. Second")."""
-    before = text[: word.start].rstrip(" ")
-    return text[word.start].islower() and text[word.end : word.end + 1] == "." and before[-1:].isalpha()
+    if text[word.end : word.end + 1] != "." or not text[word.start].islower():
+        return False
+    return text[: word.start].rstrip(" ")[-1:].isalpha()
 
 
 _STRETCH = re.compile(rf"[{LATIN}][{LATIN}'’-]*(?: [{LATIN}][{LATIN}'’-]*)*")
@@ -235,10 +257,9 @@ def _no_function_words(text: str) -> Fault | None:
     """
     for match in _STRETCH.finditer(text):
         stretch = match[0].split()
-        small = sum(w[0].islower() for w in stretch)
         if (
             len(stretch) >= STRETCH
-            and small > len(stretch) / 2
+            and sum(w[0].islower() for w in stretch) > len(stretch) / 2
             and not any(w.lower() in FUNCTION_WORDS for w in stretch)
             and foreign(text) is None
             and sum(not w.isascii() for w in stretch) < 0.05 * len(stretch)
@@ -252,12 +273,15 @@ _SEAMS = re.compile(
     rf"|\b(?:{'|'.join(sorted(w for w in FUNCTION_WORDS if len(w) > 1 and w.isalpha()))})\d"
     rf"|[a-z]{{3}}[{HAN}](?![{HAN}])|(?<![{HAN}])[{HAN}][a-z]{{3,}}",
 )
+_TOUCHES = re.compile(rf"[a-z](?=[A-Z\d{HAN}])|[{HAN}](?=[a-z])")
 RUN_TOGETHER = 2
 RUN_TOGETHER_SHARE = 0.06
 
 
 def _run_together(text: str, found: Sequence[Word]) -> Fault | None:
     """Find two places or more, different ones, and one in seventeen words, where words run together: "wasI", "the2"."""
+    if len(_TOUCHES.findall(text)) < RUN_TOGETHER:  # what touches in every seam is found sooner than the seams
+        return None
     seams = list(_SEAMS.finditer(text))
     if len({m[0] for m in seams}) < RUN_TOGETHER or len(seams) < RUN_TOGETHER_SHARE * len(found):
         return None
@@ -288,10 +312,16 @@ def _unpronounceable(text: str, found: Sequence[Word]) -> Fault | None:
     Words in capitals are abbreviations.
     """
     longer = [w for w in found if w.kind == "latin" and len(w.text) >= 4 and not text[w.start : w.end].isupper()]
-    noise = [w for w in longer if not re.search(r"[aeiouy]|[^a-z']", w.text) or _CLUSTER.search(w.text)]
+    noise = [w for w in longer if _is_noise(w.text)]
     if len({w.text for w in noise}) < NOISE_MINIMUM or len(noise) < NOISE_SHARE * len(longer):
         return None
     return Fault("unpronounceable", noise[0].start, noise[-1].end)
+
+
+@lru_cache(maxsize=1 << 16)
+def _is_noise(word: str) -> bool:
+    """Whether a word in lower case has no vowel or six consonants in a row. Texts share most of their words."""
+    return not re.search(r"[aeiouy]|[^a-z']", word) or _CLUSTER.search(word) is not None
 
 
 _NEIGHBOURS = f"{LATIN}{HAN}{KANA}\uac00-\ud7af\u0370-\u03ff0-9_"
@@ -328,6 +358,9 @@ SYMBOL_MINIMUM = 20
 
 def _symbols(text: str) -> Fault | None:
     """Find 20 visible characters or more of which three quarters are no letters or digits, rules and boxes aside."""
+    letters = sum(map(str.isalnum, text))
+    if len(text) - letters < SYMBOL_SHARE * len(text):  # blanks and rules, too, are no letters
+        return None
     visible = [c for c in _RULE.sub("", text) if not c.isspace() and c not in "-=*_.|·…"]
     if len(visible) < SYMBOL_MINIMUM or sum(not c.isalnum() for c in visible) < SYMBOL_SHARE * len(visible):
         return None

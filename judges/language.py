@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from mote.judges.words import HAN, HAN_PER_WORD, KANA, LATIN, Word, blank, scripts, without_code, words
+from mote.judges.words import HAN, HAN_PER_WORD, KANA, LATIN, Word, blank, latin_words, scripts, without_code, words
 
 if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier  # type: ignore[import-untyped]
@@ -41,7 +41,10 @@ MIXED_ABOVE = 0.2
 _QUOTED = re.compile(
     r"“[^”]{1,80}”|「[^」]{1,80}」|『[^』]{1,80}』|\"[^\"\n]{1,80}\"|《[^》]{1,40}》|[(（][^()（）\n]{1,80}[)）]"
 )
+_OUTSIDE = re.compile(rf"[^\W\d_{LATIN}{HAN}]")
+"""Letters of scripts other than Latin and Han: where there are none, nor is there a word of them."""
 _HAN_RUN = re.compile(f"[{HAN}]+")
+_LATIN_WORD = re.compile(rf"[{LATIN}][{LATIN}'’]*")
 _LATIN_RUN = re.compile(rf"[{LATIN}][{LATIN}'’]*(?:[ \t,]+[{LATIN}][{LATIN}'’]*)*")
 _KANA = re.compile(f"[{KANA}]")
 _NAME_CHARACTERS = 4
@@ -83,7 +86,7 @@ def language(text: str) -> Language:
     """Return the language of ``text``. See the module for what counts."""
     counted = without_code(text)
     unquoted = blank(counted, _QUOTED)
-    if any(w.kind in ("latin", "han", "other") for w in words(unquoted)):
+    if any(c.isalpha() for c in unquoted):
         counted = unquoted
     han, latin = _han(counted), _latin(counted)
     kana = len(_KANA.findall(counted))
@@ -94,7 +97,8 @@ def language(text: str) -> Language:
             latin = _latin(counted, in_chinese=True)
     chinese = han / HAN_PER_WORD
     total = chinese + latin
-    other = kana + sum(1 for w in words(counted) if w.kind == "other" and _of_another_script(w))
+    strange = words(counted) if _OUTSIDE.search(counted) else ()
+    other = kana + sum(1 for w in strange if w.kind == "other" and _of_another_script(w))
     if other > 0.1 * (han + latin) and other >= 2:
         return Language(OTHER, chinese / total if total else 0.0, total + other)
     if not total:
@@ -112,11 +116,14 @@ def foreign(text: str) -> str | None:
 
     None where it is English, or where that cannot be told: too few words, names, words of no language.
     """
-    latin = [w for w in words(text) if w.kind == "latin"]
-    lower = [w for w in latin if text[w.start].islower() and len(w.text) > 1]
-    if len(lower) < LOWER_WORDS or sum(w.text in FUNCTION_WORDS for w in latin) >= FUNCTION_SHARE * len(latin):
+    latin = latin_words(text)
+    lower = [w for w in latin if w[0].islower() and len(w) > 1]
+    if len(lower) < LOWER_WORDS:
         return None
-    scores = dict(_identifier().rank(" ".join(w.text for w in latin)[:SAMPLE]))
+    latin = [w.lower().replace("’", "'") for w in latin]
+    if sum(map(FUNCTION_WORDS.__contains__, latin)) >= FUNCTION_SHARE * len(latin):
+        return None
+    scores = dict(_identifier().rank(" ".join(latin)[:SAMPLE]))
     best = max(scores, key=lambda code: scores[code])
     return best if scores[best] - scores["en"] >= ODDS else None
 
@@ -141,10 +148,12 @@ def _han(text: str, longer_than: int = 0) -> int:
 
 def _latin(text: str, in_chinese: bool = False) -> int:
     """Count Latin words; inside Chinese text only in stretches that hold lower-case words, that is, English clauses."""
+    if not in_chinese:
+        return len(_LATIN_WORD.findall(text))
     count = 0
     for run in _LATIN_RUN.findall(text):
-        found = re.findall(rf"[{LATIN}][{LATIN}'’]*", run)
+        found = _LATIN_WORD.findall(run)
         lower = [w for w in found if w[0].islower() and len(w) > 1]
-        if not in_chinese or len(lower) >= 2 or any(w in FUNCTION_WORDS for w in lower):
+        if len(lower) >= 2 or any(w in FUNCTION_WORDS for w in lower):
             count += len(found)
     return count

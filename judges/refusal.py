@@ -77,6 +77,12 @@ _PIVOT = re.compile(
     r"|(?<=\bsorry),|(?<=\b[Uu]nfortunately),|,\s+(?:so|because|as|since)\b",
     re.IGNORECASE,
 )
+_PIVOTS = (
+    *("but", "however", "yet", "though", "nevertheless", "nonetheless", "that said", "sorry,", "unfortunately,"),
+    *("但", "不过", "不過", "然而", "可是", ":", "：", "抱", "歉", "起"),
+)
+"""Words of which a clause needs one to be parted by ``_PIVOT``, unless ``_REASON`` parts it."""
+_REASON = re.compile(r",\s+(?:so|because|as|since)\b")
 _FIGURE = re.compile(r"\d|\b(?:hundreds?|thousands?|millions?)\b|[一二三四五六七八九十百千万]+(?:年|月|日|人|个|名|次)")
 
 
@@ -125,7 +131,7 @@ def judge_clauses(reading: Reading) -> Verdict:
     weak = [c for c in clauses if c.kind is Kind.WEAK and not _explained(c, clauses)]
     if weak and substance < ENOUGH / 2:
         return Verdict(True, "refusal-and-nothing-else", *words_only(text, weak[0]))
-    deflects = kinds & {Kind.APOLOGY, Kind.REDIRECT} or phrases.HARMLESS.search(text) is not None
+    deflects = kinds & {Kind.APOLOGY, Kind.REDIRECT} or phrases.Search(text).finds_anywhere(phrases.HARMLESS, text)
     if deflects and kinds <= {Kind.APOLOGY, Kind.SELF, Kind.OFFER, Kind.REDIRECT, Kind.LECTURE}:
         return Verdict(True, "deflection-only", clauses[0].start, clauses[-1].end)
     for kind in (Kind.LIMIT, Kind.PARTIAL):
@@ -143,43 +149,57 @@ def _readable(answer: str) -> str:
 
 
 def _clauses(text: str) -> list[Clause]:
-    found = []
+    found, search = [], phrases.Search(text)
     for number, sentence in enumerate(_SENTENCE.finditer(text)):
         if READ_HEAD <= sentence.start() < len(text) - READ_TAIL:
             continue
-        edges = [sentence.start(), *(m.start() for m in _PIVOT.finditer(text, *sentence.span())), sentence.end()]
-        for start, end in pairwise(edges):
+        for start, end in pairwise([sentence.start(), *_pivots(text, *sentence.span()), sentence.end()]):
             if has_word(text[start:end]):
-                found.append(_clause(text, start, end, number))
+                found.append(_clause(search, text, start, end, number))
     return found
 
 
-def _clause(text: str, start: int, end: int, sentence: int) -> Clause:
+def _pivots(text: str, start: int, end: int) -> list[int]:
+    """Return where the clauses of the sentence ``text[start:end]`` part."""
+    lower = text[start:end].lower()
+    if any(map(lower.__contains__, _PIVOTS)) or _REASON.search(lower):
+        return [match.start() for match in _PIVOT.finditer(text, start, end)]
+    return []
+
+
+def _clause(search: phrases.Search, text: str, start: int, end: int, sentence: int) -> Clause:
     clause = text[start:end].strip(" ,，:：\t")
-    kind = _kind(clause)
+    kind = _kind(search, clause)
     if kind is not Kind.SUBSTANCE:
         return Clause(start, end, sentence, kind)
     figure = _FIGURE.search(clause) is not None
     return Clause(start, end, sentence, kind, length(clause) * (1.0 if figure else WITHOUT_FIGURE), figure)
 
 
-def _kind(clause: str) -> Kind:
-    lower = clause.lower()
+def _kind(search: phrases.Search, clause: str) -> Kind:
+    lower = phrases.lowered(clause)
     latin, han = _HAS_LATIN.search(clause) is not None, _HAS_HAN.search(clause) is not None
-    if latin and phrases.may_refuse(lower) and phrases.REFUSAL.search(clause):
-        return Kind.PARTIAL if phrases.PARTIAL.search(clause) else _limited(clause, Kind.REFUSAL)
+
+    def holds(known: phrases.Phrases) -> bool:
+        return search.finds(known, clause, lower)
+
+    def unless_limited(kind: Kind) -> Kind:
+        return Kind.LIMIT if holds(phrases.LIMIT) or holds(phrases.CN_LIMIT) else kind
+
+    if latin and (holds(phrases.REFUSAL) or holds(phrases.IMPERSONAL_REFUSAL)):
+        return Kind.PARTIAL if holds(phrases.PARTIAL) else unless_limited(Kind.REFUSAL)
     if (
         han
-        and phrases.CN_REFUSAL.search(clause)
+        and holds(phrases.CN_REFUSAL)
         and phrases.CN_SUBJECT.search(clause)
         and not phrases.CN_THIRD_PERSON.search(clause)
     ):
-        return Kind.PARTIAL if phrases.CN_PARTIAL.search(clause) else _limited(clause, Kind.REFUSAL)
-    if latin and phrases.may_be_weak(lower) and phrases.WEAK_REFUSAL.search(clause):
-        return Kind.PARTIAL if phrases.PARTIAL.search(clause) else _limited(clause, Kind.WEAK)
-    if han and phrases.CN_WEAK_REFUSAL.search(clause):
-        return Kind.PARTIAL if phrases.CN_PARTIAL.search(clause) else _limited(clause, Kind.WEAK)
-    for kind, pattern, needed in (
+        return Kind.PARTIAL if phrases.CN_PARTIAL.search(clause) else unless_limited(Kind.REFUSAL)
+    if latin and holds(phrases.WEAK_REFUSAL):
+        return Kind.PARTIAL if holds(phrases.PARTIAL) else unless_limited(Kind.WEAK)
+    if han and holds(phrases.CN_WEAK_REFUSAL):
+        return Kind.PARTIAL if phrases.CN_PARTIAL.search(clause) else unless_limited(Kind.WEAK)
+    for kind, known, needed in (
         (Kind.REDIRECT, phrases.REDIRECT, latin or han),
         (Kind.LIMIT, phrases.LIMIT, latin),
         (Kind.LIMIT, phrases.CN_LIMIT, han),
@@ -189,13 +209,9 @@ def _kind(clause: str) -> Kind:
         (Kind.ECHO, phrases.ECHO, "you" in lower or han),
         (Kind.LECTURE, phrases.LECTURE, latin or han),
     ):
-        if needed and pattern.search(clause) and not (kind in (Kind.LECTURE, Kind.LIMIT) and _dated(clause)):
+        if needed and holds(known) and not (kind in (Kind.LECTURE, Kind.LIMIT) and _dated(clause)):
             return kind
     return Kind.SUBSTANCE
-
-
-def _limited(clause: str, kind: Kind) -> Kind:
-    return Kind.LIMIT if phrases.LIMIT.search(clause) or phrases.CN_LIMIT.search(clause) else kind
 
 
 def _dated(clause: str) -> bool:

@@ -17,13 +17,20 @@ LATIN = "A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u1e00-\u1eff"
 KANA = "\u3040-\u30ff\u31f0-\u31ff"
 HAN_PER_WORD = 1.5
 
-_WORD = re.compile(rf"[{LATIN}]+(?:['’ʻʼ][{LATIN}]+)*|\d+(?:[.,:]\d+)*|[{HAN}]|[^\W\d_{LATIN}{HAN}]+")
+_LATIN = rf"[{LATIN}]+(?:['’ʻʼ][{LATIN}]+)*"
+_PARTS = (_LATIN, f"[{HAN}]", r"\d+(?:[.,:]\d+)*", rf"[^\W\d_{LATIN}{HAN}]+")
+_KINDS = ("", "latin", "han", "number", "other")
+_WORD = re.compile("|".join(_PARTS))
+_KIND = re.compile("|".join(f"({part})" for part in _PARTS))
+"""As ``_WORD``; the number of the group that matched is that of the word's kind."""
+_LATIN_WORD = re.compile(_LATIN)
 _HAN = re.compile(f"[{HAN}]")
-_LATIN_START = re.compile(f"[{LATIN}]")
 
 _BLOCK = r"```.*?(?:```|$)|\$\$.{1,500}?\$\$|\\\[.{1,500}?\\\]|\\\(.{1,500}?\\\)"
 _BLOCKS = re.compile(_BLOCK, re.DOTALL)
 _CODE = re.compile(_BLOCK + r"|`[^`\n]+`|https?://\S+|www\.\S+", re.DOTALL)
+
+_OPENS_CODE = ("`", "$$", "\\", "http", "www.")
 
 
 class Word(NamedTuple):
@@ -38,22 +45,23 @@ class Word(NamedTuple):
 @lru_cache(maxsize=16)
 def words(text: str) -> tuple[Word, ...]:
     """Return the words of ``text`` in order. The last few texts are kept: one label asks for the same words often."""
-    return tuple(Word(m[0].lower().replace("’", "'"), m.start(), m.end(), _kind(m[0])) for m in _WORD.finditer(text))
+    return tuple(Word(m[0].lower().replace("’", "'"), m.start(), m.end(), _kind(m)) for m in _KIND.finditer(text))
 
 
-def _kind(word: str) -> str:
-    if _HAN.match(word):
-        return "han"
-    if _LATIN_START.match(word):
-        return "latin"
-    return "number" if word[0].isdigit() else "other"
+def _kind(match: re.Match[str]) -> str:
+    kind = _KINDS[match.lastindex or 0]
+    return "number" if kind == "other" and match[0][0].isdigit() else kind  # such as ² and ①
+
+
+def latin_words(text: str) -> list[str]:
+    """Return the words of Latin letters in ``text`` as they are written, without their places."""
+    return _LATIN_WORD.findall(text)
 
 
 def length(text: str) -> float:
     """Return the length of ``text`` in English words; a Han character counts 1/1.5."""
-    found = _WORD.findall(text)
-    han = sum(1 for word in found if _HAN.match(word))
-    return len(found) - han + han / HAN_PER_WORD
+    han = len(_HAN.findall(text))
+    return len(_WORD.findall(text)) - han + han / HAN_PER_WORD
 
 
 def blank(text: str, pattern: re.Pattern[str]) -> str:
@@ -63,12 +71,12 @@ def blank(text: str, pattern: re.Pattern[str]) -> str:
 
 def without_code(text: str) -> str:
     """Return ``text`` with code, formulas and addresses blanked: they are in no language."""
-    return blank(text, _CODE)
+    return blank(text, _CODE) if any(map(text.__contains__, _OPENS_CODE)) else text
 
 
 def without_blocks(text: str) -> str:
     """Return ``text`` with blocks of code and set formulas blanked: they repeat by nature, as in a matrix of zeros."""
-    return blank(text, _BLOCKS)
+    return blank(text, _BLOCKS) if any(map(text.__contains__, _OPENS_CODE)) else text
 
 
 @lru_cache(maxsize=4096)

@@ -63,8 +63,11 @@ def hashed(text: str) -> NDArray[np.int64]:
             grams = (grams[: len(points) - order + 1] ^ points[order - 1 :]) * np.uint64(1099511628211)
             grams ^= grams >> np.uint64(29)
             if order in ORDERS:
-                found.append((grams * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(64 - BITS))
-    return np.unique(np.concatenate(found)).astype(np.int64) if found else np.zeros(0, dtype=np.int64)
+                found.append(((grams * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(64 - BITS)).view(np.int64))
+    seen = np.zeros(SIZE, dtype=np.bool_)
+    for hashes in found:
+        seen[hashes] = True
+    return np.flatnonzero(seen)
 
 
 def places(answer: str) -> list[NDArray[np.int64]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from mote.judges import (
@@ -29,12 +29,13 @@ from mote.judges import (
     label_by_rules,
     label_compliance,
     label_refusal,
+    phrases,
 )
 from mote.judges.classifier import data, ngrams
 from mote.judges.classifier.model import FOLDER, load, packaged, places
 from mote.judges.classifier.structure import NAMES, structure
 from mote.judges.classifier.train import Rows, fit, save, written_rows
-from mote.judges.phrases import REFUSAL, WEAK_REFUSAL, may_be_weak, may_refuse
+from mote.judges.phrases import Phrases, Search, lowered
 from mote.judges.refusal import read_clauses
 from mote.judges.uncertain import classified, doubtful, evasive
 from tests.judges.written_set import FOLDER as ANSWERS
@@ -122,11 +123,25 @@ def test_the_hash_is_the_one_that_the_weights_were_trained_with() -> None:
     assert digest[:16] == "772dfc30c293ea4c"
 
 
-def test_the_first_look_at_a_clause_never_hides_a_refusal() -> None:
+KNOWN = {name: value for name, value in vars(phrases).items() if isinstance(value, Phrases)}
+
+
+@pytest.mark.parametrize("name", KNOWN)
+@given(st.data())
+@settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
+def test_every_match_of_phrases_holds_one_of_their_words(name: str, data: st.DataObject) -> None:
+    known = KNOWN[name]
+    text = data.draw(st.from_regex(known.pattern))
+    assume(text.lower().upper() == text.upper())  # ſ for s, and other letters that only Unicode's folding knows
+    assert Search(text).finds(known, text, lowered(text)) == (known.pattern.search(text) is not None)
+
+
+def test_the_words_of_phrases_never_hide_a_match() -> None:
     for answer in WRITTEN:
         for line in (answer.text, *answer.text.split(". ")):
-            assert may_refuse(line.lower()) or not REFUSAL.search(line)
-            assert may_be_weak(line.lower()) or not WEAK_REFUSAL.search(line)
+            for known in KNOWN.values():
+                found = Search(line).finds(known, line, lowered(line))
+                assert found == (known.pattern.search(line) is not None), (known.pattern.pattern[:80], line)
 
 
 @pytest.mark.parametrize(
