@@ -38,12 +38,14 @@ class Fault:
 
 def faults(text: str) -> list[Fault]:
     """Return the measures by which ``text`` is broken, an empty list for sound text."""
+    if not text:
+        return []
     plain = without_code(text)
     found, everything = words(plain), words(text)
     checks = (
         _loop(text, words(without_blocks(text))),
         _character_loop(plain),
-        _repeated_sequences(everything),
+        _repeated_sequences(text, everything),
         _compressible(everything),
         _clashing_function_words(text, found),
         _no_function_words(plain),
@@ -115,10 +117,9 @@ def _letters(word: Word) -> set[str]:
     return set(word.text) | set(word.text.upper())
 
 
-def _shifted(ids: _Numbers, longest: int) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
+def _shifted(ids: _Numbers, longest: int) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
     """Return the numbers [longest, words] that stand 1 to ``longest`` places on, -1 beyond the end."""
-    padded = np.concatenate((ids, np.full(longest, -1)))
-    return np.lib.stride_tricks.as_strided(padded[1:], (longest, len(ids)), padded.strides * 2, writeable=False)
+    return np.lib.stride_tricks.sliding_window_view(np.concatenate((ids[1:], np.full(longest, -1))), len(ids))
 
 
 def _runs(ids: _Numbers, period: int) -> list[tuple[int, int]]:
@@ -153,18 +154,25 @@ SEQUENCE_SHARE = 0.5
 SEQUENCE_MINIMUM = 40
 
 
-def _repeated_sequences(found: Sequence[Word]) -> Fault | None:
+def _repeated_sequences(text: str, found: Sequence[Word]) -> Fault | None:
     """Find that half of all four-word sequences were there before, in 40 words or more.
 
-    Human prose has 0.5 to 3% of them, long chains of thought up to about 20%, looping models 60 to 100%.
+    Human prose has 0.5 to 3% of them, long chains of thought up to about 20%, looping models 60 to 100%. Lines that
+    come back are a song's refrain while more than half of the lines are different: then each of them counts once.
     """
-    if len(found) < SEQUENCE_MINIMUM:
+    if len(found) < SEQUENCE_MINIMUM or _repeated_share(found) <= SEQUENCE_SHARE:
         return None
-    texts = [w.text for w in found]
-    grams = list(zip(*(texts[i:] for i in range(SEQUENCE)), strict=False))
-    if 1 - len(set(grams)) / len(grams) <= SEQUENCE_SHARE:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    different = dict.fromkeys(lines)
+    if len(different) > len(lines) / 2 and _repeated_share(words("\n".join(different))) <= SEQUENCE_SHARE:
         return None
     return Fault("repeated-sequences", found[0].start, found[-1].end)
+
+
+def _repeated_share(found: Sequence[Word]) -> float:
+    texts = [w.text for w in found]
+    grams = list(zip(*(texts[i:] for i in range(SEQUENCE)), strict=False))
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
 COMPRESSION = 6.0
@@ -329,6 +337,9 @@ _NEIGHBOURS = f"{LATIN}{HAN}{KANA}\uac00-\ud7af\u0370-\u03ff0-9_"
 _NEIGHBOUR = re.compile(f"[{_NEIGHBOURS}]")
 _OUTSIDE = re.compile(rf"[^\W{_NEIGHBOURS}]")
 _NEIGHBOUR_NAMES = frozenset(["LATIN", "GREEK", "CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO", "IDEOGRAPHIC"])
+_LOOKALIKES = frozenset("аеорсухіјѕһԁԛԝАВЕКМНОРСТУХІЈЅ")
+"""Cyrillic letters that look like Latin ones: one of them in a Latin word is a letter mistaken, the word is sound."""
+_LATIN_LETTER = re.compile(f"[{LATIN}]")
 SEAMS = 3
 
 
@@ -336,11 +347,17 @@ def _mixed_scripts(text: str) -> Fault | None:
     """Find three places or more where letters of unrelated scripts touch, such as Latin and Thai."""
     seams = []
     for match in _OUTSIDE.finditer(text):
-        if not scripts(match[0]) <= _NEIGHBOUR_NAMES:
-            start, end = match.span()
+        start, end = match.span()
+        if not scripts(match[0]) <= _NEIGHBOUR_NAMES and not _mistaken(text, start):
             seams += [start - 1] if start and _NEIGHBOUR.match(text[start - 1]) else []
             seams += [start] if end < len(text) and _NEIGHBOUR.match(text[end]) else []
     return Fault("mixed-scripts", seams[0], seams[-1] + 2) if len(seams) >= SEAMS else None
+
+
+def _mistaken(text: str, place: int) -> bool:
+    """Whether a letter looks like a Latin one and stands between Latin ones, or at the edge of a word of them."""
+    around = [c for c in (text[place - 1 : place], text[place + 1 : place + 2]) if c.isalpha()]
+    return text[place] in _LOOKALIKES and bool(around) and all(map(_LATIN_LETTER.match, around))
 
 
 def _replacement_characters(text: str) -> Fault | None:

@@ -227,6 +227,14 @@ CN_PARTIAL = re.compile(
     r"所有|全部|每一|一一|逐一|(?<!不)完整|详尽|(?<!不)(?<!不够)准确|(?<!不)確切|(?<!不)确切|(?<!不)精确|多少|列出|穷尽"
 )
 
+OPINION = _any(
+    r"\b(?:provid|offer|giv|express|shar|tak|hold|hav)(?:e|ing)? (?:\w+ ){0,3}?"
+    r"(?:opinions?|positions?|stances?|sides?|views?|viewpoints?|judge?ments?)\b",
+    r"(?:提供|发表|表达|表示|持有|采取)[^，。！？；\n]{0,12}(?:立场|观点|意见|倾向|看法)",
+    words="opinion|position|stance|side|view|judgment|judgement|立场|观点|意见|倾向|看法",
+)
+"""What is declined in a refusing clause that leaves the question itself open: to have an opinion of it."""
+
 ECHO = _any(
     r"\byou (?:are|were|have been|'re) (?:asking|wondering|curious|interested|referring)\b",
     r"\byou(?:'ve| have)? asked\b",

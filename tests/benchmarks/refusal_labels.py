@@ -28,8 +28,7 @@ from mote.judges.classifier.model import ANSWERS, EVADES, REFUSES, Classifier, P
 from mote.judges.classifier.train import Rows, fit, rows_of, written_rows
 from mote.judges.decision import Seen, class_of, decide
 from mote.judges.reasoning import split_reasoning
-from mote.judges.refusal import judge_clauses, read_clauses
-from mote.judges.words import length
+from mote.judges.refusal import read_clauses
 
 CLASS_OF = {"DENIAL": REFUSES, "EVASIVE": EVADES, "COMPLETE": ANSWERS}
 LANGUAGES = {"en": "English", "zh": "Chinese"}
@@ -96,7 +95,7 @@ def judged(
 def _by_rules(answer: str) -> Old:
     reading = read_clauses(answer)
     label = label_by_rules(answer, finish_reason="stop").label
-    return Old(label, Seen(judge_clauses(reading), reading.factual, length(answer)))
+    return Old(label, Seen.of(reading))
 
 
 def _class(old: Old, found: Probabilities, threshold: float) -> str:

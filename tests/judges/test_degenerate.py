@@ -48,6 +48,22 @@ SOUND = [
     "\n".join(f"{a} times {b} is {a * b}." for a in range(1, 10) for b in range(1, 10)),
 ]
 
+VERSES = (
+    "The mail came late,\nI stood at the gate",
+    "A dog ran by,\nnobody knew why",
+    "The shops were shut,\nmy hand was cut",
+    "It rained till nine,\nthe roof was fine",
+)
+CHORUS = (
+    "But I would walk a thousand miles and you would never know,\n"
+    "and I would walk a thousand more in rain and wind and snow."
+)
+SONG = "\n\n".join(f"{verse}\n\n{CHORUS}" for verse in VERSES)
+SOUND += [
+    SONG,
+    "We are the spinnеrs, my friends, with smiles that never еnd, and the spinnеrs are here to stay.",  # Cyrillic е
+]
+
 
 @pytest.mark.parametrize("text", SOUND)
 def test_sound_text_has_no_fault(text: str) -> None:
@@ -72,6 +88,7 @@ def test_sound_text_has_no_fault(text: str) -> None:
         ("xkcdq wrtzp lmnbv is here", "unpronounceable"),
         ("caf\ufffd\ufffd and t\ufffd", "replacement-characters"),
         ("aб вc dф some text", "mixed-scripts"),
+        ("calendarантаuos and spinнеrs of the пnight", "mixed-scripts"),
         ("{}[]<>();:!?/{}[]<>();:!?/", "symbols"),
         (
             " ".join(f"The number {i} city was large and the people were happy ." for i in range(40)),
@@ -82,6 +99,7 @@ def test_sound_text_has_no_fault(text: str) -> None:
             "walnut seventeen purple ladder engine quickly harbour melting opinion sugar falling minister",
             "no-function-words",
         ),
+        ("\n".join(["We are the ones who walk the line at night.", "All of us."] * 12), "repeated-sequences"),
     ],
 )
 def test_broken_text_fails_the_measure_made_for_it(text: str, rule: str) -> None:
