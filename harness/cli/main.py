@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import signal
 import sys
@@ -25,7 +27,8 @@ from mote.harness.cli import prune as cli_prune
 from mote.harness.cli import scan as cli_scan
 from mote.harness.cli import serve as cli_serve
 from mote.harness.cli import verify as cli_verify
-from mote.harness.errors import MoteError
+from mote.harness.errors import MoteError, one_line
+from mote.harness.secrets import hide
 
 app = typer.Typer(
     name="mote",
@@ -38,6 +41,7 @@ app = typer.Typer(
 )
 
 RUNS = Path("results/runs")
+_MENDED_BY_USERS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
 
 
 class Protocol(StrEnum):
@@ -55,26 +59,52 @@ def main() -> None:
     """Run the command line; the entry point of ``mote``."""
     try:
         code = app(standalone_mode=False)
+        sys.stdout.flush()
     except MoteError as error:
         _fail(str(error))
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read what was printed has gone, as `head` does.
+        _drop_stdout()
+        sys.exit(141)
     except OSError as error:
-        # A path that cannot be read or written is the user's to mend; an error without a path is not known to be.
-        if error.filename is None:
+        # A path that cannot be read or written is the user's to mend, and so is a full disk; of another error without
+        # a path nobody knows.
+        if error.filename is None and error.errno not in _MENDED_BY_USERS:
             raise
-        _fail(f"{error.filename}: {error.strerror}.")
+        _drop_stdout()
+        _fail(f"{error.filename or 'writing'}: {error.strerror}.")
     except _UsageError as error:
         message = getattr(error, "format_message", error.__str__)()
         if type(error).__name__ == "NoArgsIsHelpError":
             print(message)
             sys.exit(2)
         _fail(message)
+    except Exception:
+        if (said := _damage()) is None:
+            raise
+        _fail(said)
     sys.exit(code if isinstance(code, int) else 0)
 
 
+def _damage() -> str | None:
+    """Return what is wrong with a run that was read, where a command broke down over it; else the mistake is ours."""
+    if "mote.harness.store.run" not in sys.modules:
+        return None
+    from mote.harness.store.checking import damage
+
+    return damage()
+
+
+def _drop_stdout() -> None:
+    """Let nothing more be printed: the interpreter would try once more at its end, and fail with a traceback."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _fail(message: str) -> NoReturn:
-    print(f"mote: {' '.join(message.split())}", file=sys.stderr)
+    print(f"mote: {one_line(hide(message))}", file=sys.stderr)
     sys.exit(2)
 
 

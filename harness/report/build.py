@@ -24,7 +24,7 @@ from mote.harness.drawing import colour_of, short
 from mote.harness.errors import MoteError, nearest
 from mote.harness.experts.output import RANKINGS_TABLE
 from mote.harness.experts.output import TABLES as RANKING_TABLES
-from mote.harness.files import write_atomic
+from mote.harness.files import subfolder, write_atomic
 from mote.harness.recipe.manifest import read_manifest
 from mote.harness.report import chance_sections, curve_sentences, effect_sections, evidence_sections
 from mote.harness.report.analysis import StudyResult, analyse
@@ -90,7 +90,7 @@ def make_report(
     for name, table in tables.items():
         files[folder / "tables" / f"{name}.csv"] = table.to_csv(index=False)
     for name in ("figures", "tables"):
-        (folder / name).mkdir(exist_ok=True)
+        subfolder(folder, name)
     for path, content in files.items():
         write_atomic(path, content)
     _remove_stale(folder, {str(path.relative_to(folder)) for path in files}, kept)
