@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 
 from mote import __version__
+from mote.harness.cli import check as cli_check
 from mote.harness.cli import compare as cli_compare
 from mote.harness.cli import data as cli_data
 from mote.harness.cli import demo as cli_demo
@@ -240,6 +241,7 @@ def _again(recipe: str, out: Path | None, overrides: list[str], flags: list[str]
 
 for part in (
     cli_plan,
+    cli_check,
     cli_compare,
     cli_scan,
     cli_prune,

@@ -111,7 +111,7 @@ def _member(path: Path, archive: zipfile.ZipFile, name: str) -> dict[str, Any]:
     try:
         found = parse_json(_unpacked(archive, archive.getinfo(name)), _LARGEST, nan=True)
     except UnreadableError as error:
-        raise MoteError(f"{path}: {name[:80]} {error}.") from None
+        raise MoteError(f"{path}: {name[:80]} can't be read: it {error}.") from None
     except _BROKEN as error:
         raise MoteError(f"{path}: {name} can't be read: {error}") from None
     if not isinstance(found, dict):

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from mote.harness.errors import MoteError, nearest
 from mote.harness.files import canonical_json, digest_of
@@ -22,6 +22,7 @@ from mote.harness.science.noise import RETESTS
 from mote.harness.secrets import redacted
 from mote.judges import REFUSED, Markers
 from mote.patches.profile import MAX_FACTOR
+from mote.reading import UnreadableError, check_http_url
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -68,10 +69,18 @@ class MarkersPart(Part):
         return Markers.named(self.name) if self.name else Markers(self.start, self.end)
 
 
+def _url(text: str) -> str:
+    try:
+        check_http_url(text)
+    except UnreadableError as error:
+        raise ValueError(f"the URL of a server {error}") from None
+    return text
+
+
 class ServersPart(Part):
     """vLLM servers with the patch: ``window`` requests under way at each, each given up after ``timeout`` seconds."""
 
-    urls: list[Annotated[str, Field(pattern=r"^https?://[^/@?#]+(/[^@?#]*)?$")]] = Field(min_length=1)
+    urls: list[Annotated[str, AfterValidator(_url)]] = Field(min_length=1)
     window: Positive = 256
     timeout: Annotated[Number, Field(gt=0, le=1e9)] = 3600.0
     attempts: Positive = 6

@@ -10,12 +10,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
-from urllib.parse import urlsplit
 
 from mote.judges.reasoning import Markers
+from mote.reading import UnreadableError, check_http_url
 
 Structured = Literal["auto", "json", "text"]
-_LONGEST_URL, _SHOWN_URL = 2000, 120
+_SHOWN_URL = 120
 NO_KEY = "none"
 """What is sent where no key is named. The client would else take OPENAI_API_KEY and send it to whatever server."""
 
@@ -60,21 +60,9 @@ class Endpoint:
 
     def __post_init__(self) -> None:
         try:
-            parts = urlsplit(self.url)
-            port = parts.port
-        except ValueError as error:
-            raise JudgeError(f"judge URL '{_shown(self.url)}' is none: {error}.") from None
-        if port == 0 or len(self.url) > _LONGEST_URL or not (self.url.isascii() and self.url.isprintable()):
-            raise JudgeError(f"judge URL '{_shown(self.url)}' is none; write for instance http://127.0.0.1:8000/v1.")
-        if " " in self.url or "\\" in self.url:
-            raise JudgeError(f"judge URL '{_shown(self.url)}' holds what no URL does; write it without.")
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise JudgeError(f"judge URL '{_shown(self.url)}' is none; write for instance http://127.0.0.1:8000/v1.")
-        if parts.username or parts.password or parts.query or parts.fragment or "@" in parts.netloc:
-            raise JudgeError(
-                f"judge URL '{_shown(self.url)}' carries credentials or a query; put the key into an environment"
-                " variable and give the variable's name."
-            )
+            check_http_url(self.url)
+        except UnreadableError as error:
+            raise JudgeError(f"judge URL '{_shown(self.url)}' {error}.") from None
         if not self.model.strip():
             raise JudgeError("a judge needs the name of a model, as its server lists it under /models.")
         if self.structured not in get_args(Structured):
@@ -104,4 +92,4 @@ class Endpoint:
 def _shown(url: str) -> str:
     """Return a URL without what stands before an @ and after a ?."""
     head, separator, tail = url.partition("://")
-    return f"{head}{separator}{tail.rpartition('@')[2].partition('?')[0]}"[:_SHOWN_URL]
+    return f"{head}{separator}{tail.rpartition('@')[2].partition('?')[0].partition('#')[0]}"[:_SHOWN_URL]

@@ -21,7 +21,7 @@ _AsyncClient: Final = next(base for base in openai.DefaultAsyncHttpxClient.__mro
 _httpx: Any = importlib.import_module(_AsyncClient.__module__.partition(".")[0])
 
 
-class UntrustedReplyError(Exception):
+class UntrustedReplyError(_httpx.TransportError):  # type: ignore[misc]
     """A server's reply was not taken; the message is a line that says why."""
 
 

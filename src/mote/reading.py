@@ -18,6 +18,7 @@ import re
 import stat
 from pathlib import Path
 from typing import IO, Any, Final
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -29,6 +30,7 @@ MOST_DEPTH: Final = 64
 _MOST_DIGITS: Final = 40
 _LONG: Final = 4 << 20
 _SHOWN: Final = 120
+_LONGEST_URL: Final = 2000
 _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 _TAGS: Final = "tag:yaml.org,2002:"
 _WHOLE: Final = re.compile(r"[-+]?[0-9]+")
@@ -141,6 +143,26 @@ def parse_yaml(text: str | bytes) -> Any:
         raise UnreadableError(f"is not YAML: {str(error)[:_SHOWN]}") from None
     _check_unicode(builder.value)
     return builder.value
+
+
+def check_http_url(url: str) -> None:
+    """Raise UnreadableError, without what may be a secret in it, unless a text is the base URL of an API.
+
+    It has a scheme of HTTP and a host, and neither credentials, nor a query, nor a fragment.
+    """
+    if len(url) > _LONGEST_URL or not (url.isascii() and url.isprintable()) or any(mark in url for mark in ' \\"<>`'):
+        raise UnreadableError("is none: it is too long, or holds what no URL does")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise UnreadableError(f"is none: {str(error)[:_SHOWN]}") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        raise UnreadableError("is none; write for instance http://127.0.0.1:8000/v1")
+    if parts.query or parts.fragment or "@" in parts.netloc:
+        raise UnreadableError(
+            "carries credentials or a query; put the key into an environment variable and give the variable's name"
+        )
 
 
 class _Builder:
