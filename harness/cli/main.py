@@ -92,7 +92,7 @@ def main() -> None:
 
 def _fail_if_damaged() -> None:
     """Fail where a run that was read is damaged, and a command broke down over it; else the mistake is ours."""
-    if "mote.harness.store.run" in sys.modules:
+    if "mote.harness.store.foreign" in sys.modules:
         from mote.harness.store.checking import damage
 
         if (said := damage()) is not None:

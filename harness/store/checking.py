@@ -9,15 +9,20 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
 from mote.harness.errors import MoteError
-from mote.harness.store.run import RunStore, opened_here
+from mote.harness.store.foreign import RUN, limit_time, opened_here
+from mote.harness.store.run import RunStore
+from mote.harness.store.sqlite import connect
 from mote.patches import Profile, ProfileError
 from mote.reading import UnreadableError, parse_json
 
+_JsonForm = tuple[str, str, Callable[[Any], bool]]
+"""What stands somewhere, the rows (key, text) where it does, and whether a value has its form."""
 _KINDS: Final = {"integer": ("integer",), "text": ("text",), "blob": ("blob",), "real": ("real", "integer")}
 
 
@@ -35,33 +40,46 @@ def faults_of(folder: Path) -> list[str]:
 
 def damage() -> str | None:
     """Return what is wrong with the runs that this process has opened, in a line; None where nothing is found."""
-    for folder in opened_here():
+    for path, schema in opened_here():
         try:
-            found = faults_of(folder)
+            found = faults_of(path.parent) if schema == RUN else _bench_faults(path)
         except MoteError as error:
             return str(error)
         if found:
-            return f"{folder} is damaged: {found[0]}"
+            return f"{path.parent} is damaged: {found[0]}"
     return None
 
 
+def _bench_faults(path: Path) -> list[str]:
+    with closing(connect(path, read_only=True)) as db:
+        limit_time(db)
+        try:
+            return list(_broken(db, _BENCH_FORMS))
+        except sqlite3.Error as error:
+            return [f"{path.name} cannot be read to its end: {error}"]
+
+
 def _faults(db: sqlite3.Connection) -> Iterator[str]:
+    yield from _broken(db, _FORMS)
+    for number, digest, text in db.execute("select text_id, digest, text from texts"):
+        if not isinstance(text, str) or hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:16] != digest:
+            yield f"text {number} is not what was stored: its digest differs"
+            break
+    yield from _blobs(db)
+
+
+def _broken(db: sqlite3.Connection, forms: Sequence[_JsonForm]) -> Iterator[str]:
     for (said,) in db.execute("pragma quick_check(3)").fetchall():
         if said != "ok":
             yield f"SQLite finds it broken: {str(said)[:120]}"
             return
     for table in _tables(db):
         yield from _types(db, table)
-    for number, digest, text in db.execute("select text_id, digest, text from texts"):
-        if not isinstance(text, str) or hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:16] != digest:
-            yield f"text {number} is not what was stored: its digest differs"
-            break
-    for what, query, whole in _FORMS:
+    for what, query, whole in forms:
         for key, content in db.execute(query):
             if (why := _form(content, whole)) is not None:
                 yield f"{what} of {str(key)[:60]} {why}"
                 break
-    yield from _blobs(db)
 
 
 def _tables(db: sqlite3.Connection) -> list[str]:
@@ -126,8 +144,14 @@ def _lowest(value: Any) -> bool:
     return isinstance(value, list) and all(len(one) == 3 and isinstance(one[0], int | float) for one in value)
 
 
+_BENCH_FORMS: Final[Sequence[_JsonForm]] = (
+    ("the profile", "select model_id, profile from models", _profile),
+    ("the source", "select model_id, source from models", _object),
+    ("the receipt", "select answer_id, receipt from answers", _object),
+    ("the mechanism check", "select answer_id, mechanism from answers", _list),
+)
 _TEXTS: Final = "select text_id, text from texts where text_id in (select {column} from {table})"
-_FORMS: Final[tuple[tuple[str, str, Callable[[Any], bool]], ...]] = (
+_FORMS: Final[Sequence[_JsonForm]] = (
     ("the messages", "select prompt_id, messages from prompts", _messages),
     ("the attributes", "select prompt_id, attributes from prompts", _object),
     ("the edits", "select name, spec from profiles", _profile),

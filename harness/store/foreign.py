@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from functools import cache
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from mote.harness.errors import MoteError
@@ -21,6 +22,19 @@ BENCH: Final = "bench"
 _STEPS: Final = 100_000
 _MOST_CALLS: Final = 400_000
 """Some minutes of SQLite alone: no question of ours to the largest of runs takes that long."""
+
+
+_opened: dict[Path, str] = {}
+
+
+def opened_here() -> list[tuple[Path, str]]:
+    """Return the stores that this process has opened, and which kind each is, the last one first."""
+    return list(reversed(_opened.items()))
+
+
+def forget_opened() -> None:
+    """Forget them: another command begins."""
+    _opened.clear()
 
 
 class _Shape(NamedTuple):
@@ -48,8 +62,9 @@ def limit_time(db: sqlite3.Connection, calls: int = _MOST_CALLS) -> None:
     db.set_progress_handler(tick, _STEPS)
 
 
-def refuse_foreign_code(db: sqlite3.Connection, where: object, schema: str = RUN) -> None:
+def refuse_foreign_code(db: sqlite3.Connection, where: Path, schema: str = RUN) -> None:
     """Raise MoteError where a store of any version holds triggers that are none of ours, or virtual tables."""
+    _opened[where] = schema
     for kind, name, sql in db.execute("select type, name, coalesce(sql, '') from sqlite_master").fetchall():
         text = _plain(str(sql))
         if kind == "trigger" and _plain(_ours(schema).triggers.get(name, "-")) != text:

@@ -54,25 +54,10 @@ __all__ = [
     "Purpose",
     "RunStore",
     "Unlabelled",
-    "forget_opened",
-    "opened_here",
 ]
 
 Purpose = Literal["study", "ranking", "pruning"]
 """Who asked for a profile: the study's plan, a comparison of rankings, or a pruning."""
-
-
-_opened: dict[Path, None] = {}
-
-
-def opened_here() -> list[Path]:
-    """Return the folders whose stores this process has opened, the last one first."""
-    return list(reversed(_opened))
-
-
-def forget_opened() -> None:
-    """Forget them: another command begins."""
-    _opened.clear()
 
 
 class PromptRow(NamedTuple):
@@ -123,7 +108,6 @@ class RunStore:
 
     def __init__(self, folder: Path, *, read_only: bool = False, existing: bool = False) -> None:
         refuse_links(folder)
-        _opened[folder] = None
         self.folder = folder
         self.path = folder / STORE_NAME
         self._lock: IO[bytes] | None = None

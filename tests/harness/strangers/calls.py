@@ -12,7 +12,7 @@ from typing import NamedTuple
 from unittest.mock import patch
 
 from mote.harness.cli import main as cli
-from mote.harness.store import run as store
+from mote.harness.store import foreign as store
 
 MOST_SHOWN = 500
 """Characters of the line that an error may be: a few hundred."""

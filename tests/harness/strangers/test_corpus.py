@@ -30,7 +30,7 @@ from tests.harness.strangers.calls import MOST_SHOWN, digests, mote, refused
 from tests.harness.strangers.mutations import Case, broken_texts, not_json, seeded, wrong_values, yaml_traps
 
 MOST_SECONDS = 5.0
-KINDS = 16
+KINDS = 17
 counted: dict[str, int] = {}
 
 RECIPE: dict[str, Any] = yaml.safe_load((RECIPES / "demo.yaml").read_text())
@@ -375,7 +375,8 @@ def test_replies_of_judges(monkeypatch: pytest.MonkeyPatch) -> None:
         *((b"x", {"retry-after": after}, 429) for after in ("²", "nan", "-1", "1e999", "9" * 400)),
         (json.dumps(echo).encode(), {}, 200),
     ]
-    total, found = len(bodies), []
+    total = len(bodies)
+    found: list[Any] = []
 
     async def ask(url: str) -> None:
         endpoint = Endpoint(url, "m", "JUDGE_KEY", attempts=1, timeout=30)
@@ -469,6 +470,37 @@ def test_foreign_manifests(small: Path, tmp_path: Path) -> None:
         each("manifest", cases, writer(path, read), must=True)
     each("manifest", wrong_values(manifest, 160), writer(path, read), must=False)
     assert [item.name for item in folder.iterdir()] == ["manifest.json"]
+
+
+RANKINGS = "ranking,k,share,low,high,matched_mean,matched_max\nresonance,5,0.5,0.4,0.6,0.1,0.2\nauc,5,0.5,0.4,0.6,,\n"
+
+
+def test_tables_of_rankings(tmp_path: Path) -> None:
+    from mote.harness.report.ranking_figure import read_rankings
+
+    path = tmp_path / "rankings.csv"
+    assert read_rankings(path).empty
+    path.write_text(RANKINGS)
+    assert len(read_rankings(path)) == 2
+
+    def cases() -> Iterator[Case]:
+        for name, old, new in (
+            ("text", "0.5", "much"),
+            ("infinity", "0.5", "inf"),
+            ("blank", "0.5", ""),
+            ("twice", "auc", "resonance"),
+            ("a cell more", "0.2", "0.2,7"),
+            ("quotes", "auc", '"auc'),
+            ("a huge number", "0.5", "9" * 5000),
+        ):
+            yield name, RANKINGS.replace(old, new).encode()
+        yield "nothing", b""
+        yield "no Unicode", b"\xff" + RANKINGS.encode()
+        yield "a NUL", RANKINGS.replace("0.4", "\x00").encode()
+        yield "many", RANKINGS.encode() + b"".join(b"r%d,5,0,0,0,0,0\n" % number for number in range(1000))
+        yield "large", RANKINGS.encode() + b" " * (5 << 20)
+
+    each("rankings", cases(), writer(path, lambda: read_rankings(path)), must=True)
 
 
 def test_options_of_the_command_line(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from mote.harness.store.checking import faults_of
+from tests.harness.mt_bench.parts import answered
 from tests.harness.report.written_run import WrittenRun, write_run
 from tests.harness.strangers.calls import MOST_SHOWN, digests, mote, refused
 from tests.harness.strangers.mutations import seeded
@@ -45,6 +46,16 @@ def sql(*statements: str, parameters: tuple[Any, ...] = ()) -> Break:
             db.execute("pragma legacy_alter_table = on")
             for statement in statements:
                 db.execute(statement, parameters if "?" in statement else ())
+
+    return run
+
+
+def instead(name: str, make: Callable[[Path], Any]) -> Break:
+    """Put something else where a file was."""
+
+    def run(folder: Path) -> None:
+        (folder / name).unlink(missing_ok=True)
+        make(folder / name)
 
     return run
 
@@ -140,7 +151,7 @@ FOLDERS: dict[str, Break] = {
     "a column less": sql("alter table judgments drop column seconds"),
     "a column more": sql("alter table texts add column more text"),
     "no table": sql("drop table texts"),
-    "no tables": lambda folder: (folder / "run.sqlite").write_bytes(b"") and None,
+    "no tables": instead("run.sqlite", lambda path: path.write_bytes(b"")),
     "an index that is a bomb": sql("create index evil on texts (hex(substr(text, 1, 1)))"),
     "a broken schema": schema("create", "crate"),
     "a schema of nonsense": schema("text", "text) ("),
@@ -204,10 +215,10 @@ FOLDERS: dict[str, Break] = {
     "packed and cut": packed(b"SQLite format 3\0" + os.urandom(1000), cut=20),
     "a huge value": sql("update texts set text = hex(zeroblob(100000000)) where text_id = 1"),
     # Files of other kinds.
-    "a folder as store": lambda folder: (folder / "run.sqlite").unlink() or (folder / "run.sqlite").mkdir(),
-    "a pipe as store": lambda folder: (folder / "run.sqlite").unlink() or os.mkfifo(folder / "run.sqlite"),
-    "a pipe as lock": lambda folder: os.mkfifo(folder / "run.lock.x"),
-    "a folder as manifest": lambda folder: (folder / "manifest.json").unlink() or (folder / "manifest.json").mkdir(),
+    "a folder as store": instead("run.sqlite", Path.mkdir),
+    "a pipe as store": instead("run.sqlite", os.mkfifo),
+    "a pipe as lock": instead("run.lock", os.mkfifo),
+    "a folder as manifest": instead("manifest.json", Path.mkdir),
     "a manifest of an order": manifest(finished="\x1b]0;owned\x07"),
     "a manifest without a recipe": manifest(recipe={}),
     "a manifest of a huge model": manifest(
@@ -218,7 +229,7 @@ FOLDERS: dict[str, Break] = {
             "layout": {"architecture": "x", "layers": [0], "experts": 10**12, "top_k": 1},
         }
     ),
-    "tables that are a file": lambda folder: (folder / "tables").write_text("x") and None,
+    "tables that are a file": instead("tables", lambda path: path.write_text("x")),
 }
 
 
@@ -286,3 +297,35 @@ def test_a_broken_run_hides_no_other_and_a_report_of_it_is_a_line(written: Path,
     assert len(called.out.strip().splitlines()) == 6
     refused(mote("report", tmp_path / "a-manifest-without-a-recipe"))
     refused(mote("report", tmp_path / "no-tables"))
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    store, _ = answered(tmp_path_factory.mktemp("benches") / "bench")
+    store.close()
+    return store.folder
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "update models set profile = '{'",
+        "update models set source = '[1]'",
+        "update models set profile = x'00'",
+        "update answers set receipt = 'x'",
+        "update answers set category = x'ff'",
+        "update answers set question_id = question_id || 'x'",
+        "create trigger evil after insert on answers begin delete from answers; end",
+        "create virtual table evil using fts5(x)",
+        "drop table judgments",
+        "delete from bench",
+        "pragma user_version = 77",
+    ],
+)
+def test_a_hostile_bench_ends_in_a_line(written: Path, bench: Path, tmp_path: Path, statement: str) -> None:
+    folder = Path(shutil.copytree(bench, tmp_path / "bench"))
+    with closing(sqlite3.connect(folder / "mt_bench.sqlite", isolation_level=None)) as db:
+        db.execute(statement)
+    # Without ratings there is nothing to show; a damaged bench is told apart, or is none of what is read.
+    refused(mote("mt-bench", "show", folder))
+    refused(mote("report", written, "--mt-bench", folder))
