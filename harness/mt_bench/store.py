@@ -137,7 +137,7 @@ class BenchStore:
             bring_bench_forward(self._db)
         elif version != BENCH_VERSION:
             raise MoteError(f"{self.path} has store version {version}; this mote reads versions 1 to {BENCH_VERSION}.")
-        hold_to_schema(self._db, self.path, BENCH)
+        hold_to_schema(self._db, self.path, BENCH, read_only=read_only)
         if questions is not None and self.questions_digest() != questions:
             raise MoteError(f"{self.folder} was answered from other questions; take another folder with --out.")
 

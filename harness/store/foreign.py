@@ -75,8 +75,11 @@ def refuse_foreign_code(db: sqlite3.Connection, where: Path, schema: str = RUN) 
             raise MoteError(f"{where}: '{str(name)[:60]}' is a virtual table; a store with such is not read.")
 
 
-def hold_to_schema(db: sqlite3.Connection, where: object, schema: str = RUN) -> None:
-    """Raise MoteError unless a store has the tables of this version; then put our own views before the file's."""
+def hold_to_schema(db: sqlite3.Connection, where: object, schema: str = RUN, *, read_only: bool) -> sqlite3.Connection:
+    """Put our own views before the file's, and return the connection, which writes nothing where it is ``read_only``.
+
+    Raises MoteError unless the store has the tables of this version.
+    """
     ours = _ours(schema)
     kinds = dict(db.execute("select name, type from main.sqlite_master where type in ('table', 'view')").fetchall())
     for name, shape in ours.tables.items():
@@ -84,8 +87,12 @@ def hold_to_schema(db: sqlite3.Connection, where: object, schema: str = RUN) -> 
             raise MoteError(f"{where} has no table '{name}': it is not a {schema}'s store.")
         if _shape(db, name) != shape:
             raise MoteError(f"{where}: the table '{name}' has other columns or keys than a {schema}'s.")
+    db.execute("pragma query_only = off")
     for name, sql in ours.views.items():
         db.execute(f"create temp view {name} as {sql}")
+    if read_only:
+        db.execute("pragma query_only = on")
+    return db
 
 
 def _shape(db: sqlite3.Connection, table: str) -> _Shape:

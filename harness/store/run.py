@@ -141,10 +141,10 @@ class RunStore:
             version = int(db.execute("pragma user_version").fetchone()[0])
             if version == 0 and not read_only:
                 create_tables(db)
-                return self._held(db, read_only)
+                return hold_to_schema(db, self.path, read_only=read_only)
             refuse_foreign_code(db, self.path)
             if version == SCHEMA_VERSION:
-                return self._held(db, read_only)
+                return hold_to_schema(db, self.path, read_only=read_only)
             if not 0 < version < SCHEMA_VERSION:
                 raise MoteError(
                     f"{self.path} has store version {version}; this mote reads versions 1 to {SCHEMA_VERSION}."
@@ -153,23 +153,16 @@ class RunStore:
                 bring_forward(db, version)
                 # Else the file keeps the room of the tables that are gone.
                 db.execute("vacuum")
-                return self._held(db, read_only)
+                return hold_to_schema(db, self.path, read_only=read_only)
             copy = copy_of(db)
             db.close()
             db = copy
             limit_time(db)
             bring_forward(db, version)
-            return self._held(db, read_only)
+            return hold_to_schema(db, self.path, read_only=read_only)
         except BaseException:
             db.close()
             raise
-
-    def _held(self, db: sqlite3.Connection, read_only: bool) -> sqlite3.Connection:
-        db.execute("pragma query_only = off")
-        hold_to_schema(db, self.path)
-        if read_only:
-            db.execute("pragma query_only = on")
-        return db
 
     def __enter__(self) -> Self:
         """Return the store itself."""

@@ -222,7 +222,8 @@ class _Builder:
         self._keys[-1] = None
 
     def _scalar(self, event: yaml.ScalarEvent) -> Any:
-        text: str = event.value
+        # JSON writes what lies beyond 16 bits as two halves, which YAML does not put together.
+        text: str = event.value if event.value.isascii() else _joined(event.value)
         if event.tag == f"{_TAGS}str" or ((event.tag == "!" or event.tag is None) and not event.implicit[0]):
             return text
         if event.tag is not None:
@@ -247,6 +248,10 @@ class _Builder:
     def _refusal(why: str, event: yaml.Event) -> UnreadableError:
         mark = getattr(event, "start_mark", None)
         return UnreadableError(f"{why}{f' (line {mark.line + 1})' if mark else ''}")
+
+
+def _joined(text: str) -> str:
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
 
 
 def _text(content: bytes) -> str:
