@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-ROOMS := src/mote/__init__.py harness tasks judges patches tests
+ROOMS := src/mote/__init__.py src/mote/reading.py harness tasks judges patches tests
 TORCH := torch==2.13.0+cpu
 # For `make kernel` alone.
 TRITON := 3.7.0

@@ -4,15 +4,34 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Final
+
+MOST_SHOWN: Final = 400
+"""Characters of a line that says what is wrong: it may quote what a stranger wrote, at any length."""
 
 
 class MoteError(Exception):
     """A user's mistake. The command line prints the message alone and exits with 2; tracebacks are for our bugs."""
 
 
+def one_line(message: str) -> str:
+    """Return a message as one line that a terminal shows as it is, with its middle left out where it is too long."""
+    text = printable(" ".join(message[: 64 * MOST_SHOWN].split()))
+    if len(text) <= MOST_SHOWN:
+        return text
+    head = MOST_SHOWN * 2 // 3
+    return f"{text[:head]} … {text[head + 3 - MOST_SHOWN :]}"
+
+
+def printable(text: str) -> str:
+    """Return a text without what a terminal would take for an order: control characters become a question mark."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
 def nearest(wrong: str, known: Iterable[str]) -> str:
     """Return `` Did you mean 'x'?`` for the closest known name, or a list of the names when none is close."""
-    names = sorted(known)
+    names = sorted(name for name in known if len(name) <= MOST_SHOWN)
+    wrong = wrong[:MOST_SHOWN]
     close = difflib.get_close_matches(wrong, names, n=1, cutoff=0.5)
     if close:
         return f" Did you mean '{close[0]}'?"

@@ -1,22 +1,32 @@
-"""Files that are never seen half-written, and digests of what a run was made from."""
+"""Files that are never seen half-written, folders that lead nowhere else, and digests of what a run was made from."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import re
+import stat
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Final
+
+from mote.harness.errors import MoteError
 
 MODEL_DIR = Path(__file__).parent / "demo" / "model"
 """The packaged checkpoint, which recipes call ``demo``: a Hugging Face folder that vLLM loads as it is."""
 
 _CHUNK = 1 << 20
+_MOST_ENTRIES: Final = 20_000
+_UNFINISHED: Final = re.compile(r"\..+\.[a-z0-9_]{8}")
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write by way of a temporary file in the same folder, fsync and rename: a kill leaves the old file or the new."""
+    """Write by way of a temporary file in the same folder, fsync and rename: a kill leaves the old file or the new.
+
+    A link of the name is replaced, not followed. Raises OSError with the path, also where the disk is full.
+    """
     data = content.encode() if isinstance(content, str) else content
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -29,9 +39,71 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None and error.filename in (None, temporary):
+            raise OSError(error.errno, error.strerror, str(path)) from None
         raise
+
+
+def is_unfinished(path: Path, of: str) -> bool:
+    """Return whether a path is what a kill within ``write_atomic`` left of the file ``of``."""
+    return path.name.startswith(f".{of}.") and bool(_UNFINISHED.fullmatch(path.name)) and not path.is_symlink()
+
+
+def refuse_links(folder: Path) -> None:
+    """Raise MoteError where anything in a run's folder is neither a file nor a folder of its own.
+
+    A run may come from a stranger. What is read through a link or written through it lies outside of the run, and a
+    pipe or device never ends.
+    """
+    for entry in _entries(folder):
+        if entry.is_symlink():
+            raise MoteError(f"{entry.path} is a link: nothing in a run's folder may lead out of it. Take it away.")
+        if not (entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)):
+            raise MoteError(f"{entry.path} is neither a file nor a folder: it does not belong in a run. Take it away.")
+
+
+def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
+    waiting, seen = [str(folder)], 0
+    while waiting:
+        try:
+            with os.scandir(waiting.pop()) as found:
+                entries = list(found)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        seen += len(entries)
+        if seen > _MOST_ENTRIES:
+            raise MoteError(f"{folder} holds more than {_MOST_ENTRIES:,} files: it is not the folder of a run.")
+        for entry in entries:
+            yield entry
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(entry.path)
+
+
+def open_own(path: Path) -> IO[bytes]:
+    """Open a file of a folder's own for reading and appending, made if it is not there; its content stays.
+
+    Raises MoteError for a link, for a file that has a second name elsewhere, and for what is no file.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    if path.is_symlink():
+        raise MoteError(f"{path} is a link: it is not written through. Take it away.")
+    handle = os.open(path, flags, 0o666)
+    known = os.fstat(handle)
+    if not stat.S_ISREG(known.st_mode) or known.st_nlink > 1:
+        os.close(handle)
+        raise MoteError(f"{path} is a file of another name too, or none: it is not written to. Take it away.")
+    return os.fdopen(handle, "a+b")
+
+
+def subfolder(folder: Path, name: str) -> Path:
+    """Return a folder within a folder, made if it is not there; raise MoteError where a link has its name."""
+    path = folder / name
+    if path.is_symlink():
+        raise MoteError(f"{path} is a link: nothing is written through it. Take it away.")
+    path.mkdir(exist_ok=True)
+    return path
 
 
 def canonical_json(value: Any) -> str:

@@ -7,7 +7,6 @@ shapes that agree with their bytes, tensors that neither overlap nor leave gaps 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -18,6 +17,7 @@ from typing import Any, Final, NamedTuple
 
 from mote.harness.errors import MoteError
 from mote.harness.files import digest_file
+from mote.reading import UnreadableError, parse_json
 
 SIZES: Final[Mapping[str, int]] = {
     dtype: size
@@ -79,9 +79,9 @@ def read_tensor_file(path: Path, number: int = 0, like: TensorFile | None = None
     if like is not None and like.raw == raw and like.size == size:
         return like._replace(path=path)
     try:
-        content = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise MoteError(f"{path}: its header is not JSON: {error}") from None
+        content = parse_json(raw, _LARGEST_HEADER)
+    except UnreadableError as error:
+        raise MoteError(f"{path}: its header {error}.") from None
     if not isinstance(content, dict):
         raise MoteError(f"{path}: its header is no JSON object.")
     metadata = content.pop("__metadata__", {})

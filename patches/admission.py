@@ -19,10 +19,14 @@ from mote.patches.errors import ProfileError
 from mote.patches.layout import ModelLayout
 from mote.patches.messages import Ticket
 from mote.patches.profile import EMPTY_PROFILE, Profile, nearest
+from mote.reading import UnreadableError, parse_json
 
 PROFILES_VARIABLE = "MOTE_PROFILES"
 """Environment variable: a folder of profile files that requests may name."""
 SALT_PREFIX = "mote:"
+_KEPT = 1024
+_SHORT = 64 << 10
+_LONGEST = 8 << 20
 
 
 class Admission:
@@ -58,7 +62,7 @@ class Admission:
                 if layout is not None:
                     profile.check(layout)
                 self._check_room(profile)
-        self._accept = lru_cache(maxsize=4096)(self._accept_text)
+        self._kept = lru_cache(maxsize=_KEPT)(self._accept_text)
 
     @classmethod
     def from_environment(
@@ -77,20 +81,21 @@ class Admission:
         if not isinstance(entry, str):
             try:
                 entry = json.dumps(entry)
-            except (TypeError, ValueError) as error:
+            except (TypeError, ValueError, RecursionError) as error:
                 raise ProfileError(f"'mote' must hold JSON values: {error}") from None
-        return self._accept(entry)
+        # A profile of many edits is read anew each time: a thousand kept ones would take gigabytes.
+        return self._kept(entry) if len(entry) <= _SHORT else self._accept_text(entry)
 
     def _accept_text(self, text: str) -> Ticket:
         try:
-            entry = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise ProfileError(f"'mote' is no JSON object: {error}") from None
+            entry = parse_json(text, _LONGEST)
+        except UnreadableError as error:
+            raise ProfileError(f"'mote' is no JSON object: it {error}") from None
         if not isinstance(entry, Mapping):
             raise ProfileError("'mote' must be an object with the keys profile and capture")
         for key in entry:
             if key not in ("profile", "capture"):
-                raise ProfileError(f"'mote': unknown key {key!r}.{nearest(key, ('profile', 'capture'))}")
+                raise ProfileError(f"'mote': unknown key {key[:80]!r}.{nearest(key, ('profile', 'capture'))}")
         if "profile" not in entry:
             raise ProfileError("'mote' must name or contain a profile; the untouched model is {\"edits\": []}")
         if self._layout is None:
@@ -117,7 +122,7 @@ class Admission:
         if value == EMPTY_PROFILE.name:
             return EMPTY_PROFILE
         hint = nearest(value, self._named) if self._named else f" {PROFILES_VARIABLE} names no folder with profiles."
-        raise ProfileError(f"no profile is named '{value}' here.{hint}")
+        raise ProfileError(f"no profile is named '{value[:80]}' here.{hint}")
 
 
 def salt(spec: str, given: str | None) -> str | None:

@@ -148,7 +148,14 @@ def read_placement(config: Mapping[str, Any]) -> Placement:
         return place(fields, every=family is not None and family.every)
     except ProfileError as error:
         raise type(error)(f"{name}: {error}") from None
-    except (TypeError, ValueError, AttributeError) as error:  # values of kinds that no known configuration has
+    except (
+        TypeError,
+        ValueError,
+        AttributeError,
+        KeyError,
+        IndexError,
+        OverflowError,
+    ) as error:  # values of kinds that no known configuration has
         raise ProfileError(f"{name}: the model's config is not understood: {error}") from None
 
 

@@ -7,7 +7,6 @@ layer list would put edits where no router is (``mote.patches.families``, ``mote
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,11 @@ from typing import Any
 from mote.patches.errors import NoExpertsError as NoExpertsError
 from mote.patches.errors import ProfileError as ProfileError
 from mote.patches.families import read_placement
+from mote.patches.placement import MOST_EXPERTS, MOST_LAYERS
+from mote.reading import UnreadableError, read_json
+
+MOST_CONFIG = 8 << 20
+"""Bytes of a model's configuration; the largest known ones list a few thousand modules."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,10 @@ class ModelLayout:
     top_k: int
 
     def __post_init__(self) -> None:
+        if len(self.layers) > MOST_LAYERS or self.experts > MOST_EXPERTS:
+            raise ProfileError(
+                f"{self.architecture[:80]}: more than {MOST_LAYERS:,} layers or {MOST_EXPERTS:,} experts are no model's"
+            )
         if not self.layers or list(self.layers) != sorted(set(self.layers)) or self.layers[0] < 0:
             raise ProfileError(
                 f"layers of {self.architecture}: {list(self.layers)} is no ascending list of layer indices"
@@ -54,10 +62,10 @@ class ModelLayout:
         """
         config = source if isinstance(source, Mapping) else _read_config(Path(source))
         names = config.get("architectures") or []
-        if not names:
+        if not isinstance(names, list | tuple) or not names or not isinstance(names[0], str):
             raise ProfileError("the model's config names no architecture (key 'architectures')")
         layers, experts, top_k = read_placement(config)
-        return cls(str(names[0]), layers, experts, top_k)
+        return cls(names[0], layers, experts, top_k)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the layout as plain JSON values."""
@@ -93,14 +101,12 @@ def _is_int(value: object) -> bool:
 
 def _read_config(path: Path) -> Mapping[str, Any]:
     file = path / "config.json" if path.is_dir() else path
+    if not file.exists():
+        raise ProfileError(f"{file}: no such file; give a model folder with a config.json, or the file itself")
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ProfileError(
-            f"{file}: no such file; give a model folder with a config.json, or the file itself"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise ProfileError(f"{file}: not a readable model config: {error}") from None
+        config = read_json(file, MOST_CONFIG)
+    except UnreadableError as error:
+        raise ProfileError(f"{file}: not a readable model config: it {error}") from None
     if not isinstance(config, Mapping):
         raise ProfileError(f"{file}: a model config is a JSON object")
     return config

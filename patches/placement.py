@@ -29,6 +29,8 @@ TAKEN = (
     "moe_top_k",
     "top_k_experts",
 )
+MOST_LAYERS, MOST_EXPERTS = 10_000, 100_000
+"""Ten times what any model has: a configuration with more is a mistake, or made to take all memory."""
 NESTED = ("text_config", "language_config", "llm_config", "thinker_config")
 _SPARSE, _DENSE = ("sparse", "moe", "hash_moe"), ("dense", "mlp")
 _BLOCKS = {"E": "moe"}
@@ -44,10 +46,12 @@ class Placement(NamedTuple):
 
 def text_fields(config: Fields) -> Fields:
     """Return the part of a configuration that describes the language model: itself, or what is nested in it."""
-    for key in NESTED:
-        inner = config.get(key)
-        if isinstance(inner, Mapping) and inner:
-            return text_fields(inner)
+    # One level a key is what models have; a configuration may come from anybody and be nested without end.
+    for _ in NESTED:
+        inner = next((config[key] for key in NESTED if isinstance(config.get(key), Mapping) and config[key]), None)
+        if inner is None:
+            break
+        config = inner
     return config
 
 
@@ -97,6 +101,8 @@ def _depth(fields: Fields) -> int:
     for key in ("num_hidden_layers", "n_layers", "n_layer"):
         value = fields.get(key)
         if _is_count(value):
+            if not 0 <= value <= MOST_LAYERS:
+                raise ProfileError(f"'{key}' of the model's config is {_short(value)}: no model has so many layers")
             return value
     raise ProfileError("the model's config has no whole number under 'num_hidden_layers'")
 
@@ -108,12 +114,21 @@ def _count(fields: Fields, keys: tuple[str, ...]) -> int | None:
         for key in keys:
             value = source.get(key)
             if isinstance(value, list | tuple) and value:
-                if len(set(value)) > 1:
-                    raise ProfileError(f"'{key}' of the model's config differs by layer: {list(value)}; not supported")
+                if any(one != value[0] for one in value):
+                    raise ProfileError(
+                        f"'{key}' of the model's config differs by layer: {_short(value)}; not supported"
+                    )
                 value = value[0]
             if _is_count(value):
+                if not 0 <= value <= MOST_EXPERTS:
+                    raise ProfileError(f"'{key}' of the model's config is {_short(value)}: no model has so many")
                 return value
     return None
+
+
+def _short(value: Any) -> str:
+    text = repr(value) if not _is_count(value) or abs(value) < 10**40 else "a number of more than 40 digits"
+    return text if len(text) <= 120 else f"{text[:119]}…"
 
 
 def _is_count(value: Any) -> TypeGuard[int]:
@@ -141,7 +156,9 @@ def _number(fields: Fields, key: str, default: int | None = None) -> int:
     if value is None and default is not None:
         return default
     if not _is_count(value):
-        raise ProfileError(f"'{key}' of the model's config is {value!r}, which is no whole number")
+        raise ProfileError(f"'{key}' of the model's config is {_short(value)}, which is no whole number")
+    if not -MOST_LAYERS <= value <= MOST_LAYERS:
+        raise ProfileError(f"'{key}' of the model's config is {_short(value)}: no model has so many layers")
     return value
 
 
@@ -151,7 +168,9 @@ def _by_type(fields: Fields) -> list[int]:
     depth = _depth(fields)
     unknown = [kind for kind in types if kind not in _SPARSE + _DENSE] if isinstance(types, list | tuple) else [types]
     if unknown or len(types) < depth:
-        raise ProfileError(f"'mlp_layer_types' of the model's config is {types!r}: expected {depth} of sparse or dense")
+        raise ProfileError(
+            f"'mlp_layer_types' of the model's config is {_short(types)}: expected {depth} of sparse or dense"
+        )
     return [layer for layer in range(depth) if types[layer] in _SPARSE]
 
 
@@ -162,8 +181,8 @@ def _listed(key: str) -> Callable[[Fields], list[int]]:
         value, depth = fields[key], _depth(fields)
         try:
             numbers = [int(part) for part in (value.split(",") if isinstance(value, str) else value)]
-        except (TypeError, ValueError):
-            raise ProfileError(f"'{key}' of the model's config is no list of layers: {value!r}") from None
+        except (TypeError, ValueError, OverflowError):
+            raise ProfileError(f"'{key}' of the model's config is no list of layers: {_short(value)}") from None
         return sorted({number for number in numbers if 0 <= number < depth})
 
     return read
@@ -174,7 +193,9 @@ def _block_types(key: str) -> Callable[[Fields], list[int] | None]:
 
     def read(fields: Fields) -> list[int] | None:
         if not isinstance(fields[key], list | tuple | str):
-            raise ProfileError(f"'{key}' of the model's config is no list of blocks: {fields[key]!r}")
+            raise ProfileError(f"'{key}' of the model's config is no list of blocks: {_short(fields[key])}")
+        if len(fields[key]) > MOST_LAYERS:
+            raise ProfileError(f"'{key}' of the model's config has {len(fields[key]):,} blocks: no model has so many")
         blocks = [_BLOCKS.get(block, block) for block in fields[key]]
         return [layer for layer, block in enumerate(blocks) if block == "moe"] if "moe" in blocks else None
 
@@ -186,7 +207,7 @@ def _after_dense(fields: Fields) -> list[int] | None:
     every, depth = fields.get("moe_layer_freq"), _depth(fields)
     if isinstance(every, list | tuple):
         if len(every) < depth or any(flag not in (0, 1) for flag in every):
-            raise ProfileError(f"'moe_layer_freq' of the model's config is {every!r}: expected {depth} of 0 or 1")
+            raise ProfileError(f"'moe_layer_freq' of the model's config is {_short(every)}: expected {depth} of 0 or 1")
         return [layer for layer in range(depth) if every[layer]]
     if fields.get("first_k_dense_replace") is None:
         return None
@@ -207,8 +228,9 @@ def _by_sparse_step(fields: Fields) -> list[int]:
     """Every ``decoder_sparse_step``-th layer, counted from one, unless it is listed as dense."""
     step, dense = _number(fields, "decoder_sparse_step", 1), fields.get("mlp_only_layers") or []
     if not isinstance(dense, list | tuple):
-        raise ProfileError(f"'mlp_only_layers' of the model's config is no list of layers: {dense!r}")
-    return [x for x in range(_depth(fields)) if x not in dense and step > 0 and (x + 1) % step == 0]
+        raise ProfileError(f"'mlp_only_layers' of the model's config is no list of layers: {_short(dense)}")
+    plain = {one for one in dense if _is_count(one)}
+    return [x for x in range(_depth(fields)) if x not in plain and step > 0 and (x + 1) % step == 0]
 
 
 def _interleaved(fields: Fields) -> list[int]:
@@ -230,7 +252,7 @@ def _from_to(fields: Fields) -> list[int]:
     for key, otherwise in (("moe_layer_start_index", 0), ("moe_layer_end_index", -1)):
         value = fields.get(key)
         if isinstance(value, list | tuple):
-            raise ProfileError(f"'{key}' of the model's config differs by modality: {list(value)}; not supported")
+            raise ProfileError(f"'{key}' of the model's config differs by modality: {_short(value)}; not supported")
         ends.append(_number(fields, key, otherwise))
     first, last = ends[0], ends[1] if ends[1] >= 0 else depth - 1
     return [x for x in range(depth) if first <= x <= last and step > 0 and (x + 1) % step == 0]

@@ -148,7 +148,12 @@ def _hook_front_end() -> None:
         return VLLMValidationError(reason, parameter=KEY)
 
     def checked(processor: Any, params: Any) -> Ticket | None:
-        if not isinstance(params, SamplingParams) or not params.extra_args or KEY not in params.extra_args:
+        if not isinstance(params, SamplingParams) or not params.extra_args:
+            return None
+        for name in params.extra_args:
+            if name != KEY and str(name).strip().casefold() == KEY:
+                raise refusal(f"'{str(name)[:20]}' is not read; the key is '{KEY}', in small letters")
+        if KEY not in params.extra_args:
             return None
         try:
             ticket: Ticket = processor.mote_admission.accept(params.extra_args[KEY])

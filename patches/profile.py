@@ -11,7 +11,6 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,12 +18,17 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from mote.patches.layout import ModelLayout, ProfileError
+from mote.reading import UnreadableError, parse_json, read_json
 
 Action = Literal["suppress", "stimulate", "scale"]
 Tokens = Literal["all", "prompt", "generated"]
 ACTIONS: tuple[str, ...] = get_args(Action)
 TOKENS: tuple[str, ...] = get_args(Tokens)
 FORMAT = "mote-profile/1"
+MOST_EDITS = 100_000
+"""Several times the experts of the largest models; a profile is checked while a server's other requests wait."""
+MOST_NAME = 200
+_SHOWN = 80
 MAX_FACTOR = 1000.0
 """Above this a scaled weight leaves nothing of the others in float32 arithmetic; stimulate says that better."""
 
@@ -53,17 +57,18 @@ class Edit:
             if not isinstance(value, int) or isinstance(value, bool) or value < 0:
                 raise ProfileError(f"edit {self}: {name} must be a whole number from 0")
         if self.action not in ACTIONS:
-            raise ProfileError(f"edit {self}: unknown action {self.action!r}.{nearest(self.action, ACTIONS)}")
+            raise ProfileError(f"edit {self}: unknown action {_short(self.action)!r}.{nearest(self.action, ACTIONS)}")
         if not isinstance(self.factor, int | float) or isinstance(self.factor, bool):
             raise ProfileError(f"edit {self}: factor must be a number from 0 to {MAX_FACTOR:g}")
-        if not math.isfinite(self.factor) or not 0.0 <= self.factor <= MAX_FACTOR:
+        # NaN is not within anything, and a whole number may be too large for a float.
+        if not 0.0 <= self.factor <= MAX_FACTOR:
             near = MAX_FACTOR if self.factor > MAX_FACTOR else 0.0
             raise ProfileError(f"edit {self}: factor must be from 0 to {MAX_FACTOR:g}; the nearest is {near:g}")
         if self.action != "scale" and self.factor != 0.0:
             raise ProfileError(f"edit {self}: only 'scale' takes a factor; leave it out, or write action 'scale'")
 
     def __str__(self) -> str:
-        return f"({self.layer}, {self.expert}) {self.action}"
+        return f"({_short(self.layer)}, {_short(self.expert)}) {_short(self.action)}"
 
     @property
     def canonical(self) -> Edit:
@@ -99,9 +104,13 @@ class Profile:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip():
             raise ProfileError("a profile needs a name, e.g. 'suppress-top10'")
+        if len(self.name) > MOST_NAME or not self.name.isprintable():
+            raise ProfileError(f"a profile's name has at most {MOST_NAME} characters, none of them a control character")
+        if len(self.edits) > MOST_EDITS:
+            raise ProfileError(f"profile '{self.name}' has {len(self.edits):,} edits; there is room for {MOST_EDITS:,}")
         if self.tokens not in TOKENS:
             raise ProfileError(
-                f"profile '{self.name}': unknown tokens {self.tokens!r}.{nearest(str(self.tokens), TOKENS)}"
+                f"profile '{self.name}': unknown tokens {_short(self.tokens)!r}.{nearest(str(self.tokens), TOKENS)}"
             )
         object.__setattr__(self, "edits", tuple(self.edits))
         for edit in self.edits:
@@ -187,8 +196,7 @@ class Profile:
                 "a profile is a JSON object with the keys format, name, edits, and optionally model, tokens"
             )
         _known_keys("profile", data, required=("format", "name", "edits"), optional=("model", "tokens"))
-        if data["format"] != FORMAT:
-            raise ProfileError(f"profile format {data['format']!r} is not known; this version reads '{FORMAT}'")
+        _check_format(data["format"])
         model = None if data.get("model") is None else ModelLayout.from_dict(data["model"])
         return cls(data["name"], _edits(data["edits"]), model, cast(Tokens, data.get("tokens", "all")))
 
@@ -209,6 +217,7 @@ class Profile:
         if not isinstance(data, Mapping):
             raise ProfileError("'profile' must be an object with the key edits, or the name of a profile of the server")
         _known_keys("profile", data, required=("edits",), optional=("name", "tokens", "model", "format"))
+        _check_format(data.get("format", FORMAT))
         model = None if data.get("model") is None else ModelLayout.from_dict(data["model"])
         tokens = cast(Tokens, data.get("tokens", "all"))
         return cls(data.get("name", "request"), _edits(data["edits"]), model, tokens)
@@ -221,9 +230,9 @@ class Profile:
             ProfileError: as :meth:`from_request`, or the text is not JSON.
         """
         try:
-            data = json.loads(text)
-        except ValueError as error:
-            raise ProfileError(f"not a readable profile: {error}") from None
+            data = parse_json(text)
+        except UnreadableError as error:
+            raise ProfileError(f"not a readable profile: it {error}") from None
         return cls.from_request(data)
 
     @classmethod
@@ -233,12 +242,12 @@ class Profile:
         Raises:
             ProfileError: the file is missing, is not JSON, or holds no valid profile.
         """
+        if not Path(path).exists():
+            raise ProfileError(f"{path}: no such profile file")
         try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise ProfileError(f"{path}: no such profile file") from None
-        except (OSError, ValueError) as error:
-            raise ProfileError(f"{path}: not a readable profile: {error}") from None
+            data = read_json(Path(path))
+        except UnreadableError as error:
+            raise ProfileError(f"{path}: not a readable profile: it {error}") from None
         try:
             return cls.from_dict(data)
         except ProfileError as error:
@@ -256,8 +265,21 @@ EMPTY_PROFILE = Profile("baseline", ())
 def nearest(wrong: object, known: Iterable[str]) -> str:
     """Return `` Did you mean 'x'?`` for the closest known name, or the known names when none is close."""
     known = tuple(known)
-    close = difflib.get_close_matches(str(wrong), known, n=1, cutoff=0.4)
+    close = difflib.get_close_matches(_short(wrong), known, n=1, cutoff=0.4)
     return f" Did you mean '{close[0]}'?" if close else f" Known: {', '.join(known)}."
+
+
+def _short(value: object) -> str:
+    """Return a value that a client wrote, at a length that a message can bear."""
+    if isinstance(value, int) and not -(10**40) < value < 10**40:
+        return "a number of more than 40 digits"
+    text = str(value)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
+
+
+def _check_format(found: Any) -> None:
+    if found != FORMAT:
+        raise ProfileError(f"profile format {_short(found)!r} is not known; this version reads '{FORMAT}'")
 
 
 def _describe(edit: Edit) -> str:
@@ -279,13 +301,15 @@ def _edit_dict(edit: Edit) -> dict[str, Any]:
 def _known_keys(what: str, data: Mapping[Any, Any], required: tuple[str, ...], optional: tuple[str, ...]) -> None:
     for key in data:
         if key not in required and key not in optional:
-            raise ProfileError(f"{what}: unknown key {key!r}.{nearest(key, (*required, *optional))}")
+            raise ProfileError(f"{what}: unknown key {_short(key)!r}.{nearest(key, (*required, *optional))}")
     for key in required:
         if key not in data:
             raise ProfileError(f"{what}: key '{key}' is missing")
 
 
 def _edits(data: Any) -> tuple[Edit, ...]:
+    if isinstance(data, list | tuple) and len(data) > MOST_EDITS:
+        raise ProfileError(f"'edits' has {len(data):,} edits; there is room for {MOST_EDITS:,}")
     if not isinstance(data, list | tuple):
         raise ProfileError("'edits' must be a list of edits, e.g. [[3, 17, \"suppress\"]]")
     return tuple(_edit(number, item) for number, item in enumerate(data))
@@ -301,6 +325,6 @@ def _edit(number: int, data: Any) -> Edit:
     if isinstance(data, list | tuple) and len(data) == (4 if len(data) > 2 and data[2] == "scale" else 3):
         return Edit(*data)
     raise ProfileError(
-        f"edit {number}: {data!r} is neither [layer, expert, action] (a fourth value, the factor, for 'scale' only) "
-        "nor an object with layer, expert and action"
+        f"edit {number}: {_short(data)!r} is neither [layer, expert, action] (a fourth value, the factor, for 'scale' "
+        "only) nor an object with layer, expert and action"
     )

@@ -24,6 +24,10 @@ _PREFIX = "data: "
 _HOOKED = "mote_streams"
 RESPONSES = "the Responses API has no place for the receipt of 'mote'; use /v1/chat/completions or /v1/completions"
 MESSAGES = "the Messages API has no place for the receipt of 'mote'; use /v1/chat/completions"
+TOP = (
+    "'mote' stands at the top of the request, where nothing reads it; it belongs into \"vllm_xargs\", with the openai"
+    ' client extra_body={"vllm_xargs": {"mote": ...}}'
+)
 BATCH = "a batch of chats has no place for the receipts of 'mote'; send each to /v1/chat/completions, at the same time"
 
 
@@ -75,17 +79,28 @@ def _complete(line: str, packets: dict[int, str]) -> str:
 def unfit(request: Any, no_place: str | None) -> str | None:
     """Return why a request that asks for ``mote`` cannot be answered with a receipt; None if it can, or doesn't ask.
 
+    vLLM passes over what it does not know: ``mote`` beside ``model``, or in capitals, would be answered untuned.
+
     Args:
         request: the HTTP request.
         no_place: why nothing that is asked of this route can be; None if the route carries receipts.
     """
-    if KEY not in (getattr(request, "vllm_xargs", None) or {}):
+    if any(_is_key(name) for name in getattr(request, "model_extra", None) or {}):
+        return TOP
+    given = getattr(request, "vllm_xargs", None) or {}
+    if wrong := next((name for name in given if name != KEY and _is_key(name)), None):
+        return f"'{wrong}' is not read; the key is '{KEY}', in small letters"
+    if KEY not in given:
         return None
     if no_place is not None:
         return no_place
     if getattr(request, "use_beam_search", False):
         return "a beam search does not carry 'mote'; set use_beam_search to false"
     return None
+
+
+def _is_key(name: object) -> bool:
+    return str(name).strip().casefold() == KEY
 
 
 def _refuse(owner: type, name: str, no_place: str | None = None) -> None:

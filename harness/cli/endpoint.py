@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from mote.harness.errors import MoteError
+from mote.reading import UnreadableError, parse_json
 
 
 def endpoint_of(url: str, model: str, key_env: str | None, **options: Any) -> Any:
@@ -21,9 +21,9 @@ def endpoint_of(url: str, model: str, key_env: str | None, **options: Any) -> An
 def body_of(text: str | None) -> dict[str, Any]:
     """Return further fields of a request from JSON."""
     try:
-        body = json.loads(text or "{}")
-    except ValueError:
-        body = None
+        body = parse_json(text or "{}")
+    except UnreadableError as error:
+        raise MoteError(f"--body {error}.") from None
     if not isinstance(body, dict):
         raise MoteError("--body should be a JSON object, for instance '{\"top_k\": 1}'.")
     return body

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import signal
 import sys
@@ -13,6 +15,7 @@ import typer
 from rich.console import Console
 
 from mote import __version__
+from mote.harness.cli import check as cli_check
 from mote.harness.cli import compare as cli_compare
 from mote.harness.cli import data as cli_data
 from mote.harness.cli import demo as cli_demo
@@ -25,7 +28,8 @@ from mote.harness.cli import prune as cli_prune
 from mote.harness.cli import scan as cli_scan
 from mote.harness.cli import serve as cli_serve
 from mote.harness.cli import verify as cli_verify
-from mote.harness.errors import MoteError
+from mote.harness.errors import MoteError, one_line
+from mote.harness.secrets import hide
 
 app = typer.Typer(
     name="mote",
@@ -38,6 +42,7 @@ app = typer.Typer(
 )
 
 RUNS = Path("results/runs")
+_MENDED_BY_USERS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
 
 
 class Protocol(StrEnum):
@@ -55,26 +60,53 @@ def main() -> None:
     """Run the command line; the entry point of ``mote``."""
     try:
         code = app(standalone_mode=False)
+        sys.stdout.flush()
     except MoteError as error:
         _fail(str(error))
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read what was printed has gone, as `head` does.
+        _drop_stdout()
+        sys.exit(141)
     except OSError as error:
-        # A path that cannot be read or written is the user's to mend; an error without a path is not known to be.
-        if error.filename is None:
+        # A path that cannot be read or written is the user's to mend, and so is a full disk; of another error without
+        # a path nobody knows.
+        if error.filename is None and error.errno not in _MENDED_BY_USERS:
+            # What pandas says of a store is an OSError, too.
+            _fail_if_damaged()
             raise
-        _fail(f"{error.filename}: {error.strerror}.")
+        _drop_stdout()
+        _fail(f"{error.filename or 'writing'}: {error.strerror}.")
     except _UsageError as error:
         message = getattr(error, "format_message", error.__str__)()
         if type(error).__name__ == "NoArgsIsHelpError":
             print(message)
             sys.exit(2)
         _fail(message)
+    except Exception:
+        _fail_if_damaged()
+        raise
     sys.exit(code if isinstance(code, int) else 0)
 
 
+def _fail_if_damaged() -> None:
+    """Fail where a run that was read is damaged, and a command broke down over it; else the mistake is ours."""
+    if "mote.harness.store.foreign" in sys.modules:
+        from mote.harness.store.checking import damage
+
+        if (said := damage()) is not None:
+            _fail(said)
+
+
+def _drop_stdout() -> None:
+    """Let nothing more be printed: the interpreter would try once more at its end, and fail with a traceback."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _fail(message: str) -> NoReturn:
-    print(f"mote: {' '.join(message.split())}", file=sys.stderr)
+    print(f"mote: {one_line(hide(message))}", file=sys.stderr)
     sys.exit(2)
 
 
@@ -210,6 +242,7 @@ def _again(recipe: str, out: Path | None, overrides: list[str], flags: list[str]
 
 for part in (
     cli_plan,
+    cli_check,
     cli_compare,
     cli_scan,
     cli_prune,

@@ -9,6 +9,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from mote.harness.cli import own
+
 
 def mount(app: typer.Typer) -> None:
     """Add the command to ``mote``."""
@@ -19,6 +21,10 @@ def prune_command(
     run: Annotated[Path, typer.Argument(help="The folder of a run.", metavar="RUN")],
     k: Annotated[int, typer.Option(help="How many of the most distinctive experts to begin with.", min=2)] = 10,
     keep: Annotated[float, typer.Option(help="The share of their flips that is to remain.")] = 0.9,
+    model: own.Model = None,
+    engine: own.Engine = None,
+    server: own.Server = None,
+    key_env: own.KeyEnv = None,
 ) -> None:
     """Take the distinctive experts out of their profile one by one: which are needed for the effect?
 
@@ -27,13 +33,13 @@ def prune_command(
 
     Example: mote prune results/runs/demo --k 20
     """
-    from mote.harness.cli.scan import offline, stopped
+    from mote.harness.cli.scan import stopped
     from mote.harness.experts.prune import prune_run
 
     console = Console(highlight=False)
-    offline(run)
+    said = own.own_of(run, model, engine, server, key_env)
     try:
-        rounds = prune_run(run, k, keep, console)
+        rounds = prune_run(run, k, keep, console, own=said)
     except KeyboardInterrupt:
         stopped(console)
     table = Table(box=None, pad_edge=False)

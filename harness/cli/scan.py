@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
+from mote.harness.cli import own
 from mote.harness.errors import MoteError, nearest
 
 _RUN = typer.Argument(help="The folder of a run.", metavar="RUN")
@@ -34,6 +35,10 @@ def scan_command(
     alternatives: Annotated[int, typer.Option(help="Openings of other classes, at most.", min=1)] = 4,
     max_passes: Annotated[int | None, typer.Option(help="Forward passes at this start, at most.", min=1)] = None,
     seed: Annotated[int, typer.Option(help="The seed of the choice of prompts.", min=0)] = 0,
+    model: own.Model = None,
+    engine: own.Engine = None,
+    server: own.Server = None,
+    key_env: own.KeyEnv = None,
 ) -> None:
     """Scan experts one by one: how much less likely does the answer's own opening become when each alone is edited?
 
@@ -57,9 +62,9 @@ def scan_command(
         factor=factor or 0.0, tokens=opening, alternatives=alternatives, seed=seed,
     )  # fmt: skip
     console = Console(highlight=False)
-    offline(run)
+    said = own.own_of(run, model, engine, server, key_env)
     try:
-        scan = scan_run(run, options, console, max_passes=max_passes)
+        scan = scan_run(run, options, console, max_passes=max_passes, own=said)
     except KeyboardInterrupt:
         stopped(console)
     with RunStore(run, read_only=True) as store:
@@ -80,6 +85,10 @@ def rankings_command(
     ] = None,
     scan: Annotated[int | None, typer.Option(help="The causal scan of this number.  [default: the largest]")] = None,
     seed: Annotated[int, typer.Option(help="The seed of the random sets.", min=0)] = 0,
+    model: own.Model = None,
+    engine: own.Engine = None,
+    server: own.Server = None,
+    key_env: own.KeyEnv = None,
 ) -> None:
     """Set all rankings side by side: correlation with the causal scan, and what each one's top experts flip.
 
@@ -93,9 +102,9 @@ def rankings_command(
     names = tuple(name.strip() for name in rankings.split(",")) if rankings is not None else None
     options = RankingOptions(_numbers(k), sets, names, limit, seed, scan)
     console = Console(highlight=False)
-    offline(run)
+    said = own.own_of(run, model, engine, server, key_env)
     try:
-        found = rank_run(run, options, console)
+        found = rank_run(run, options, console, own=said)
     except KeyboardInterrupt:
         stopped(console)
     show_rankings(found, console)
@@ -116,15 +125,6 @@ def _numbers(text: str) -> tuple[int, ...]:
     if not all(part.isascii() and part.isdigit() for part in parts):
         raise MoteError(f"--k {text}: write numbers with commas, for instance --k 5,10,20.")
     return tuple(dict.fromkeys(int(part) for part in parts))
-
-
-def offline(run: Path) -> None:
-    """A model that lies in a folder needs nothing from a hub; set before any library that would ask one is imported."""
-    from mote.harness.recipe.manifest import read_manifest
-
-    path = str(read_manifest(run)["recipe"]["model"]["path"])
-    if path == "demo" or Path(path).is_dir():
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
 def stopped(console: Console) -> NoReturn:

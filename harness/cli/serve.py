@@ -5,14 +5,19 @@ from __future__ import annotations
 import os
 import sys
 from importlib import metadata, util
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from mote.harness.errors import MoteError
 
 _CONTEXT = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+LOOPBACK: Final = "127.0.0.1"
+_WHERE: Final = ("--host", "--uds", "--config")
 
 
 def mount(app: typer.Typer) -> None:
@@ -28,6 +33,9 @@ def serve_command(
     ] = None,
 ) -> None:
     """Serve a model over HTTP; further options are vLLM's own and are passed on.
+
+    Listens on this machine alone (127.0.0.1) unless told otherwise with --host; whoever can reach it may use it, but
+    for --api-key.
 
     Example: mote serve demo --profiles profiles --port 8000 --max-model-len 256 --kv-cache-memory-bytes 536870912
     """
@@ -55,4 +63,34 @@ def serve_command(
     command += (
         [] if any(one.startswith("--generation-config") for one in context.args) else ["--generation-config", "vllm"]
     )
+    command += [] if any(_gives(one, *_WHERE) for one in context.args) else ["--host", LOOPBACK]
+    if said := open_without_key(context.args, os.environ.get("VLLM_API_KEY")):
+        print(f"mote: {said}", file=sys.stderr)
+    sys.stderr.flush()
     os.execv(sys.executable, [sys.executable, *command, *context.args])  # noqa: S606 - our own interpreter
+
+
+def open_without_key(arguments: list[str], key: str | None) -> str | None:
+    """Return a warning where a server is asked to listen to other machines, and asks nobody for a key."""
+    host = LOOPBACK
+    for at, one in enumerate(arguments):
+        if _gives(one, "--host"):
+            host = one.partition("=")[2] if "=" in one else " ".join(arguments[at + 1 : at + 2])
+    if key or any(_gives(one, "--api-key", "--api_key") for one in arguments) or is_loopback(host):
+        return None
+    return (
+        f"warning: --host {host[:60]} listens to other machines, and whoever reaches it may use it: set --api-key or"
+        " VLLM_API_KEY, or leave --host out."
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether an address is reached from this machine alone."""
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _gives(argument: str, *options: str) -> bool:
+    return argument.partition("=")[0] in options

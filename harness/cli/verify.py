@@ -41,7 +41,10 @@ def verify_command(
     if Path(source.path).is_dir():
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
     console = Console(highlight=False)
-    log = Path(tempfile.gettempdir()) / "mote-verify.log"
+    # A name of its own each time: one that others know beforehand could be a link of theirs by now.
+    handle, name = tempfile.mkstemp(prefix="mote-verify-", suffix=".log")
+    os.close(handle)
+    log = Path(name)
     with EngineLog(console) as words, console.status("Starting vLLM"):
         arguments = engine_arguments(source.path, parse_options(engine or []))
         words.keep(log)

@@ -8,7 +8,8 @@ log version 2 of inspect_ai 0.3.285.
 
 from __future__ import annotations
 
-import json
+import lzma
+import math
 import struct
 import zipfile
 import zlib
@@ -20,12 +21,20 @@ from mote.harness.compare.answers import Answers, finish_of, raw_of, rows_of, sc
 from mote.harness.errors import MoteError
 from mote.harness.store.questions import last_question
 from mote.judges import Markers
+from mote.reading import UnreadableError, open_regular, parse_json, read_bytes
 
 _ZSTANDARD: Final = 93
 _LOCAL_HEADER: Final = 30
+_LARGEST: Final = 64 << 20
+_LARGEST_LOG: Final = 512 << 20
+_MOST_MEMBERS: Final = 1_000_000
 _VALUES: Final = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
 """What Inspect's ``value_to_float`` makes of correct, partial, incorrect and no answer."""
 _ERROR: Final = "error"
+_BROKEN: Final = (
+    *(ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, NotImplementedError, struct.error),
+    *(zlib.error, lzma.LZMAError),
+)
 
 
 def read_inspect(path: Path, markers: Markers) -> Answers:
@@ -37,7 +46,9 @@ def read_inspect(path: Path, markers: Markers) -> Answers:
     header, samples = _zipped(path) if path.suffix == ".eval" else _whole(path)
     rows, scores = [], []
     errors, seen = 0, set()
-    several = int((header.get("eval", {}).get("config") or {}).get("epochs") or 1) > 1
+    config = header["eval"].get("config")
+    epochs = config.get("epochs") if isinstance(config, Mapping) else None
+    several = isinstance(epochs, int) and epochs > 1
     for where, sample in samples:
         row = _row(path, where, sample, markers, several)
         if row["key"] in seen:
@@ -65,13 +76,16 @@ def read_inspect(path: Path, markers: Markers) -> Answers:
 
 
 def _zipped(path: Path) -> tuple[dict[str, Any], Iterator[tuple[str, dict[str, Any]]]]:
+    _check_regular(path)
     try:
         with zipfile.ZipFile(path) as archive:
+            if len(archive.namelist()) > _MOST_MEMBERS:
+                raise ValueError(f"it holds {len(archive.namelist()):,} files")
             names = sorted(name for name in archive.namelist() if name.startswith("samples/"))
             # An evaluation that was killed has its journal, and no header yet.
             first = next((name for name in ("header.json", "_journal/start.json") if name in archive.namelist()), None)
             header = _member(path, archive, first) if first else {}
-    except (zipfile.BadZipFile, OSError) as error:
+    except _BROKEN as error:
         raise MoteError(f"{path} is no log of Inspect: {error}") from None
     if not isinstance(header.get("eval"), dict):
         raise MoteError(f"{path} is no log of Inspect: it has no header.json with an 'eval'.")
@@ -86,10 +100,19 @@ def _zipped(path: Path) -> tuple[dict[str, Any], Iterator[tuple[str, dict[str, A
     return header, samples()
 
 
+def _check_regular(path: Path) -> None:
+    try:
+        open_regular(path).close()
+    except UnreadableError as error:
+        raise MoteError(f"{path} {error}.") from None
+
+
 def _member(path: Path, archive: zipfile.ZipFile, name: str) -> dict[str, Any]:
     try:
-        found = json.loads(_unpacked(archive, archive.getinfo(name)))
-    except (ValueError, OSError, zipfile.BadZipFile, NotImplementedError, struct.error) as error:
+        found = parse_json(_unpacked(archive, archive.getinfo(name)), _LARGEST, nan=True)
+    except UnreadableError as error:
+        raise MoteError(f"{path}: {name[:80]} can't be read: it {error}.") from None
+    except _BROKEN as error:
         raise MoteError(f"{path}: {name} can't be read: {error}") from None
     if not isinstance(found, dict):
         raise MoteError(f"{path}: {name} is not a JSON object.")
@@ -97,6 +120,10 @@ def _member(path: Path, archive: zipfile.ZipFile, name: str) -> dict[str, Any]:
 
 
 def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+    if member.file_size > _LARGEST:
+        raise ValueError(f"it holds {member.file_size:,} bytes, more than {_LARGEST:,}")
+    if member.flag_bits & 1:
+        raise ValueError("it is encrypted")
     if member.compress_type != _ZSTANDARD:
         return archive.read(member)
     import pyarrow as pa  # type: ignore[import-untyped]
@@ -110,7 +137,7 @@ def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
     file.seek(member.header_offset + _LOCAL_HEADER + name + extra)
     packed = file.read(member.compress_size)
     with pa.CompressedInputStream(pa.BufferReader(packed), "zstd") as stream:
-        content = bytes(stream.read())
+        content = bytes(stream.read(member.file_size + 1))
     if zlib.crc32(content) != member.CRC:
         raise ValueError("its checksum is wrong")
     return content
@@ -118,12 +145,14 @@ def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
 
 def _whole(path: Path) -> tuple[dict[str, Any], Iterable[tuple[str, dict[str, Any]]]]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
-        raise MoteError(f"{path} is not JSON: it is no log of Inspect; a table of answers ends in .jsonl.") from None
+        found = parse_json(read_bytes(path, _LARGEST_LOG), _LARGEST_LOG, nan=True)
+    except UnreadableError as error:
+        raise MoteError(f"{path} {error}: it is no log of Inspect; a table of answers ends in .jsonl.") from None
     if not isinstance(found, dict) or not isinstance(found.get("eval"), dict):
         raise MoteError(f"{path} has no 'eval': it is no log of Inspect; a table of answers ends in .jsonl.")
     samples = found.get("samples") or []
+    if not isinstance(samples, list):
+        raise MoteError(f"{path}: its 'samples' are no list: it is no log of Inspect.")
     return found, [(f"samples[{number}]", sample) for number, sample in enumerate(samples)]
 
 
@@ -131,7 +160,10 @@ def _row(path: Path, where: str, sample: Mapping[str, Any], markers: Markers, se
     if not isinstance(sample, Mapping) or "id" not in sample or not isinstance(sample.get("output"), Mapping):
         raise MoteError(f"{path}: {where} has no id or no output: it is no sample of Inspect.")
     choices = sample["output"].get("choices") or [{}]
-    message = choices[0].get("message") or {}
+    first = choices[0] if isinstance(choices, list) else None
+    message = (first.get("message") or {}) if isinstance(first, Mapping) else None
+    if not isinstance(first, Mapping) or not isinstance(message, Mapping):
+        raise MoteError(f"{path}: {where} has no choices with a message: it is no sample of Inspect.")
     answer, reasoning = _contents(message.get("content", ""))
     failed = sample.get("error") or sample.get("limit") or not message
     name = str(sample["id"])
@@ -141,7 +173,7 @@ def _row(path: Path, where: str, sample: Mapping[str, Any], markers: Markers, se
         "unit": name if several else "",
         "question": given if isinstance(given, str) else _texts(given),
         "raw": raw_of(answer, reasoning, markers),
-        "finish_reason": _ERROR if failed else finish_of(choices[0].get("stop_reason")),
+        "finish_reason": _ERROR if failed else finish_of(first.get("stop_reason")),
     }
 
 
@@ -149,22 +181,24 @@ def _contents(content: Any) -> tuple[str, str]:
     """Answer and reasoning of a message, whose content is a text or a list of typed parts."""
     if isinstance(content, str):
         return content, ""
-    parts = [part for part in content if isinstance(part, Mapping)]
+    parts = [part for part in content if isinstance(part, Mapping)] if isinstance(content, list) else []
     texts = [str(part.get("text", "")) for part in parts if part.get("type") == "text"]
     reasoned = [str(part.get("reasoning", "")) for part in parts if part.get("type") == "reasoning"]
     return "\n".join(texts), "\n".join(filter(None, reasoned))
 
 
-def _texts(messages: list[Mapping[str, Any]]) -> str:
-    return last_question([{**one, "content": _contents(one.get("content", ""))[0]} for one in messages])
+def _texts(messages: Any) -> str:
+    listed = [one for one in messages if isinstance(one, Mapping)] if isinstance(messages, list) else []
+    return last_question([{**one, "content": _contents(one.get("content", ""))[0]} for one in listed])
 
 
 def _scores(key: str, sample: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    for scorer, score in (sample.get("scores") or {}).items():
+    scores = sample.get("scores")
+    for scorer, score in scores.items() if isinstance(scores, Mapping) else ():
         value = score.get("value") if isinstance(score, Mapping) else None
         named = value if isinstance(value, Mapping) else {"": value}
         for part, one in named.items():
             number = _VALUES.get(one) if isinstance(one, str) else one
-            if isinstance(number, bool | int | float):
+            if isinstance(number, bool | int | float) and math.isfinite(number):
                 metric = f"{scorer}/{part}" if part else str(scorer)
                 yield {"key": key, "metric": metric, "filter": "inspect", "value": float(number)}

@@ -6,10 +6,13 @@ Nothing is taken from text without its receipt: a log whose answers carry none, 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from mote.harness.compare.answers import Answers, finish_of, rows_of, sampling_of, scores_of
 from mote.harness.compare.lines import json_lines
@@ -19,6 +22,56 @@ from mote.judges import LANGUAGES, STATES
 from mote.tasks import TASKS
 
 LOG_NAME: Final = re.compile(r"samples_(?P<task>.+?)_\d{4}-\d\d-\d\dT[\d.-]+\.jsonl")
+_Text = Annotated[str, Field(max_length=100_000)]
+_Number = Annotated[float, Field(strict=False)]
+
+
+class _Note(BaseModel):
+    """A receipt as our model of lm_eval leaves it beside a request's arguments."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    digest: _Text | None = None
+    profile: _Text | None = None
+    model: _Text | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    raw: str | None = None
+    finish_reason: _Text | None = None
+
+
+class _Arguments(BaseModel):
+    """What of a request's arguments is read: how its answer was drawn."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    temperature: _Number | None = None
+    top_p: _Number | None = None
+    mote: list[_Note] | None = None
+
+
+class _Sample(BaseModel):
+    """What of a sample is read, by its types; everything else may be anything."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    doc_id: int | _Text
+    doc_hash: int | _Text
+    filter: _Text
+    metrics: list[_Text]
+    prompt_hash: int | _Text | None = None
+    arguments: dict[str, dict[str, Any] | list[Any] | Any] | list[Any] = Field(default_factory=dict)
+
+    @field_validator("arguments")
+    @classmethod
+    def _drawn(cls, given: Any) -> Any:
+        for one in given.values() if isinstance(given, dict) else given:
+            parts = one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
+            for part in parts:
+                if isinstance(part, dict):
+                    _Arguments.model_validate(part)
+        return given
+
+
 _NEEDED = ("doc_id", "doc", "doc_hash", "filter", "metrics", "resps")
 
 
@@ -102,6 +155,12 @@ def _samples(path: Path) -> list[dict[str, Any]]:
         for name in _NEEDED:
             if name not in sample:
                 raise MoteError(f"{path}, line {number} has no '{name}'.{nearest(name, sample)}")
+        try:
+            _Sample.model_validate(sample)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            raise MoteError(f"{path}, line {number}: '{place[:80]}': {first['msg']}; lm_eval writes it so.") from None
         samples.append(sample)
     return samples
 
@@ -173,6 +232,8 @@ def _scores(path: Path, key: str, sample: Mapping[str, Any]) -> Iterable[dict[st
         value = sample[metric]
         # Perplexities and the like are pairs that only a whole task's aggregation turns into a number.
         if isinstance(value, bool | int | float):
+            if not math.isfinite(value):
+                raise MoteError(f"{path}: the metric '{metric}' of '{key}' is {value}, which is nothing to compare.")
             yield {"key": key, "metric": str(metric), "filter": str(sample["filter"]), "value": float(value)}
 
 

@@ -15,6 +15,8 @@ from typing import IO, Self
 
 from rich.console import Console
 
+from mote.harness.files import open_own
+
 
 class EngineLog:
     """While open, file descriptors 1 and 2 write to a log, and the console still to the terminal."""
@@ -40,7 +42,7 @@ class EngineLog:
     def keep(self, path: Path) -> None:
         """Go on in a file of the run's folder, behind what earlier starts wrote there."""
         self._flush()
-        kept = path.open("ab")
+        kept = open_own(path)
         self._file.seek(0)
         kept.write(self._file.read())
         kept.flush()

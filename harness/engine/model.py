@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +9,8 @@ from mote.harness.errors import MoteError, nearest
 from mote.harness.files import MODEL_DIR
 from mote.harness.tensors import digest_weights
 from mote.patches import ModelLayout, ProfileError
+from mote.patches.layout import MOST_CONFIG
+from mote.reading import UnreadableError, read_json
 
 
 class ModelSource(NamedTuple):
@@ -65,9 +66,9 @@ def _read_config(folder: Path) -> dict[str, Any]:
     if not file.is_file():
         raise MoteError(f"model.path '{folder}' has no config.json: it is not the folder of a model.")
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, UnicodeDecodeError) as error:
-        raise MoteError(f"{file} is not JSON: {error}") from None
+        config = read_json(file, MOST_CONFIG)
+    except UnreadableError as error:
+        raise MoteError(f"{file} {error}.") from None
     if not isinstance(config, dict):
         raise MoteError(f"{file} is not a model's configuration: it should hold a JSON object.")
     return config
@@ -88,11 +89,14 @@ def _from_hub(name: str) -> tuple[dict[str, Any], dict[str, str]]:
 def _digests(folder: Path) -> dict[str, str]:
     named = (".json", ".safetensors", ".jinja", ".model", ".txt")
     # merge.json says when a child was made: two of the same bytes are the same model.
-    return {
-        file.name: digest_weights(file)
+    files = {
+        file.name: file
         for file in sorted(folder.iterdir())
         if file.is_file() and file.name.endswith(named) and file.name != "merge.json"
     }
+    # What a model does may stand in code that it brings, with modules in folders of their own.
+    code = {file.relative_to(folder).as_posix(): file for file in sorted(folder.rglob("*.py")) if file.is_file()}
+    return {name: digest_weights(file) for name, file in sorted((files | code).items())}
 
 
 def _nearest_folder(folder: Path) -> str:

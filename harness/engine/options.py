@@ -12,10 +12,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from pydantic import ValidationError
 
 from mote.harness.errors import MoteError, nearest
+from mote.harness.recipe.strict import yaml_value
+from mote.harness.secrets import redacted
 
 if TYPE_CHECKING:
     from vllm import LLM
@@ -31,10 +32,9 @@ def parse_options(texts: Iterable[str]) -> dict[str, Any]:
         name, separator, value = text.partition("=")
         if not separator or not name:
             raise MoteError(f"--engine {text}: write name=value, for instance --engine dtype=float32.")
-        try:
-            found[name] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise MoteError(f"--engine {text}: '{value}' is not a YAML value.") from None
+        found[name] = yaml_value(value, f"--engine {name}")
+    # What is a secret among them is known as one from now on.
+    redacted(found)
     return found
 
 
@@ -58,6 +58,9 @@ def engine_arguments(path: str, given: Mapping[str, Any], seed: int = 0) -> Engi
         if name not in known:
             raise MoteError(f"'{name}' is not an option of vLLM's engine.{nearest(name, known)}")
     options = {**_for_this_platform(given), **given}
+    # vLLM writes its options into its log, which lies in the run's folder; the hub's client looks here too.
+    if isinstance(options.get("hf_token"), str):
+        os.environ["HF_TOKEN"] = options.pop("hf_token")
     try:
         arguments = EngineArgs(model=path, seed=seed, **options)
         arguments.create_engine_config()

@@ -48,6 +48,8 @@ class Server:
     def __init__(self, url: str, part: ServersPart) -> None:
         import openai
 
+        from mote.judges.llm.http import http_client
+
         self.url = url
         self.part = part
         self.model = ""
@@ -57,7 +59,9 @@ class Server:
         if not key:
             raise MoteError(f"the environment variable {part.key_env} is not set; it should hold the servers' key.")
         # Retries are ours: they go to another server first.
-        self.client = openai.AsyncOpenAI(base_url=url, api_key=key, max_retries=0, timeout=part.timeout)
+        self.client = openai.AsyncOpenAI(
+            base_url=url, api_key=key, max_retries=0, timeout=part.timeout, http_client=http_client()
+        )
 
     async def check(self, layout: ModelLayout) -> None:
         """Learn the model's name and context, and see that the patch is there; raise MoteError where it isn't."""
@@ -254,7 +258,11 @@ def _wait(attempt: int, error: Exception) -> float:
     wait = min(_LONGEST_WAIT, 2.0 ** (attempt - 1)) * random.uniform(0.5, 1.0)  # noqa: S311
     response = getattr(error, "response", None)
     asked = response.headers.get("retry-after", "") if response is not None else ""
-    return max(wait, min(float(asked), 2 * _LONGEST_WAIT)) if asked.replace(".", "", 1).isdigit() else wait
+    return (
+        max(wait, min(float(asked), 2 * _LONGEST_WAIT))
+        if asked.isascii() and asked.replace(".", "", 1).isdigit()
+        else wait
+    )
 
 
 def _said(error: BaseException) -> str:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from mote.harness.engine.servers import engine_starter
+from mote.harness.engine.trust import NOTHING_OWN, Own
 from mote.harness.engine.vllm import Request
 from mote.harness.errors import MoteError
 from mote.harness.experts.agreement import (
@@ -109,14 +110,19 @@ class _Plan(NamedTuple):
 
 
 def rank_run(
-    folder: Path, options: RankingOptions, console: Console, *, engine: StartsEngine = engine_starter
+    folder: Path,
+    options: RankingOptions,
+    console: Console,
+    *,
+    engine: StartsEngine = engine_starter,
+    own: Own = NOTHING_OWN,
 ) -> Rankings:
     """Generate what is missing of a run's comparison of rankings, and return the comparison. Says its cost first.
 
     Raises MoteError for what is wrong with the run, the options or the engine; what was generated is stored as it
     comes.
     """
-    with open_session(folder, console, engine) as session:
+    with open_session(folder, console, engine, own) as session:
         halves = read_halves(session.store, session.manifest)
         scan = _scan(halves, Scans(session.store), options.scan, console)
         causal = {} if scan is None else {CAUSAL: scan.ranking}

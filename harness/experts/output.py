@@ -12,7 +12,7 @@ from rich.table import Table
 
 from mote.harness.experts.comparison import Rankings
 from mote.harness.experts.rankings import CAUSAL
-from mote.harness.files import write_atomic
+from mote.harness.files import subfolder, write_atomic
 
 SCAN_TABLE: Final = "causal_scan.csv"
 RANKINGS_TABLE: Final = "rankings.csv"
@@ -132,6 +132,6 @@ def _cells(row: dict[Any, Any]) -> list[str]:
 
 
 def _write(frame: pd.DataFrame, path: Path) -> Path:
-    path.parent.mkdir(exist_ok=True)
+    subfolder(path.parent.parent, path.parent.name)
     write_atomic(path, frame.to_csv(index=False, float_format="%.6g"))
     return path

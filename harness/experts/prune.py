@@ -14,6 +14,7 @@ import pandas as pd
 from rich.console import Console
 
 from mote.harness.engine.servers import engine_starter
+from mote.harness.engine.trust import NOTHING_OWN, Own
 from mote.harness.errors import MoteError
 from mote.harness.experts.asking import Asking, suppressed
 from mote.harness.experts.rankings import read_halves
@@ -27,7 +28,13 @@ from mote.harness.study.session import StartsEngine, open_session
 
 
 def prune_run(
-    folder: Path, k: int, keep: float, console: Console, *, engine: StartsEngine = engine_starter
+    folder: Path,
+    k: int,
+    keep: float,
+    console: Console,
+    *,
+    engine: StartsEngine = engine_starter,
+    own: Own = NOTHING_OWN,
 ) -> pd.DataFrame:
     """Prune the top ``k`` of a run's resonance to those that keep the share ``keep`` of its flips; return the rounds.
 
@@ -36,7 +43,7 @@ def prune_run(
     """
     if not 0 < keep <= 1:
         raise MoteError(f"--keep {keep:g}: the share of the effect that is to remain lies above 0 and up to 1.")
-    with open_session(folder, console, engine) as session:
+    with open_session(folder, console, engine, own) as session:
         halves = read_halves(session.store, session.manifest)
         try:
             ranked = distinctive_experts(resonance(halves.maps, halves.classes, halves.target), k, halves.layers)

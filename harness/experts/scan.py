@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from mote.harness.engine.servers import engine_starter
+from mote.harness.engine.trust import NOTHING_OWN, Own
 from mote.harness.engine.vllm import Scored, Scoring
 from mote.harness.errors import MoteError
 from mote.harness.experts.rankings import CAUSAL, Halves, pick_rankings, read_halves, seen_rankings
@@ -109,6 +110,7 @@ def scan_run(
     *,
     max_passes: int | None = None,
     engine: StartsEngine = engine_starter,
+    own: Own = NOTHING_OWN,
     first_tokens: Tokeniser | None = None,
 ) -> StoredScan:
     """Scan a run's experts, or go on with it, and return what is stored by then. Says its cost before it starts.
@@ -116,7 +118,7 @@ def scan_run(
     ``max_passes`` bounds the forward passes of this start. Raises MoteError for what is wrong with the run, the
     options or the engine, before anything is written; what was measured is stored as it comes.
     """
-    with open_session(folder, console, engine) as session:
+    with open_session(folder, console, engine, own) as session:
         halves = read_halves(session.store, session.manifest)
         scan = prepare(halves, options, first_tokens or partial(opening, tokenizer_of(session)))
         session.check_engine()
@@ -145,7 +147,7 @@ def spread(prompts: Sequence[str], units: Mapping[str, Hashable], count: int, se
 
 
 def tokenizer_of(session: Session) -> Any:
-    """Return the tokenizer of a run's model."""
+    """Return the tokenizer of a run's model; its own code runs where the user's own options say so."""
     from transformers import AutoTokenizer
 
     trust = bool(session.recipe.model.options.get("trust_remote_code", False))

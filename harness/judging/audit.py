@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mote.harness.errors import MoteError, nearest
-from mote.harness.files import write_atomic
+from mote.harness.files import subfolder, write_atomic
 from mote.harness.judging.sheet import HUMAN
 from mote.harness.science.controls import BASELINE, RETEST
 from mote.harness.science.splits import units_of
@@ -133,7 +133,7 @@ def write_audit(found: JudgeAudit, folder: Path) -> list[Path]:
             names=["judges", "label"],
         ).fillna(0)
     written = []
-    (folder / "tables").mkdir(exist_ok=True)
+    subfolder(folder, "tables")
     for name, table in tables.items():
         if len(table):
             path = folder / "tables" / f"{name}.csv"

@@ -27,6 +27,7 @@ from mote.harness.store.run import LabelRow, RunStore
 from mote.harness.store.samples import SampleRow, add_samples, sampled_items
 from mote.judges import STATES, UNSCORED
 from mote.judges.llm.kinds import LABELS, LANGUAGE, REFUSAL, SIDE_BY_SIDE
+from mote.reading import UnreadableError, read_text
 
 HUMAN: Final = "human:"
 """What the names of people's labels begin with."""
@@ -171,23 +172,29 @@ def _harmless(text: str) -> str:
 
 def _lines(path: Path) -> list[tuple[int, str, str]]:
     """Return (line number, item, label as written) of each line of a sheet."""
+    if not path.exists():
+        raise MoteError(f"{path}: there is no such sheet.")
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise MoteError(f"{path}: there is no such sheet.") from None
-    except UnicodeDecodeError:
-        raise MoteError(f"{path} is not UTF-8; save the sheet as 'CSV UTF-8'.") from None
+        text = read_text(path)
+    except UnreadableError as error:
+        advice = "; save the sheet as 'CSV UTF-8'" if "UTF-8" in str(error) else ""
+        raise MoteError(f"{path} {error}{advice}.") from None
     head = text.partition("\n")[0]
     # Spreadsheets write semicolons where the comma is the decimal sign.
+    csv.field_size_limit(2**31 - 1)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=";" if head.count(";") > head.count(",") else ",")
-    names = [name.strip().lower() for name in next(reader, [])]
+    try:
+        rows = [(reader.line_num, row) for row in reader]
+    except csv.Error as error:
+        raise MoteError(f"{path}, line {reader.line_num} is not CSV: {error}.") from None
+    names = [name.strip().lower() for name in rows[0][1]] if rows else []
     label = next((index for index, name in enumerate(names) if name.startswith("label")), None)
     if "item" not in names or label is None:
         raise MoteError(f"{path} is not a sheet: its first line should name the columns item, ..., label.")
     item = names.index("item")
     return [
-        (reader.line_num, row[item].strip(), row[label].strip())
-        for row in reader
+        (number, row[item].strip(), row[label].strip())
+        for number, row in rows[1:]
         if len(row) > max(item, label) and row[item].strip()
     ]
 
@@ -198,5 +205,5 @@ def _label(given: str, kind: str, where: str) -> str:
     for label in LABELS[kind]:
         known[label.lower()] = known[label.partition("-")[2].lower() or label.lower()] = label
     if given.lower() not in known:
-        raise MoteError(f"{where}: '{given}' is no label.{nearest(given, LABELS[kind])}")
+        raise MoteError(f"{where}: '{given[:80]}' is no label.{nearest(given, LABELS[kind])}")
     return known[given.lower()]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from mote.harness.errors import MoteError
 from mote.harness.merge.checkpoint import Checkpoint
+from mote.reading import read_json
 
 _STRUCTURE: Final = (
     *("num_hidden_layers", "n_routed_experts", "num_experts", "num_local_experts", "num_experts_per_tok"),
@@ -117,9 +117,9 @@ def _tokenizer(checkpoint: Checkpoint) -> Mapping[str, Any] | None:
 
 def _parse(path: Path, name: str) -> Mapping[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         list(_strings(content))
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError):
         raise MoteError(f"parent '{name}': {path} is no tokenizer's file.") from None
     return dict(content)
 

@@ -7,7 +7,6 @@ What cannot be merged is refused here, with its remedy: weights packed in fewer 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +17,7 @@ from mote.harness.errors import MoteError, nearest
 from mote.harness.merge.groups import SCALE
 from mote.harness.merge.schema import Parent
 from mote.harness.tensors import TensorEntry, TensorFile, read_tensor_file
+from mote.reading import UnreadableError, read_json
 
 INDEX: Final = "model.safetensors.index.json"
 SINGLE: Final = "model.safetensors"
@@ -116,11 +116,9 @@ def _find(parent: Parent) -> tuple[Path, str | None]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise MoteError(f"{path} is not there.") from None
-    except (ValueError, UnicodeDecodeError) as error:
-        raise MoteError(f"{path} is not JSON: {error}") from None
+        content = read_json(path)
+    except UnreadableError as error:
+        raise MoteError(f"{path} {error}.") from None
     if not isinstance(content, dict):
         raise MoteError(f"{path} should hold a JSON object.")
     return content

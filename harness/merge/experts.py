@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mote.harness.errors import MoteError
 from mote.harness.merge.schema import Ranked
+from mote.reading import UnreadableError, parse_json, read_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,12 +71,12 @@ def _scores(folder: Path, manifest: dict[str, Any], ranking: str, target: str, r
 
 def _of_file(path: Path) -> Experts:
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
+        text = read_text(path)
+    except UnreadableError:
         raise MoteError(f"experts.file: '{path}' cannot be read.") from None
     try:
-        pairs = _of_csv(text) if path.suffix == ".csv" else _of_json(json.loads(text))
-    except (ValueError, KeyError, TypeError):
+        pairs = _of_csv(text) if path.suffix == ".csv" else _of_json(parse_json(text))
+    except (ValueError, KeyError, TypeError, IndexError, OverflowError, csv.Error):
         raise MoteError(
             f"experts.file: '{path}' is neither a profile, nor a JSON list of [layer, expert], nor a CSV with the"
             " columns layer and expert."

@@ -15,6 +15,8 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from mote.harness.errors import MoteError
+from mote.harness.files import open_own
+from mote.reading import UnreadableError, parse_json, read_bytes
 
 JOURNAL: Final = "merge.journal"
 RECORD: Final = "merge.json"
@@ -32,7 +34,7 @@ class Journal:
         """
         self.path = folder / JOURNAL
         self.shards: dict[str, dict[str, Any]] = {}
-        self._file = self.path.open("a+b")
+        self._file = open_own(self.path)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -51,7 +53,7 @@ class Journal:
                 f"{folder} holds a merge begun with another recipe or other parents ({_changed(begun, child)})."
                 " Take another folder with --out, or remove this one."
             )
-        self.shards = {line["shard"]: line for line in lines[1:] if "shard" in line}
+        self.shards = {str(line["shard"]): line for line in lines[1:] if isinstance(line.get("size"), int)}
         # What a kill cut short goes, so that the next line does not join it.
         self._file.truncate(whole)
 
@@ -87,7 +89,10 @@ def begun_child(folder: Path) -> Any:
     path = folder / JOURNAL
     if not path.is_file():
         return None
-    lines, _ = _whole_lines(path.read_bytes())
+    try:
+        lines, _ = _whole_lines(read_bytes(path))
+    except UnreadableError as error:
+        raise MoteError(f"{path} {error}.") from None
     return lines[0].get("child") if lines else {}
 
 
@@ -96,8 +101,8 @@ def _whole_lines(data: bytes) -> tuple[list[dict[str, Any]], int]:
     found, at = [], 0
     for line in data.split(b"\n")[:-1]:
         try:
-            content = json.loads(line)
-        except ValueError:
+            content = parse_json(line)
+        except UnreadableError:
             break
         if not isinstance(content, dict):
             break

@@ -15,6 +15,7 @@ from mote.harness.files import digest_file, digest_of
 from mote.harness.merge.journal import RECORD
 from mote.harness.merge.plan import Plan
 from mote.harness.recipe.manifest import now
+from mote.reading import UnreadableError, read_json
 
 FORMAT: Final = "mote-child/1"
 _PACKAGES: Final = ("mote-harness", "torch", "safetensors", "numpy")
@@ -73,12 +74,12 @@ def record_text(record: Mapping[str, Any]) -> str:
 def read_record(folder: Path) -> dict[str, Any]:
     """Read a child's record; raise MoteError where there is none, or it is of another format."""
     path = folder / RECORD
+    if not path.exists():
+        raise MoteError(f"{folder} holds no {RECORD}: it is not the folder of a child.")
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise MoteError(f"{folder} holds no {RECORD}: it is not the folder of a child.") from None
-    except ValueError as error:
-        raise MoteError(f"{path} is not JSON: {error}") from None
+        record = read_json(path)
+    except UnreadableError as error:
+        raise MoteError(f"{path} {error}.") from None
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         found = record.get("format") if isinstance(record, dict) else type(record).__name__
         raise MoteError(f"{path} has format {found!r}; this mote reads {FORMAT!r}.")

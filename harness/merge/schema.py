@@ -17,14 +17,14 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from mote.harness.errors import MoteError, nearest
 from mote.harness.files import digest_of
 from mote.harness.merge.groups import GROUPS
-from mote.harness.recipe.strict import Part, explain, read_yaml
+from mote.harness.recipe.strict import Number, Part, explain, read_yaml
 
 RECIPES: Final = Path(__file__).parent / "recipes"
 OPEN: Final = "?"
 """A packaged recipe's parents have this path: who uses it names them with --parent."""
 
 Count = Annotated[int, Field(ge=0)]
-Weight = Annotated[float, Field(ge=0, le=1, strict=False)]
+Weight = Annotated[Number, Field(ge=0, le=1)]
 
 
 class Parent(Part):
@@ -67,7 +67,7 @@ class Threshold(Part):
     """
 
     distance: Literal["relative", "rms"]
-    above: Annotated[float, Field(ge=0, strict=False)]
+    above: Annotated[Number, Field(ge=0)]
 
 
 class Rule(Part):

@@ -67,7 +67,9 @@ def write_shard(
     size = len(header) + source.size - source.data_start
     part = path.with_name(path.name + PART)
     files = _open_used(plan, plan.shards[shard])
-    out = os.open(part, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
+    # What a kill left is written anew, and a link that has its name is not written through.
+    part.unlink(missing_ok=True)
+    out = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
     try:
         os.truncate(out, size)
         digest = _Follower(out, size)

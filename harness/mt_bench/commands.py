@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mote.harness.errors import MoteError, nearest
-from mote.harness.files import digest_of, write_atomic
+from mote.harness.files import digest_of, subfolder, write_atomic
 from mote.harness.mt_bench.answers import BenchEngine, BenchQuestion, answer_bench
 from mote.harness.mt_bench.fastchat_files import export, file_name
 from mote.harness.mt_bench.judging import CORRECTED, ORIGINAL, REFERENCE_SETS, Material, Mode, judge_bench, pairs_of
@@ -332,13 +332,12 @@ def _write(one: Shown, models: Sequence[str], folder: Path, *, with_paper: bool)
     from mote.harness.mt_bench.charts import bar_chart, radar
 
     stem = f"{file_name(one.judge)}-{one.reference_set}"
-    (folder / "tables").mkdir(exist_ok=True)
-    (folder / "figures").mkdir(exist_ok=True)
+    tables_folder, figures_folder = subfolder(folder, "tables"), subfolder(folder, "figures")
     tables = {"scores": one.scores, "differences": one.differences, "wins": one.wins, "states": one.states}
     for name, table in tables.items():
         if len(table):
             text = table.to_csv(index=name == "states")
-            write_atomic(folder / "tables" / f"mt-bench-{name}-{stem}.csv", text)
+            write_atomic(tables_folder / f"mt-bench-{name}-{stem}.csv", text)
     for kind, draw in (("bars", bar_chart), ("radar", radar)):
         title = f"MT-Bench judged by {one.judge}, {_REFERENCES[one.reference_set]}"
         # What makes an SVG the same from one time to the next is applied when it is written.
@@ -347,5 +346,5 @@ def _write(one: Shown, models: Sequence[str], folder: Path, *, with_paper: bool)
             for ending in ("svg", "png"):
                 image = io.BytesIO()
                 figure.savefig(image, format=ending, dpi=150, metadata={"Date": None} if ending == "svg" else {})
-                write_atomic(folder / "figures" / f"mt-bench-{kind}-{stem}.{ending}", image.getvalue())
+                write_atomic(figures_folder / f"mt-bench-{kind}-{stem}.{ending}", image.getvalue())
             plt.close(figure)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from mote.harness.files import write_atomic
+from mote.harness.files import subfolder, write_atomic
 from mote.harness.mt_bench.judging import ORIGINAL, REFERENCE_SETS
 from mote.harness.mt_bench.ratings import judges_of, matches, ratings
 from mote.harness.mt_bench.store import JUDGED, BenchStore
@@ -112,6 +112,6 @@ def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _write(path: Path, lines: Iterable[Mapping[str, Any]]) -> Path:
-    path.parent.mkdir(exist_ok=True)
+    subfolder(path.parent.parent, path.parent.name)
     write_atomic(path, "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines))
     return path

@@ -6,6 +6,7 @@ Everything else in a bench's folder is made from it: FastChat's JSON lines (``ex
 from __future__ import annotations
 
 import json
+import sqlite3
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,7 +16,9 @@ from typing import IO, Any, Final, NamedTuple, Self
 import pandas as pd
 
 from mote.harness.errors import MoteError
-from mote.harness.files import canonical_json
+from mote.harness.files import canonical_json, refuse_links
+from mote.harness.secrets import redacted
+from mote.harness.store.foreign import BENCH, hold_to_schema, limit_time, refuse_foreign_code
 from mote.harness.store.schema import BENCH_TABLES, BENCH_VERSION, bring_bench_forward
 from mote.harness.store.schema import CUT_OFF as JUDGE_CUT_OFF
 from mote.harness.store.sqlite import Transaction, connect, copy_of, lock
@@ -89,7 +92,8 @@ class BenchStore:
 
     def __init__(self, folder: Path, *, questions: str | None = None, read_only: bool = False) -> None:
         self.folder, self.path = folder, folder / STORE_NAME
-        self._lock: IO[str] | None = None
+        self._lock: IO[bytes] | None = None
+        refuse_links(folder)
         if read_only or questions is None:
             if not self.path.is_file():
                 raise MoteError(
@@ -99,14 +103,24 @@ class BenchStore:
             folder.mkdir(parents=True, exist_ok=True)
         if not read_only:
             self._lock = lock(folder / "mt_bench.lock")
-        self._db = connect(self.path, read_only=read_only)
         try:
-            self._prepare(questions, read_only)
+            self._db = connect(self.path, read_only=read_only)
+            try:
+                self._prepare(questions, read_only)
+            except BaseException:
+                self._db.close()
+                raise
+        except sqlite3.DatabaseError as error:
+            self._unlock()
+            raise MoteError(f"{self.path} cannot be read as a bench's store: {error}.") from None
         except BaseException:
-            self.close()
+            self._unlock()
             raise
 
     def _prepare(self, questions: str | None, read_only: bool) -> None:
+        if read_only:
+            limit_time(self._db)
+        refuse_foreign_code(self._db, self.path, BENCH)
         version = int(self._db.execute("pragma user_version").fetchone()[0])
         if version == 0 and not read_only:
             digest = f"{int(questions or '0', 16):064x}"
@@ -119,9 +133,11 @@ class BenchStore:
                 copy = copy_of(self._db)
                 self._db.close()
                 self._db = copy
+                limit_time(self._db)
             bring_bench_forward(self._db)
         elif version != BENCH_VERSION:
             raise MoteError(f"{self.path} has store version {version}; this mote reads versions 1 to {BENCH_VERSION}.")
+        hold_to_schema(self._db, self.path, BENCH, read_only=read_only)
         if questions is not None and self.questions_digest() != questions:
             raise MoteError(f"{self.folder} was answered from other questions; take another folder with --out.")
 
@@ -138,16 +154,21 @@ class BenchStore:
     def close(self) -> None:
         """Close the file and give back the lock."""
         self._db.close()
+        self._unlock()
+
+    def _unlock(self) -> None:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
 
     def questions_digest(self) -> str:
         """Return the digest of the questions that the bench was made from."""
-        return str(self._db.execute("select value from bench where key = 'questions'").fetchone()[0])
+        found = self._db.execute("select value from bench where key = 'questions'").fetchone()
+        return "" if found is None else str(found[0])
 
     def add_model(self, row: ModelRow) -> None:
         """Store a model, or go on with one; raise MoteError where its name has another profile or other sampling."""
+        row = row._replace(source=redacted(row.source))
         known = {model.model_id: model for model in self.models()}.get(row.model_id)
         if known is None:
             self._db.execute(

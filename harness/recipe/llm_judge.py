@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, model_validator
 
-from mote.harness.recipe.strict import Part
+from mote.harness.recipe.strict import Number, Part
 from mote.judges.llm.kinds import KINDS
 from mote.judges.llm.prompt import load_prompt
 
@@ -40,7 +40,7 @@ class LlmPart(Part):
     prompt: str | None = Field(default=None, description="a prompt file of one's own")
     structured: Literal["auto", "json", "text"] = "auto"
     concurrency: Annotated[int, Field(ge=1)] = 8
-    timeout: Annotated[float, Field(gt=0, strict=False)] = 180.0
+    timeout: Annotated[Number, Field(gt=0, le=1e9)] = 180.0
     max_tokens: Annotated[int, Field(ge=1)] = 2048
     body: dict[str, Any] = Field(default_factory=dict)
     budget: Annotated[int, Field(ge=0)] | None = None

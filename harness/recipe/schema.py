@@ -10,18 +10,19 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from mote.harness.errors import MoteError, nearest
 from mote.harness.files import canonical_json, digest_of
 from mote.harness.recipe.label_sets import LABEL_SETS, set_of_task
 from mote.harness.recipe.llm_judge import LlmPart, resolved
-from mote.harness.recipe.strict import Part, explain, read_yaml
+from mote.harness.recipe.strict import Number, Part, explain, read_yaml, yaml_value
 from mote.harness.science.controls import KINDS, MOST_SETS
 from mote.harness.science.noise import RETESTS
+from mote.harness.secrets import redacted
 from mote.judges import REFUSED, Markers
 from mote.patches.profile import MAX_FACTOR
+from mote.reading import UnreadableError, check_http_url
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -29,9 +30,9 @@ _RENDERING = frozenset(
     {"conversation", "messages", "chat_template", "tokenize", "add_generation_prompt", "return_dict"}
 )
 
-Count = Annotated[int, Field(ge=0)]
-Positive = Annotated[int, Field(ge=1)]
-Factor = Annotated[float, Field(gt=0, le=MAX_FACTOR, strict=False)]
+Count = Annotated[int, Field(ge=0, le=2**53)]
+Positive = Annotated[int, Field(ge=1, le=2**53)]
+Factor = Annotated[Number, Field(gt=0, le=MAX_FACTOR)]
 
 
 class MarkersPart(Part):
@@ -68,12 +69,20 @@ class MarkersPart(Part):
         return Markers.named(self.name) if self.name else Markers(self.start, self.end)
 
 
+def _url(text: str) -> str:
+    try:
+        check_http_url(text)
+    except UnreadableError as error:
+        raise ValueError(f"the URL of a server {error}") from None
+    return text
+
+
 class ServersPart(Part):
     """vLLM servers with the patch: ``window`` requests under way at each, each given up after ``timeout`` seconds."""
 
-    urls: list[Annotated[str, Field(pattern=r"^https?://[^/@?#]+(/[^@?#]*)?$")]] = Field(min_length=1)
+    urls: list[Annotated[str, AfterValidator(_url)]] = Field(min_length=1)
     window: Positive = 256
-    timeout: Annotated[float, Field(gt=0, strict=False)] = 3600.0
+    timeout: Annotated[Number, Field(gt=0, le=1e9)] = 3600.0
     attempts: Positive = 6
     key_env: str | None = Field(default=None, description="the environment variable that holds the servers' key")
 
@@ -128,10 +137,10 @@ class TaskPart(Part):
 class SamplingPart(Part):
     """How answers are drawn. Each request's own seed is made of ``seed`` and its prompt."""
 
-    temperature: Annotated[float, Field(ge=0, strict=False)] = 0.6
-    top_p: Annotated[float, Field(gt=0, le=1, strict=False)] = 1.0
+    temperature: Annotated[Number, Field(ge=0)] = 0.6
+    top_p: Annotated[Number, Field(gt=0, le=1)] = 1.0
     max_tokens: Positive = 512
-    seed: Annotated[Count, Field(le=2**62)] = 0  # SQLite's integers have 63 bits, and retests count up from here
+    seed: Annotated[int, Field(ge=0, le=2**62)] = 0  # SQLite's integers have 63 bits, and retests count up from here
 
 
 class ControlsPart(Part):
@@ -199,7 +208,7 @@ class StudyPart(Part):
     )
     controls: ControlsPart = ControlsPart()
     economy: EconomyPart = EconomyPart()
-    margin: Annotated[float, Field(gt=0, lt=1, strict=False)] = Field(
+    margin: Annotated[Number, Field(gt=0, lt=1)] = Field(
         default=0.05, description="the share by which the others may change and still be called equivalent"
     )
     exact: bool = Field(default=True, description="teacher-forced probabilities of the class, where it has a stem")
@@ -279,8 +288,8 @@ class Recipe(Part):
 
     @property
     def digest(self) -> str:
-        """The sha256 of the resolved recipe."""
-        return digest_of(self.model_dump(mode="json"))
+        """The sha256 of the resolved recipe; a secret in it makes no other study."""
+        return digest_of(redacted(self.model_dump(mode="json")))
 
 
 def recipe_of(stored: Mapping[str, Any]) -> Recipe:
@@ -354,10 +363,7 @@ def _override(content: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not key:
         raise MoteError(f"--set {override}: write key.path=value, for instance --set study.top_k=5.")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise MoteError(f"--set {override}: '{text}' is not a YAML value.") from None
+    value = yaml_value(text, f"--set {key}")
     *parents, last = key.split(".")
     for parent in parents:
         content = content.setdefault(parent, {})

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Hashable
 from pathlib import Path
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Union, get_args, get_origin
 
-import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from mote import reading
 from mote.harness.errors import MoteError, nearest
+from mote.harness.secrets import is_secret, redacted
+
+_SHOWN: Final = 80
 
 
 class Part(BaseModel):
@@ -19,26 +21,32 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-class _OneKeyOnceLoader(yaml.SafeLoader):
-    """YAML whose mappings name each key once: of two blocks of one name PyYAML would drop the first without a word."""
+def _number(value: Any) -> Any:
+    if isinstance(value, bool | str):
+        raise ValueError("should be a number")
+    return value
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        known: set[str] = set()
-        for key, _ in node.value:
-            if key.value in known:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key '{key.value}' stands there twice", key.start_mark
-                )
-            known.add(str(key.value))
-        return super().construct_mapping(node, deep)
+
+Number = Annotated[float, Field(strict=False), BeforeValidator(_number)]
+"""A float that may be written as a whole number, and not as true, yes or a text."""
 
 
 def read_yaml(path: Path) -> Any:
-    """Read a YAML file; raise MoteError where it is none or names a key twice."""
+    """Read a YAML file; raise MoteError where it is none, as ``mote.reading`` does."""
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), _OneKeyOnceLoader)  # noqa: S506 - a SafeLoader
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise MoteError(f"{path} is not a YAML recipe: {' '.join(str(error).split())}") from None
+        return reading.read_yaml(path)
+    except reading.UnreadableError as error:
+        raise MoteError(f"{path} is not a YAML recipe: it {error}") from None
+
+
+def yaml_value(text: str, option: str) -> Any:
+    """Return the value of an option's text, which is YAML; raise MoteError, naming the option, for anything else."""
+    try:
+        return reading.parse_yaml(text)
+    except reading.UnreadableError as error:
+        raise MoteError(
+            f"{option}: '{'***' if is_secret(option) else text[:80]}' is not a YAML value: it {error}."
+        ) from None
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
@@ -52,10 +60,19 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     if first["type"] == "missing":
         return f"'{place}' is missing.{more}"
     message = first["msg"].removeprefix("Value error, ")
-    shown = "" if first["type"] == "value_error" else f", not {first['input']!r}"
+    shown = (
+        ""
+        if first["type"] == "value_error"
+        else f", not {'***' if any(is_secret(str(one)) for one in first['loc']) else _shown(first['input'])}"
+    )
     where = f"'{place}': " if place else ""
     end = "" if f"{message}{shown}".endswith((".", "?")) else "."
     return f"{where}{message}{shown}{end}{more}"
+
+
+def _shown(value: Any) -> str:
+    text = repr(redacted(value))
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
 
 
 def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:

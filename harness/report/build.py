@@ -24,7 +24,7 @@ from mote.harness.drawing import colour_of, short
 from mote.harness.errors import MoteError, nearest
 from mote.harness.experts.output import RANKINGS_TABLE
 from mote.harness.experts.output import TABLES as RANKING_TABLES
-from mote.harness.files import write_atomic
+from mote.harness.files import subfolder, write_atomic
 from mote.harness.recipe.manifest import read_manifest
 from mote.harness.report import chance_sections, curve_sentences, effect_sections, evidence_sections
 from mote.harness.report.analysis import StudyResult, analyse
@@ -39,6 +39,7 @@ from mote.harness.report.lead import caveats, lead
 from mote.harness.report.model_text import clip, compare
 from mote.harness.report.mt_bench_figure import find_bench
 from mote.harness.report.paper_index import paper_index
+from mote.harness.report.ranking_figure import read_rankings
 from mote.harness.report.summary import print_summary
 from mote.harness.report.tables import all_tables, beside_the_paper
 from mote.harness.report.tuned_experts import controls_gap
@@ -47,6 +48,7 @@ from mote.harness.store.prunings import read_pruning
 from mote.harness.store.questions import last_question
 from mote.harness.store.run import RunStore
 from mote.harness.store.token_rows import read_token_rows
+from mote.reading import UnreadableError, read_text
 
 REPORT_NAME: Final = "report.html"
 MADE_NAME: Final = "run.report-files"
@@ -90,7 +92,7 @@ def make_report(
     for name, table in tables.items():
         files[folder / "tables" / f"{name}.csv"] = table.to_csv(index=False)
     for name in ("figures", "tables"):
-        (folder / name).mkdir(exist_ok=True)
+        subfolder(folder, name)
     for path, content in files.items():
         write_atomic(path, content)
     _remove_stale(folder, {str(path.relative_to(folder)) for path in files}, kept)
@@ -103,7 +105,10 @@ def make_report(
 def _remove_stale(folder: Path, made: set[str], kept: Collection[Path]) -> None:
     """Remove what an earlier report made and this one did not; what somebody else put there is theirs."""
     index = folder / MADE_NAME
-    earlier = index.read_text(encoding="utf-8").splitlines() if index.is_file() else []
+    try:
+        earlier = read_text(index).splitlines()
+    except UnreadableError:
+        earlier = []
     for name in set(earlier) - made:
         # A run may come from elsewhere: no line of it reaches a file outside of these folders.
         if _MADE.fullmatch(name) and folder / name not in kept:
@@ -140,7 +145,7 @@ def _read(folder: Path, mt_bench: Path | None, judge: str | None) -> Read:
         experts=int(manifest["model"]["layout"]["experts"]),
         bench=find_bench(folder, mt_bench),
         pruned=pruned,
-        rankings=_rankings(folder),
+        rankings=read_rankings(folder / "tables" / RANKINGS_TABLE),
     )
     return Read(manifest, result, frame, data, gap, agreement)
 
@@ -151,11 +156,6 @@ def _agreement(store: RunStore, judge: str) -> str:
     except ImportError:
         return 'not computed: it needs pip install "mote-harness[judge]"'
     return agreement_words(store, judge)
-
-
-def _rankings(folder: Path) -> pd.DataFrame:
-    path = folder / "tables" / RANKINGS_TABLE
-    return pd.read_csv(path) if path.is_file() else pd.DataFrame()
 
 
 def _question(messages: str) -> str:

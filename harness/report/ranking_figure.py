@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -11,8 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mote.harness.drawing import ACCENT, INK, RULE, SIGNAL, SOFT, Layout
+from mote.harness.errors import MoteError
 from mote.harness.experts.rankings import CAUSAL
 from mote.harness.report.figure_data import FigureData, Made
+from mote.reading import UnreadableError, read_text
 
 NAMES: Final = {
     "resonance": "resonance",
@@ -26,7 +30,34 @@ NAMES: Final = {
     "frequency": "most frequent",
     "causal": "causal scan",
 }
+_LARGEST: Final = 4 << 20
+_MOST: Final = 60
 _COLUMNS: Final = ("ranking", "k", "share", "low", "high", "matched_mean", "matched_max")
+
+
+def read_rankings(path: Path) -> pd.DataFrame:
+    """Return the table that `mote rankings` wrote into a run, empty where there is none.
+
+    Raises MoteError where it is another table: a run may be a stranger's, or its table edited by hand.
+    """
+    if not path.exists():
+        return pd.DataFrame()
+    try:
+        table = pd.read_csv(io.StringIO(read_text(path, _LARGEST)))
+    except (UnreadableError, ValueError, OverflowError) as error:
+        raise MoteError(f"{path} is no table of rankings: {' '.join(str(error).split())[:120]}") from None
+    if any(name not in table for name in _COLUMNS):
+        return table
+    numbers = [name for name in (*_COLUMNS[1:], "spearman", "spearman_low", "spearman_high") if name in table]
+    if (
+        not all(pd.api.types.is_numeric_dtype(table[name]) for name in numbers)
+        or np.isinf(table[numbers].to_numpy(dtype=float)).any()
+        or table[["ranking", *_COLUMNS[1:5]]].isna().any(axis=None)
+        or table.duplicated(["ranking", "k"]).any()
+        or max(table["ranking"].nunique(), table["k"].nunique()) > _MOST
+    ):
+        raise MoteError(f"{path} is not the table that `mote rankings` writes; take it away, or make it anew.")
+    return table.astype({"ranking": str})
 
 
 def rankings(data: FigureData) -> Made:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
+from typing import Final
 
 from rich.table import Table
 
-from mote.harness.errors import MoteError
+from mote.harness.errors import MoteError, printable
 from mote.harness.recipe.manifest import MANIFEST_NAME, read_manifest
-from mote.harness.store.run import RunStore
+from mote.harness.store.foreign import limit_time
+from mote.harness.store.run import PACKED_NAME, STORE_NAME, RunStore
+
+_A_MOMENT: Final = 4_000
 
 
 def runs_table(folder: Path) -> Table:
@@ -34,17 +39,27 @@ def runs_table(folder: Path) -> Table:
 
 
 def _row(folder: Path) -> tuple[str, tuple[str, str, str, str, str]]:
+    name = printable(folder.name)
     try:
         manifest = read_manifest(folder)
-    except MoteError:
-        return "", (folder.name, "", "", "unreadable", "-")
+    except (MoteError, OSError):
+        return "", (name, "", "", "unreadable", "-")
     sessions = manifest["sessions"]
     started = str(sessions[0]["started"]) if sessions else ""
+    count = _count(folder)
+    state = "finished" if manifest["finished"] else "to go on with"
+    model, task = (printable(str(manifest[part][key])) for part, key in (("model", "name"), ("prompts", "task")))
+    return printable(started), (name, model, task, state, count)
+
+
+def _count(folder: Path) -> str:
+    """Return how many answers there are; "-" where the rows are not here, are no store, or take too long to count."""
+    if not (folder / STORE_NAME).is_file():
+        # A committed result may carry its report and tables without the store, or keep it packed.
+        return "packed" if (folder / PACKED_NAME).is_file() else "-"
     try:
         with RunStore(folder, read_only=True) as store:
-            count = str(len(store.stored()))
-    except MoteError:
-        # A committed result may carry its report and tables without the store.
-        count = "-"
-    state = "finished" if manifest["finished"] else "to go on with"
-    return started, (folder.name, str(manifest["model"]["name"]), str(manifest["prompts"]["task"]), state, count)
+            limit_time(store.db, _A_MOMENT)
+            return str(store.db.execute("select count(*) from generations").fetchone()[0])
+    except (MoteError, sqlite3.Error, OSError):
+        return "-"

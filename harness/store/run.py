@@ -27,7 +27,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mote.harness.errors import MoteError
-from mote.harness.files import canonical_json
+from mote.harness.files import canonical_json, refuse_links
+from mote.harness.store.foreign import hold_to_schema, limit_time, refuse_foreign_code
 from mote.harness.store.generations import (
     CHOICES,
     GenerationRow,
@@ -106,9 +107,10 @@ class RunStore:
     """
 
     def __init__(self, folder: Path, *, read_only: bool = False, existing: bool = False) -> None:
+        refuse_links(folder)
         self.folder = folder
         self.path = folder / STORE_NAME
-        self._lock: IO[str] | None = None
+        self._lock: IO[bytes] | None = None
         if (read_only or existing) and not self.path.is_file() and not unpack(folder):
             left_out = (folder / "manifest.json").is_file()
             raise MoteError(
@@ -134,12 +136,15 @@ class RunStore:
         """Return a connection to the tables of this version."""
         db = connect(self.path, read_only=read_only)
         try:
+            if read_only:
+                limit_time(db)
             version = int(db.execute("pragma user_version").fetchone()[0])
-            if version == SCHEMA_VERSION:
-                return db
             if version == 0 and not read_only:
                 create_tables(db)
-                return db
+                return hold_to_schema(db, self.path, read_only=read_only)
+            refuse_foreign_code(db, self.path)
+            if version == SCHEMA_VERSION:
+                return hold_to_schema(db, self.path, read_only=read_only)
             if not 0 < version < SCHEMA_VERSION:
                 raise MoteError(
                     f"{self.path} has store version {version}; this mote reads versions 1 to {SCHEMA_VERSION}."
@@ -148,13 +153,13 @@ class RunStore:
                 bring_forward(db, version)
                 # Else the file keeps the room of the tables that are gone.
                 db.execute("vacuum")
-                return db
+                return hold_to_schema(db, self.path, read_only=read_only)
             copy = copy_of(db)
             db.close()
             db = copy
+            limit_time(db)
             bring_forward(db, version)
-            db.execute("pragma query_only = on")
-            return db
+            return hold_to_schema(db, self.path, read_only=read_only)
         except BaseException:
             db.close()
             raise

@@ -7,13 +7,34 @@ import os
 import sqlite3
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, Final
 
 from mote.harness.errors import MoteError
+from mote.harness.files import open_own
+
+_LARGEST_VALUE: Final = 32 << 20
 
 
 def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
-    """Return a connection without implicit transactions; a reading one can't write and leaves no files behind."""
+    """Return a connection without implicit transactions; a reading one can't write and leaves no files behind.
+
+    The file may be a stranger's: links are not followed, no value is larger than 32 MiB, and functions that could
+    reach beyond the database are not called by what stands in it. Raises MoteError for a link, and for a journal that
+    no store of ours has: SQLite would delete the file that such a journal names.
+    """
+    for end in ("", "-wal", "-shm", "-journal"):
+        if (beside := path.with_name(path.name + end)).is_symlink():
+            raise MoteError(f"{beside} is a link: it is not followed. Take it away.")
+    journal = path.with_name(f"{path.name}-journal")
+    if journal.exists() and journal.stat().st_size:
+        raise MoteError(f"{journal} is a journal that this store does not keep: take it away.")
+    db = _connection(path, read_only)
+    db.execute("pragma trusted_schema = off")
+    db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LARGEST_VALUE)
+    return db
+
+
+def _connection(path: Path, read_only: bool) -> sqlite3.Connection:
     if not read_only:
         db = sqlite3.connect(path, isolation_level=None)
         # A crash of this process can't lose a committed row in WAL mode with NORMAL; a power cut may.
@@ -29,9 +50,9 @@ def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True, isolation_level=None)
 
 
-def lock(path: Path) -> IO[str]:
+def lock(path: Path) -> IO[bytes]:
     """Take the lock of a folder; closing the file gives it back. Raises MoteError where another process has it."""
-    file = path.open("w")
+    file = open_own(path)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

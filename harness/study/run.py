@@ -7,7 +7,7 @@ and ends with the same rows; and starting a finished run again changes nothing.
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cache
@@ -21,16 +21,17 @@ from mote.harness.engine.model import ModelSource, resolve_model
 from mote.harness.engine.servers import engine_starter
 from mote.harness.engine.vllm import Request, check_engine
 from mote.harness.errors import MoteError
-from mote.harness.files import digest_of
+from mote.harness.files import digest_of, is_unfinished
 from mote.harness.progress import step
 from mote.harness.recipe import manifest as manifests
-from mote.harness.recipe.schema import Recipe
+from mote.harness.recipe.schema import Recipe, recipe_of
 from mote.harness.science.controls import BASELINE, RANDOM
 from mote.harness.science.splits import evenly, units_of
-from mote.harness.store.run import LabelRow, PromptRow, RunStore, Unlabelled
+from mote.harness.store.run import STORE_NAME, LabelRow, PromptRow, RunStore, Unlabelled
 from mote.harness.store.token_rows import TokenRows, add_token_rows, choose_prompts, read_token_rows
 from mote.harness.study.control_steps import answer_controls
 from mote.harness.study.exact import measure_exactly
+from mote.harness.study.foresight import PLAN_NAME
 from mote.harness.study.generate import generate, wanted_of
 from mote.harness.study.llm_source import check_llm, label_run_by_llm
 from mote.harness.study.paper_protocol import follow_paper
@@ -85,7 +86,7 @@ def run(
     and for whatever the engine refuses. KeyboardInterrupt passes through; what was stored stays.
     """
     earlier = _earlier(study, folder)
-    recipe = Recipe.model_validate(earlier["recipe"]) if earlier else study.recipe
+    recipe = _recipe(earlier, study.recipe)
     with EngineLog(console) as log:
         if earlier is None:
             # Before anything is written; a run that exists was made with the same options.
@@ -95,6 +96,7 @@ def run(
         # Made when the first answer is needed: a run of which only labels are missing loads no model.
         start = engine(study.recipe, study.model, folder / LOG_NAME, console)
         with RunStore(folder) as store, _noted(folder, earlier or study.manifest) as manifest:
+            _clear(folder)
             session = Session(folder, manifest, store, console, recipe, study.model, start)
             _baseline(session, study.prompts)
             if paper:
@@ -146,11 +148,33 @@ def _earlier(study: Study, folder: Path) -> dict[str, Any] | None:
             earlier |= {key: study.manifest[key] for key in ("recipe", "recipe_digest", "seeds")}
             earlier.pop("older", None)
         return earlier
-    # A kill between making the folder and writing the manifest leaves the log and the empty store.
-    ours = {LOG_NAME, "run.lock", "run.sqlite", "run.sqlite-wal", "run.sqlite-shm"}
-    if folder.exists() and any(item.name not in ours for item in folder.iterdir()):
+    # A kill between making the folder and writing the manifest leaves the log, the empty store, a half manifest.
+    ours = {LOG_NAME, "run.lock", "run.sqlite", "run.sqlite-wal", "run.sqlite-shm", "run.sqlite-journal"}
+    left = [item for item in folder.iterdir() if item.name not in ours] if folder.exists() else []
+    if not all(is_unfinished(item, manifests.MANIFEST_NAME) for item in left):
         raise MoteError(f"{folder} is not empty and holds no run: choose another folder with --out.")
     return None
+
+
+def _recipe(earlier: Mapping[str, Any] | None, now: Recipe) -> Recipe:
+    """Return the recipe that a start goes by: an earlier start's, with the model and judge that the user asks now.
+
+    They are the same but for what may differ by start, such as addresses and the names of keys: these are the user's
+    own, not those of a folder that may be a stranger's.
+    """
+    if earlier is None:
+        return now
+    recipe = recipe_of(earlier["recipe"])
+    judges = recipe.judges.model_copy(update={"llm": now.judges.llm})
+    return recipe.model_copy(update={"model": now.model, "judges": judges})
+
+
+def _clear(folder: Path) -> None:
+    """Take away what kills left of files that were being written."""
+    for name in (manifests.MANIFEST_NAME, PLAN_NAME, STORE_NAME):
+        for item in folder.glob(f".{name}.*"):
+            if is_unfinished(item, name):
+                item.unlink(missing_ok=True)
 
 
 def _planned(folder: Path) -> bool:

@@ -17,6 +17,7 @@ from rich.console import Console
 from mote.harness.engine.log import EngineLog
 from mote.harness.engine.model import ModelSource, resolve_model
 from mote.harness.engine.servers import engine_starter
+from mote.harness.engine.trust import NOTHING_OWN, Own, trusted_recipe
 from mote.harness.engine.vllm import Answer, Engine, check_engine, request_seed
 from mote.harness.errors import MoteError
 from mote.harness.recipe.label_sets import LabelSet, label_set
@@ -110,13 +111,17 @@ def open_run(folder: Path, console: Console) -> Iterator[OpenRun]:
 
 
 @contextmanager
-def open_session(folder: Path, console: Console, engine: StartsEngine = engine_starter) -> Iterator[Session]:
+def open_session(
+    folder: Path, console: Console, engine: StartsEngine = engine_starter, own: Own = NOTHING_OWN
+) -> Iterator[Session]:
     """Open a run for asking its model; the engine's own words go to ``vllm.log`` in its folder.
 
-    Raises MoteError where there is no run, where it is in use, and where the model's files are others by now.
+    ``own`` is what the user says of the model: a run may be a stranger's (``engine.trust``). Raises MoteError where
+    there is no run, where it is in use, where it needs more than its user said, and where the model's files are others
+    by now.
     """
     manifest = read_manifest(folder)
-    recipe = recipe_of(manifest["recipe"])
+    recipe = trusted_recipe(recipe_of(manifest["recipe"]), folder, own)
     model = resolve_model(recipe.model.path)
     _check_model(folder, recipe, model, manifest["model"]["files"])
     with RunStore(folder, existing=True) as store, EngineLog(console) as log:

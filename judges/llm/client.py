@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -18,11 +19,16 @@ from openai.types.chat import ChatCompletion
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 
 from mote.judges.llm.endpoint import Endpoint, JudgeError
+from mote.judges.llm.http import UntrustedReplyError, http_client
 
 _LONGEST_WAIT = 60.0
 _BUSY = frozenset({408, 409, 425, 429})
 _SCHEMA_REFUSED = frozenset({400, 404, 405, 415, 422, 501})
 _SHOWN = 300
+_NAME = 200
+_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{0,9})?")
+_BROKEN = (ValueError, TypeError, AttributeError, LookupError, RecursionError)
+"""What comes of a body that the client library reads without a look at it: no JSON, other types, missing parts."""
 
 
 class UnreachedError(Exception):
@@ -62,7 +68,11 @@ class JudgeClient:
         self._key = endpoint.key()
         # Retries are ours: the library's own would not count, and would not stop at our total time.
         self._client = openai.AsyncOpenAI(
-            base_url=endpoint.url, api_key=self._key, max_retries=0, timeout=endpoint.timeout
+            base_url=endpoint.url,
+            api_key=self._key,
+            max_retries=0,
+            timeout=endpoint.timeout,
+            http_client=http_client(),
         )
         # What the library finds in the environment beside a key is for its makers' server, not for any other.
         self._client.admin_api_key = None
@@ -88,11 +98,13 @@ class JudgeClient:
         except (TimeoutError, openai.APITimeoutError):
             return
         except openai.APIConnectionError as error:
+            if isinstance(error.__cause__, UntrustedReplyError):
+                raise JudgeError(f"judge {self.endpoint.model} at {self.endpoint.url}: {error.__cause__}.") from None
             cause = self._redact(str(error.__cause__ or error))
             raise JudgeError(
                 f"judge {self.endpoint.model}: nothing answers at {self.endpoint.url} ({cause})."
             ) from None
-        except openai.OpenAIError:
+        except (openai.OpenAIError, *_BROKEN):
             # Whatever it says, it is there; not every server lists its models.
             return
 
@@ -119,7 +131,7 @@ class JudgeClient:
                 with attempt:
                     requests += 1
                     return self._read(await self._send(messages, schema), schema is not None, requests)
-        except (openai.OpenAIError, TimeoutError, _EmptyReplyError) as error:
+        except (openai.OpenAIError, TimeoutError, _EmptyReplyError, *_BROKEN) as error:
             raise self._explained(error, requests, schema is not None) from None
         raise AssertionError("tenacity always returns or raises")
 
@@ -156,20 +168,27 @@ class JudgeClient:
     def _read(self, reply: object, as_json: bool, requests: int) -> Reply:
         if not isinstance(reply, ChatCompletion) or not reply.choices:
             raise _EmptyReplyError("the reply is no chat completion")
-        choice = reply.choices[0]
-        extra = choice.message.model_extra or {}
-        reasoning = extra.get("reasoning_content") or extra.get("reasoning") or ""
-        usage = reply.usage
+        # The library takes what a server sends for what it should be, without a look at it.
+        choice: Any = reply.choices[0]
+        message: Any = getattr(choice, "message", None)
+        extra = getattr(message, "model_extra", None) or {}
+        said = getattr(message, "content", None) or getattr(message, "refusal", None) or ""
+        if not isinstance(said, str):
+            raise _EmptyReplyError("the reply's content is no text")
         return Reply(
-            text=self._redact(choice.message.content or choice.message.refusal or ""),
-            reasoning=self._redact(reasoning if isinstance(reasoning, str) else ""),
-            finish_reason=choice.finish_reason,
-            model=reply.model or self.endpoint.model,
+            text=self._taken(said),
+            reasoning=self._taken(extra.get("reasoning_content") or extra.get("reasoning")),
+            finish_reason=self._taken(getattr(choice, "finish_reason", None))[:_NAME] or None,
+            model=self._taken(reply.model)[:_NAME] or self.endpoint.model,
             as_json=as_json,
             requests=requests,
-            prompt_tokens=usage.prompt_tokens if usage else 0,
-            completion_tokens=usage.completion_tokens if usage else 0,
+            prompt_tokens=_counted(reply.usage, "prompt_tokens"),
+            completion_tokens=_counted(reply.usage, "completion_tokens"),
         )
+
+    def _taken(self, value: object) -> str:
+        """Return a server's text without the key, and without halves of characters, which no store takes."""
+        return self._redact(value.encode("utf-8", "replace").decode("utf-8")) if isinstance(value, str) else ""
 
     def _wait(self, state: RetryCallState) -> float:
         wait: float = min(_LONGEST_WAIT, self.endpoint.backoff * 2 ** (state.attempt_number - 1))
@@ -178,7 +197,7 @@ class JudgeClient:
         error = state.outcome.exception() if state.outcome else None
         if isinstance(error, openai.APIStatusError):
             asked = error.response.headers.get("retry-after", "")
-            if asked.replace(".", "", 1).isdigit():
+            if _SECONDS.fullmatch(asked):
                 wait = max(wait, min(float(asked), 2 * _LONGEST_WAIT))
         return wait
 
@@ -199,6 +218,10 @@ class JudgeClient:
             return UnreachedError(f"HTTP {status} after {requests} requests: {said}", requests, rejected=rejected)
         if isinstance(error, TimeoutError | openai.APITimeoutError):
             return UnreachedError(f"no reply in {self.endpoint.timeout:g} s, {requests} times", requests)
+        if isinstance(error.__cause__, UntrustedReplyError):
+            error = error.__cause__
+        elif isinstance(error, _BROKEN):
+            return UnreachedError(f"the reply is no chat completion ({requests} requests)", requests)
         return UnreachedError(f"{self._redact(str(error)) or type(error).__name__} ({requests} requests)", requests)
 
     def _said(self, error: openai.APIStatusError) -> str:
@@ -211,12 +234,20 @@ class JudgeClient:
         return text.replace(self._key, "***") if self.endpoint.key_env else text
 
 
+def _counted(usage: object, name: str) -> int:
+    found = getattr(usage, name, 0)
+    return found if isinstance(found, int) and not isinstance(found, bool) and 0 <= found < 2**53 else 0
+
+
 def _passes_by(error: BaseException) -> bool:
     if isinstance(error, openai.APIStatusError):
         return (error.status_code in _BUSY or error.status_code >= 500) and not _spent(error)
     # A connection error includes the library's time-out; a response that can't be read may be a proxy's page.
+    if isinstance(error.__cause__, UntrustedReplyError):
+        return False
     return isinstance(
-        error, TimeoutError | openai.APIConnectionError | openai.APIResponseValidationError | _EmptyReplyError
+        error,
+        (TimeoutError, openai.APIConnectionError, openai.APIResponseValidationError, _EmptyReplyError, *_BROKEN),
     )
 
 

@@ -10,11 +10,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
-from urllib.parse import urlsplit
 
 from mote.judges.reasoning import Markers
+from mote.reading import UnreadableError, check_http_url
 
 Structured = Literal["auto", "json", "text"]
+_SHOWN_URL = 120
 NO_KEY = "none"
 """What is sent where no key is named. The client would else take OPENAI_API_KEY and send it to whatever server."""
 
@@ -58,14 +59,10 @@ class Endpoint:
     body: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise JudgeError(f"judge URL '{_shown(self.url)}' is none; write for instance http://127.0.0.1:8000/v1.")
-        if parts.username or parts.password or parts.query:
-            raise JudgeError(
-                f"judge URL '{_shown(self.url)}' carries credentials or a query; put the key into an environment"
-                " variable and give the variable's name."
-            )
+        try:
+            check_http_url(self.url)
+        except UnreadableError as error:
+            raise JudgeError(f"judge URL '{_shown(self.url)}' {error}.") from None
         if not self.model.strip():
             raise JudgeError("a judge needs the name of a model, as its server lists it under /models.")
         if self.structured not in get_args(Structured):
@@ -95,4 +92,4 @@ class Endpoint:
 def _shown(url: str) -> str:
     """Return a URL without what stands before an @ and after a ?."""
     head, separator, tail = url.partition("://")
-    return f"{head}{separator}{tail.rpartition('@')[2].partition('?')[0]}"
+    return f"{head}{separator}{tail.rpartition('@')[2].partition('?')[0].partition('#')[0]}"[:_SHOWN_URL]

@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mote.judges.llm.endpoint import JudgeError
+from mote.reading import MOST_YAML, UnreadableError, parse_yaml, read_bytes
 
 PROMPTS = Path(__file__).parent.parent / "prompts"
 
@@ -97,13 +96,14 @@ def load_prompt(source: str | Path) -> JudgePrompt:
     packaged = PROMPTS / f"{source}.yaml"
     path = packaged if packaged.is_file() else Path(source)
     try:
-        data = path.read_bytes()
-        content = yaml.safe_load(data)
-    except OSError:
+        data = read_bytes(path, MOST_YAML)
+    except UnreadableError as error:
         known = ", ".join(sorted(file.stem for file in PROMPTS.glob("*.yaml")))
-        raise JudgeError(f"judge prompt '{source}' is neither a file nor one of: {known}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise JudgeError(f"judge prompt {path} is not YAML: {' '.join(str(error).split())}") from None
+        raise JudgeError(f"judge prompt '{source}' is neither a file nor one of: {known} (it {error}).") from None
+    try:
+        content = parse_yaml(data)
+    except UnreadableError as error:
+        raise JudgeError(f"judge prompt {path} {error}.") from None
     return _checked(path, content, hashlib.sha256(data).hexdigest())
 
 

@@ -8,12 +8,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from mote.judges.reasoning import Markers, split_reasoning
+from mote.reading import UnreadableError, parse_json
 
 _BRACKETED = re.compile(r"\[\[([^\[\]\n]*)\]\]")
 _FENCED = re.compile(r"```(?:json)?\s*\n(?P<body>.*?)\n?```", re.DOTALL)
@@ -42,17 +41,10 @@ def json_verdict(reply: str, verdicts: Sequence[str], markers: Markers | None = 
     if fenced := _FENCED.fullmatch(text):
         text = fenced["body"]
     try:
-        content = json.loads(text, object_pairs_hook=_once)
-    except (ValueError, RecursionError):
+        content = parse_json(text)
+    except UnreadableError:
         return None
     if not isinstance(content, dict) or set(content) != {"explanation", "verdict"}:
         return None
     verdict = content["verdict"]
     return verdict if isinstance(verdict, str) and verdict in verdicts else None
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) != len(pairs):
-        raise ValueError("a key appears twice")
-    return content

@@ -149,7 +149,9 @@ def test_sides_whose_judges_differ_are_read_by_the_text_and_it_is_said(run: Path
 
 
 def test_beside_a_log_a_language_run_is_read_by_its_own_texts_judge(run: Path, log: Log, tmp_path: Path) -> None:
-    language = judged(run, tmp_path / "language", LANGUAGE_JUDGE, task={"label": "language"})
+    language = judged(
+        run, tmp_path / "language", LANGUAGE_JUDGE, task={"label": "language"}, study={"target": "english"}
+    )
     path = log("x.jsonl", [sample("refusal_grid/1/a")])
     assert read_sides(str(language), str(path))[0].judge == LANGUAGE_JUDGE
     with pytest.raises(MoteError, match=r"of different sets: .* Name a --judge that labelled both"):

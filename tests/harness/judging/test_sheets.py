@@ -163,6 +163,7 @@ def test_a_sheet_asks_for_the_label_set_of_its_run_and_of_its_strata(tmp_path: P
     folder = write_run(tmp_path / "run", RUN)
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["recipe"]["task"]["label"] = "language"
+    manifest["recipe"]["study"]["target"] = "english"
     (folder / "manifest.json").write_text(json.dumps(manifest))
     with RunStore(folder) as store:
         numbers = [int(number) for number in store.generations_frame(JUDGE)["generation_id"]]

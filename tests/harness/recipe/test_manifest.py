@@ -10,7 +10,8 @@ from mote.harness.errors import MoteError
 from mote.harness.recipe.manifest import check_same, new_manifest, new_session, read_manifest, write_manifest
 from mote.harness.recipe.schema import load_recipe
 
-MODEL = {"name": "demo", "path": "demo", "layout": {"experts": 64}, "files": {"config.json": "sha256:aa"}}
+LAYOUT = {"architecture": "Glm4MoeForCausalLM", "layers": [1, 2], "experts": 64, "top_k": 4}
+MODEL = {"name": "demo", "path": "demo", "layout": LAYOUT, "files": {"config.json": "sha256:aa"}}
 PROMPTS = {"task": "refusal_grid", "count": 756, "digest": "bb"}
 
 

@@ -1,0 +1,58 @@
+"""HTTP to servers that are not trusted: nothing is followed elsewhere, nothing unpacks, no reply is without end.
+
+A redirect would carry the prompt, and within one host the key, to whoever the server names. A reply packed with gzip
+can be a thousand times what came over the wire. Both are refused, and a reply is read up to a bound.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import openai
+
+MOST_REPLY: Final = 256 << 20
+"""Bytes of one reply; a prompt's maps of a large model in base64 take some ten MB."""
+
+
+# Newer releases of the client bring an httpx under another name, and take no other's classes.
+_AsyncClient: Final = next(base for base in openai.DefaultAsyncHttpxClient.__mro__ if base.__name__ == "AsyncClient")
+_httpx: Any = importlib.import_module(_AsyncClient.__module__.partition(".")[0])
+
+
+class UntrustedReplyError(_httpx.TransportError):  # type: ignore[misc]
+    """A server's reply was not taken; the message is a line that says why."""
+
+
+class _Bounded(_httpx.AsyncByteStream):  # type: ignore[misc]
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        read = 0
+        async for part in self._stream:
+            read += len(part)
+            if read > MOST_REPLY:
+                raise UntrustedReplyError(f"the reply is longer than {MOST_REPLY:,} bytes")
+            yield part
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+async def _checked(response: Any) -> None:
+    packed = response.headers.get("content-encoding", "identity").strip().casefold()
+    if packed not in ("", "identity"):
+        raise UntrustedReplyError(f"the reply is packed ({packed[:40]}), which was not asked for")
+    if response.is_redirect:
+        to = response.headers.get("location", "").partition("?")[0]
+        raise UntrustedReplyError(f"the server redirects to {to[:120]}: redirects are not followed; give that URL")
+    response.stream = _Bounded(response.stream)
+
+
+def http_client() -> Any:
+    """Return a client for ``openai.AsyncOpenAI(http_client=...)`` with these bounds."""
+    return openai.DefaultAsyncHttpxClient(
+        follow_redirects=False, headers={"accept-encoding": "identity"}, event_hooks={"response": [_checked]}
+    )
