@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from mote.harness.compare.answers import Answers, finish_of, rows_of, sampling_of, scores_of
-from mote.harness.compare.lines import json_lines
 from mote.harness.errors import MoteError, nearest
+from mote.harness.lines import json_lines
 from mote.harness.store.questions import last_question
 from mote.judges import LANGUAGES, STATES
 from mote.tasks import TASKS
