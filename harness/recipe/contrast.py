@@ -67,13 +67,18 @@ def written(value: Any) -> Any:
 
 
 def check_contrast(
-    contrast: ContrastPart, attributes: Mapping[str, Mapping[str, Any]], units: Mapping[str, Hashable]
+    contrast: ContrastPart, attributes: Mapping[str, Mapping[str, Any]], unit: str, units: Mapping[str, Hashable]
 ) -> None:
     """Raise MoteError where prompts do not make two sets, or pairs are not whole: before anything is generated.
 
-    ``attributes`` are those of each prompt, by id; ``units`` are what a split keeps together.
+    ``attributes`` are those of each prompt, by id; ``units`` are what a split keeps together, the attribute ``unit``.
     """
     place = "study.contrast"
+    if contrast.column == unit:
+        raise MoteError(
+            f"{place}: the attribute '{unit}' is what keeps prompts together, so no unit has both sets; name another in"
+            " task.columns.unit, or call the column otherwise."
+        )
     names = {name for values in attributes.values() for name in values}
     for column in contrast.kept:
         if column not in names:

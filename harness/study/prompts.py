@@ -34,10 +34,12 @@ def prompts_of(recipe: Recipe) -> list[PromptRow]:
     limit = task.limit or len(rows)
     if limit > len(rows):
         raise MoteError(f"task.limit: {limit}, but {task.name} has {len(rows)} prompts.")
+    pair = None if contrast is None else contrast.pair
     # The first few of the grid would be one year only.
-    rows = [_with_system(task, row) for row in evenly(rows, limit)]
-    if contrast is not None and contrast.pair is not None:
-        rows = _paired(rows, contrast.pair)
+    rows = evenly(rows, limit) if pair is None else _whole_pairs(rows, limit, pair)
+    rows = [_with_system(task, row) for row in rows]
+    if pair is not None:
+        rows = _paired(rows, pair, own=task.file is not None)
     return rows if task.samples == 1 else list(_sampled(rows, task.samples))
 
 
@@ -80,9 +82,22 @@ def _with_system(task: TaskPart, row: PromptRow) -> PromptRow:
     return row._replace(messages=[{"role": "system", "content": task.system}, *row.messages])
 
 
-def _paired(rows: list[PromptRow], pair: str) -> list[PromptRow]:
-    """Have a pair be a unit, where prompts have none that says more; one that lacks the attribute is its own."""
-    if units_of({row.prompt_id: row.attributes for row in rows})[0]:
+def _whole_pairs(rows: Sequence[PromptRow], limit: int, pair: str) -> list[PromptRow]:
+    """Return evenly spread pairs of about ``limit`` prompts, at least one pair; single prompts would part them."""
+    pairs: dict[Any, list[PromptRow]] = {}
+    for row in rows:
+        pairs.setdefault(row.attributes.get(pair, row.prompt_id), []).append(row)
+    taken = evenly(list(pairs.values()), max(1, limit * len(pairs) // len(rows)))
+    return [row for some in taken for row in some]
+
+
+def _paired(rows: list[PromptRow], pair: str, *, own: bool) -> list[PromptRow]:
+    """Have a pair be a unit, where prompts have none that says more; one that lacks the attribute is its own.
+
+    Of prompts of one's own only ``columns.unit`` says more: an attribute called subject may be the contrast itself.
+    """
+    unit = units_of({row.prompt_id: row.attributes for row in rows})[0]
+    if unit == UNIT or (unit and not own):
         return rows
     return [
         row._replace(attributes={**row.attributes, UNIT: str(row.attributes.get(pair, row.prompt_id))}) for row in rows

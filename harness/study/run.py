@@ -60,10 +60,10 @@ def check(recipe: Recipe) -> Study:
     check_study(recipe.study, model.layout)
     prompts = prompts_of(recipe)
     attributes = {row.prompt_id: row.attributes for row in prompts}
-    units = units_of(attributes)[1]
+    unit, units = units_of(attributes)
     check_split(recipe.study, units)
     if recipe.study.contrast is not None:
-        check_contrast(recipe.study.contrast, attributes, units)
+        check_contrast(recipe.study.contrast, attributes, unit, units)
     check_llm(recipe)
     return Study(recipe, model, prompts, manifests.new_manifest(recipe, model.manifest(), describe(recipe, prompts)))
 

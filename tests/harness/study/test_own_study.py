@@ -136,8 +136,8 @@ def test_experts_are_chosen_by_the_contrast_and_measured_by_the_classes(paired: 
     assert run.recipe["study"]["ranking"] == "resonance_per_token"
     assert set(dict(run.profiles["experts"])["suppress-3"]) == set(PLANTED)
     # By the classes of the answers, with which this contrast has nothing to do, others would be.
-    scores = {(layer, expert): run.resonance.loc[layer, expert] for layer in run.layers for expert in range(64)}
-    assert set(sorted(scores, key=lambda one: -scores[one])[:3]) == set(PLANTED)
+    best = np.argsort(run.resonance.to_numpy().ravel())[-3:]
+    assert {(run.layers[at // 64], at % 64) for at in best.tolist()} == set(PLANTED)
     flips = run.flips[run.flips["profile"] == "suppress-3"]
     assert set(flips["before"]) == {"SORRY", "CITES"}
     assert flips["flipped"].any()
@@ -194,11 +194,25 @@ def test_a_contrast_that_makes_no_two_sets_is_one_line(
     assert "\n" not in str(caught.value)
 
 
+def test_a_limit_takes_whole_pairs(tmp_path: Path) -> None:
+    contrast = {"column": "frame", "value": "leading", "pair": "pair"}
+    found = check(recipe(tmp_path, asked(), task={"limit": 20}, split="units", contrast=contrast)).prompts
+    assert len(found) == 20
+    assert len({row.attributes["pair"] for row in found}) == 10
+    assert [row.prompt_id for row in found[:3]] == ["mine/q0", "mine/q1", "mine/q8"]
+
+
 def test_pairs_do_not_lie_across_units_and_packaged_attributes_make_a_contrast(tmp_path: Path) -> None:
     rows = [row | {"topic": row["id"]} for row in asked()]
     contrast = {"column": "frame", "value": "leading", "pair": "pair"}
     with pytest.raises(MoteError, match="the pair pair = 0 lies in several units"):
         check(recipe(tmp_path, rows, task={"columns": {"unit": "topic"}}, split="units", contrast=contrast))
+    # A column called as a unit would be, and is the contrast itself.
+    named = [row | {"subject": row["frame"]} for row in asked()]
+    subject = {"column": "subject", "value": "leading"}
+    assert check(recipe(tmp_path, named, split="units", contrast=subject | {"pair": "pair"}))
+    with pytest.raises(MoteError, match="'subject' is what keeps prompts together"):
+        check(recipe(tmp_path, named, split="units", contrast=subject))
     content = recipe_of(limit=60, contrast={"column": "place_group", "value": "china"})
     assert len(check(content).prompts) == 60
     missing = recipe_of(limit=60, contrast={"column": "continent", "value": "china"})
