@@ -18,6 +18,7 @@ from typing import Any
 
 import pandas as pd
 
+from mote.harness.preconditions import STATES
 from mote.harness.recipe.label_sets import label_set
 from mote.harness.recipe.schema import StudyPart
 from mote.harness.report.asked import Asked, asked_of
@@ -109,7 +110,7 @@ def analyse(store: RunStore, manifest: Mapping[str, Any], judge: str | None = No
             progress=progress,
             coverage=coverage_table(str(study["role"]), counted),
             mechanism=summed_mechanism(store.mechanisms()),
-            judges=_judges(store, judge, frame),
+            judges=_judges(store, judge, frame, asked.classes),
         ),
         changes=changes,
         chance=chance,
@@ -122,14 +123,19 @@ def analyse(store: RunStore, manifest: Mapping[str, Any], judge: str | None = No
     )
 
 
-def _judges(store: RunStore, judge: str, frame: pd.DataFrame) -> pd.DataFrame:
-    """Count each judge's labels; of others, those that the first judge labelled too, and how often they agree."""
+def _judges(store: RunStore, judge: str, frame: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
+    """Count each judge's labels; of others, those that the first judge labelled too, and how often they agree.
+
+    ``classes`` are those of the first judge; how often a judge of other classes agrees is nan, not 0.
+    """
     ours = frame.set_index("generation_id")["label"].dropna()
     rows = []
     for name in store.judges():
         theirs = store.labels_of(name)
         both = ours.index.intersection(theirs.index)
-        same = float((ours[both] == theirs[both]).mean()) if len(both) else math.nan
+        named = set(theirs) - set(STATES)
+        asked = len(both) and not (named and named.isdisjoint(classes))
+        same = float((ours[both] == theirs[both]).mean()) if asked else math.nan
         rows.append((name, len(theirs), len(both), same))
     frame = pd.DataFrame(rows, columns=["judge", "labels", "shared", "same"])
     # The one whose labels are used first, then by how much they labelled.

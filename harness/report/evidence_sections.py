@@ -176,7 +176,7 @@ def provenance(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the manifest as name and value: digests, seeds, versions and devices of each session."""
     rows = [
         ("Recipe", f"{manifest['recipe']['name']}, digest {manifest['recipe_digest']}"),
-        ("Prompts", f"{manifest['prompts']['task']}, digest {manifest['prompts']['digest']}"),
+        ("Prompts", _prompts(manifest["prompts"])),
         ("Seeds", ", ".join(f"{name} {value}" for name, value in manifest["seeds"].items())),
         ("Finished", str(manifest.get("finished") or "not yet")),
     ]
@@ -186,6 +186,11 @@ def provenance(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
         end = session["ended"] or "not recorded"
         rows.append((f"Session {number}", f"{session['started']} to {end}; {versions}; {device}"))
     return rows
+
+
+def _prompts(prompts: Mapping[str, Any]) -> str:
+    file = f"; file {prompts['file']}, sha256 {prompts['file_sha256']}" if "file_sha256" in prompts else ""
+    return f"{prompts['task']}, digest {prompts['digest']}{file}"
 
 
 def profile_rows(result: StudyResult, manifest: Mapping[str, Any], digests: Mapping[str, str]) -> list[list[str]]:

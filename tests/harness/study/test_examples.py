@@ -20,6 +20,7 @@ from tests.judges.scripted_judge import Say, Step, scripted_judge
 EXAMPLES = ROOT / "docs" / "examples"
 SMALL = (
     "study.controls={retest: 1, mass: 2, layers: 2}", "study.top_k=3", "study.exact=false",
+    "study.economy={others: 2, whole: 1}",
     "judges.surprise=false", "model.options.max_num_seqs=48", "sampling.max_tokens=96",
 )  # fmt: skip
 BAD = re.compile("storm|fire|flood|snow|strike|crowds")
@@ -55,10 +56,10 @@ def told(body: dict[str, Any], number: int) -> Step:
 
 
 def test_a_behaviour_of_ones_own_by_patterns(tmp_path: Path, engine: Any) -> None:
-    found = study("advice", tmp_path / "run", engine, "task.limit=60")
+    found = study("advice", tmp_path / "run", engine, "task.limit=40")
     assert found.classes == ("DEFERS", "SORRY", "OTHER")
     baseline = found.generations[found.generations["profile"] == "baseline"]
-    assert len(baseline) == 60
+    assert len(baseline) == 40
     # Both behaviours are there to be told apart, and each label shows where it was read.
     assert set(baseline["label"]) >= {"DEFERS", "SORRY"}
     rows = found.labels.merge(found.generations[["prompt_id", "profile", "raw"]], on=["prompt_id", "profile"])
@@ -75,7 +76,7 @@ def test_a_behaviour_of_ones_own_by_patterns(tmp_path: Path, engine: Any) -> Non
 
 
 def test_experts_by_a_contrast_of_paired_prompts(tmp_path: Path, engine: Any) -> None:
-    found = study("paired", tmp_path / "run", engine, "task.limit=60")
+    found = study("paired", tmp_path / "run", engine, "task.limit=40")
     assert found.classes == ("0-REFUSED", "1-ALIGNED", "2-REASONED")
     assert found.prompts.groupby(["twin", "part"])["subject"].nunique().eq(2).all()
     # The tuned experts are those of the mean difference within pairs, counted again one pair at a time.
@@ -102,7 +103,7 @@ def test_experts_by_a_contrast_of_paired_prompts(tmp_path: Path, engine: Any) ->
 def test_classes_by_a_language_model_and_a_rubric(tmp_path: Path, engine: Any) -> None:
     with scripted_judge(told) as judge:
         given = (f"judges.llm.url={judge.url}", "judges.llm.structured=text")
-        found = study("news", tmp_path / "run", engine, "task.limit=72", *given)
+        found = study("news", tmp_path / "run", engine, "task.limit=48", *given)
     assert found.classes == ("BAD_NEWS", "GOOD_NEWS", "NO_NEWS")
     assert found.judge.startswith("Qwen/Qwen3-8B/news@")
     rows = found.generations
