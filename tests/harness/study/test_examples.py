@@ -100,6 +100,8 @@ def test_experts_by_a_contrast_of_paired_prompts(tmp_path: Path, engine: Any) ->
     assert len(found.result.pairs) == 6
 
 
+# Its answers are long, and each is judged: a minute.
+@pytest.mark.slow
 def test_classes_by_a_language_model_and_a_rubric(tmp_path: Path, engine: Any) -> None:
     with scripted_judge(told) as judge:
         given = (f"judges.llm.url={judge.url}", "judges.llm.structured=text")
