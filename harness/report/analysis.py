@@ -100,7 +100,9 @@ def analyse(store: RunStore, manifest: Mapping[str, Any], judge: str | None = No
     changes = changes_of(pair(frame, bool(split)), profiles, whole, asked)
     ids, maps, counted = store.maps(BASELINE, str(study["role"]))
     tuned = profiles.set_index("profile")["experts"].get(asked.tuned, ()) if asked.tuned else ()
-    sides = sides_of(frame, part, asked.target)
+    baseline = frame[frame["profile"] == BASELINE].set_index("prompt_id")
+    labels = {str(key): str(label) for key, label in baseline["label"].dropna().items()}
+    sides = sides_of(labels, {str(key): json.loads(text) for key, text in baseline["attributes"].items()}, part)
     ranked = ranked_maps(part.ranking, maps, [seen for seen, _ in counted])
     ranking = rank(ids, ranked, sides.marks, split, sides.target, len(tuned), groups or None, sides.pairs or None)
     measured = profiles[profiles["profile"].isin(whole)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import weakref
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -79,8 +80,7 @@ class Run:
     @cached_property
     def prompts(self) -> pd.DataFrame:
         """One row a prompt, by prompt_id: question, part ('select', 'measure', '' without a split), its attributes."""
-        with self._store() as store:
-            found, split = store.prompts(), store.split()
+        found, split = self._store.prompts(), self._store.split()
         rows = [
             {
                 "prompt_id": row.prompt_id,
@@ -95,8 +95,7 @@ class Run:
     @cached_property
     def profiles(self) -> pd.DataFrame:
         """One row a profile of the study, by name: kind, part, action, k, experts [(layer, expert), ...], digest."""
-        with self._store() as store:
-            found = store.profiles()
+        found = self._store.profiles()
         rows = []
         for row in found:
             edits: Sequence[Mapping[str, Any]] = row.spec["edits"]
@@ -123,8 +122,7 @@ class Run:
             " json_extract(l.evidence, '$[0].end') as end"
             " from labels l join generations g using (generation_id) order by l.judge, g.profile, g.prompt_id"
         )
-        with self._store() as store:
-            return pd.read_sql(query, store.db)
+        return pd.read_sql(query, self._store.db)
 
     @cached_property
     def flips(self) -> pd.DataFrame:
@@ -156,10 +154,11 @@ class Run:
         other. Raises DataError where the baseline's labels do not allow a map yet.
         """
         study = StudyPart.model_validate(self.recipe["study"])
-        with self._store() as store:
-            ids, maps, counted = store.maps(BASELINE, study.role)
-            split = store.split()
-        sides = sides_of(self._answers, study, self.target)
+        ids, maps, counted = self._store.maps(BASELINE, study.role)
+        split, frame = self._store.split(), self._store.labels_frame(self.judge)
+        baseline = frame[frame["profile"] == BASELINE]
+        labels = dict(zip(baseline["prompt_id"].map(str), baseline["label"].map(str), strict=True))
+        sides = sides_of(labels, {row.prompt_id: row.attributes for row in self._store.prompts()}, study)
         ranked = ranked_maps(study.ranking, maps, [seen for seen, _ in counted])
         at = [i for i, key in enumerate(ids) if key in sides.marks and split.get(key, "select") == "select"]
         return self._by_expert(resonance(ranked[at], [sides.marks[ids[i]] for i in at], sides.target))
@@ -182,8 +181,7 @@ class Run:
     @cached_property
     def result(self) -> StudyResult:
         """All that the report says, as numbers: seconds of bootstraps, once."""
-        with self._store() as store:
-            return analyse(store, self.manifest)
+        return analyse(self._store, self.manifest)
 
     @property
     def experts(self) -> pd.DataFrame:
@@ -202,17 +200,19 @@ class Run:
 
     def maps(self, role: str = "prompt") -> tuple[list[str], NDArray[Any]]:
         """Return prompt ids and the untouched model's activation maps of a role, int32 [prompts, layers, experts]."""
-        with self._store() as store:
-            ids, maps, _ = store.maps(BASELINE, role)
+        ids, maps, _ = self._store.maps(BASELINE, role)
         return ids, maps
 
     @cached_property
     def _answers(self) -> pd.DataFrame:
-        with self._store() as store:
-            return store.generations_frame(self.judge)
+        return self._store.generations_frame(self.judge)
 
+    @cached_property
     def _store(self) -> RunStore:
-        return RunStore(self.folder, read_only=True)
+        # Kept open: an older run's rows are brought forward in memory, which takes seconds.
+        store = RunStore(self.folder, read_only=True)
+        weakref.finalize(self, store.close)
+        return store
 
     def _by_expert(self, values: NDArray[np.float64]) -> pd.DataFrame:
         layers, experts = pd.Index(self.layers, name="layer"), pd.RangeIndex(values.shape[1], name="expert")
@@ -237,9 +237,8 @@ class Run:
 
     def _counted(self) -> str:
         try:
-            with self._store() as store:
-                (answers,) = store.db.execute("select count(*) from generations").fetchone()
-                profiles = [row.name for row in store.profiles()]
+            profiles = [row.name for row in self._store.profiles()]
+            (answers,) = self._store.db.execute("select count(*) from generations").fetchone()
         except MoteError as error:
             return str(error)
         tuned = next((name for name in profiles if name.startswith("suppress-")), None)

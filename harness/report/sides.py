@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from mote.harness.drawing import short
 from mote.harness.recipe.schema import StudyPart
-from mote.harness.science.controls import BASELINE, Expert
+from mote.harness.science.controls import Expert
 from mote.harness.science.inference import holm, mcnemar_exact
 from mote.harness.science.maps import LENGTH_NORMALISED
 
@@ -38,15 +37,12 @@ class Sides:
     pairs: Mapping[str, Hashable] = field(default_factory=dict)
 
 
-def sides_of(frame: pd.DataFrame, study: StudyPart, target: str) -> Sides:
-    """Return the sides of a run's ranking; ``frame`` is ``RunStore.generations_frame``, ``target`` the class."""
+def sides_of(labels: Mapping[str, str], attributes: Mapping[str, Mapping[str, Any]], study: StudyPart) -> Sides:
+    """Return the sides of a run's ranking from the baseline's labels and the prompts' attributes, by prompt id."""
     unit = "activations a token" if study.ranking == LENGTH_NORMALISED else "activations a prompt"
-    baseline = frame[frame["profile"] == BASELINE].set_index("prompt_id")
-    if study.contrast is None:
-        marks = {str(key): str(label) for key, label in baseline["label"].dropna().items()}
-        return Sides(marks, target, short(target), unit, contrast=False)
-    attributes = {str(key): json.loads(text) for key, text in baseline["attributes"].items()}
     found = study.contrast
+    if found is None:
+        return Sides(labels, study.target, short(study.target), unit, contrast=False)
     return Sides(found.marks(attributes), found.value, found.words, unit, contrast=True, pairs=found.pairs(attributes))
 
 
