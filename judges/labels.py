@@ -6,7 +6,7 @@ since what cannot be classed must be counted and never be scored as one of the c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mote.judges.language import LANGUAGES
 
@@ -48,14 +48,18 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Label:
-    """The label that ``judge`` gives a generation; the first evidence is what decided."""
+    """The label that ``judge`` gives a generation; the first evidence is what decided.
+
+    ``own`` names the classes of a set of one's own, which are known beside the packaged ones.
+    """
 
     label: str
     judge: str
     evidence: tuple[Evidence, ...]
+    own: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        known = LABELS + COMPLIANCE + LANGUAGES
+        known = LABELS + COMPLIANCE + LANGUAGES + self.own
         if self.label not in known:
             raise ValueError(f"label '{self.label}' is unknown. Known: {', '.join(known)}.")
         if not self.evidence:

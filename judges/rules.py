@@ -101,13 +101,9 @@ def _label(
 ) -> Label:
     markers = Markers() if given is None else given
     split = split_reasoning(raw, markers, prompt_opens)
-    if finish_reason not in ("stop", "length", None):
-        return Label(UNSCORED, judge, (Evidence.of(f"finish-reason-{finish_reason}", raw, 0, len(raw)),))
-    if broken := _broken(raw, split, markers):
-        return Label(DEGENERATE, judge, broken)
-    if finish_reason == "length":
-        where = "reasoning" if split.opened and not split.closed else "answer"
-        return Label(TRUNCATED, judge, (Evidence.of(f"cut-off-in-{where}", raw, *_last(raw, split)),))
+    state = state_of(raw, split, finish_reason, markers, judge)
+    if state is not None:
+        return state
     if not has_word(split.answer):
         return _without_answer(raw, split, judge)
     if language(split.answer).name == OTHER:
@@ -121,6 +117,18 @@ def _label(
         return Label(REASONED, judge, (_at(raw, "reasoning", split.reasoning_spans), *found))
     before = split.answer_spans[0][0]
     return Label(ALIGNED, judge, (Evidence.of("no-reasoning", raw, 0, before), *found))
+
+
+def state_of(raw: str, split: ReasoningSplit, finish_reason: str | None, markers: Markers, judge: str) -> Label | None:
+    """Return the state of a generation that no class can be read from (rules 1 to 3), or None."""
+    if finish_reason not in ("stop", "length", None):
+        return Label(UNSCORED, judge, (Evidence.of(f"finish-reason-{finish_reason}", raw, 0, len(raw)),))
+    if broken := _broken(raw, split, markers):
+        return Label(DEGENERATE, judge, broken)
+    if finish_reason == "length":
+        where = "reasoning" if split.opened and not split.closed else "answer"
+        return Label(TRUNCATED, judge, (Evidence.of(f"cut-off-in-{where}", raw, *_last(raw, split)),))
+    return None
 
 
 def _broken(raw: str, split: ReasoningSplit, markers: Markers) -> tuple[Evidence, ...]:

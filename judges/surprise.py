@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -104,10 +105,10 @@ def label_by_surprise(text: Label, raw: str, measured: Measured | None, below: f
     if text.label in STATES:
         return Label(text.label, judge, text.evidence)
     if measured is None:
-        return Label(text.label, judge, (*text.evidence, Evidence.of("surprise-not-measured", raw, 0, 0)))
+        return replace(text, judge=judge, evidence=(*text.evidence, Evidence.of("surprise-not-measured", raw, 0, 0)))
     if not measured.surprise < below:
         rule = f"surprise {measured.surprise:.1f}, not below {below:.1f}"
-        return Label(text.label, judge, (*text.evidence, Evidence.of(rule, raw, 0, 0)))
+        return replace(text, judge=judge, evidence=(*text.evidence, Evidence.of(rule, raw, 0, 0)))
     start, end = measured.lowest[0].start, max(one.end for one in measured.lowest)
     rule = f"impossible-tokens: {len(measured.lowest)} of {measured.tokens} below {below:.1f}"
     places = (Evidence.of(f"impossible-token {one.logprob:.1f}", raw, one.start, one.end) for one in measured.lowest)

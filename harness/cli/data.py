@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from mote.harness.cli.tables import table_console
 from mote.harness.errors import MoteError, nearest
 from mote.tasks import TASKS, TaskError, load_task
 from mote.tasks import ccp_sensitive as ccp
@@ -44,7 +44,7 @@ def data_command(
 
     Example: mote data --fetch mt_bench
     """
-    console = Console(highlight=False)
+    console = table_console()
     for name in fetch or []:
         if name not in TASKS:
             raise MoteError(f"--fetch: there is no set '{name}'.{nearest(name, _FETCHED)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import signal
 import sys
@@ -19,15 +20,19 @@ from mote.harness.cli import check as cli_check
 from mote.harness.cli import compare as cli_compare
 from mote.harness.cli import data as cli_data
 from mote.harness.cli import demo as cli_demo
+from mote.harness.cli import export as cli_export
 from mote.harness.cli import judge as cli_judge
+from mote.harness.cli import label as cli_label
 from mote.harness.cli import lm_eval as cli_lm_eval
 from mote.harness.cli import merge as cli_merge
 from mote.harness.cli import mt_bench as cli_mt_bench
 from mote.harness.cli import plan as cli_plan
 from mote.harness.cli import prune as cli_prune
+from mote.harness.cli import recipe as cli_recipe
 from mote.harness.cli import scan as cli_scan
 from mote.harness.cli import serve as cli_serve
 from mote.harness.cli import verify as cli_verify
+from mote.harness.cli.tables import table_console
 from mote.harness.errors import MoteError, one_line
 from mote.harness.secrets import hide
 
@@ -200,30 +205,18 @@ def report(
 @app.command("ls")
 def list_runs(
     folder: Annotated[Path, typer.Argument(help="Where runs lie.", metavar="FOLDER")] = RUNS,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects, for scripts.")] = False,
 ) -> None:
     """List the runs in a folder: model, task, generations, and whether each is finished.
 
     Example: mote ls results/runs
     """
-    from mote.harness.store.listing import runs_table
+    from mote.harness.store.listing import runs_of, runs_table
 
-    Console(highlight=False).print(runs_table(folder))
-
-
-@app.command()
-def export(
-    run: Annotated[Path, typer.Argument(help="The folder of a run.", metavar="RUN")],
-    out: Annotated[Path | None, typer.Option(help="Where to write.  [default: RUN/export]")] = None,
-) -> None:
-    """Write a run's tables as Parquet and its labelled generations as JSONL.
-
-    Example: mote export results/runs/demo --out demo-export
-    """
-    from mote.harness.store.export import export_run
-
-    console = Console(highlight=False)
-    for path in export_run(run, out or run / "export"):
-        console.print(str(path), soft_wrap=True)
+    if as_json:
+        print(json.dumps([one._asdict() for one in runs_of(folder)], indent=2, ensure_ascii=False))
+    else:
+        table_console().print(runs_table(folder))
 
 
 def _report(folder: Path, console: Console, mt_bench: Path | None = None, judge: str | None = None) -> None:
@@ -241,8 +234,11 @@ def _again(recipe: str, out: Path | None, overrides: list[str], flags: list[str]
 
 
 for part in (
+    cli_export,
+    cli_recipe,
     cli_plan,
     cli_check,
+    cli_label,
     cli_compare,
     cli_scan,
     cli_prune,

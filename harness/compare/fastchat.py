@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from mote.harness.compare.answers import Answers, rows_of, scores_of
-from mote.harness.compare.lines import Row, json_lines
 from mote.harness.errors import MoteError, nearest
+from mote.harness.lines import Row, json_lines
 from mote.judges import Markers
 
 ANSWERS: Final = "model_answer"

@@ -15,8 +15,8 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from mote.harness.compare.answers import Answers, finish_of, rows_of, sampling_of, scores_of
-from mote.harness.compare.lines import json_lines
 from mote.harness.errors import MoteError, nearest
+from mote.harness.lines import json_lines
 from mote.harness.store.questions import last_question
 from mote.judges import LANGUAGES, STATES
 from mote.tasks import TASKS

@@ -17,11 +17,11 @@ from mote.harness.compare.answers import LABELLINGS, Answers
 from mote.harness.compare.fastchat import ANSWERS, is_fastchat, read_bench, read_fastchat
 from mote.harness.compare.inspect_log import read_inspect
 from mote.harness.compare.labelling import COLUMN, by_own_column, relabelled
-from mote.harness.compare.lines import first_object, suffix
 from mote.harness.compare.lm_eval_log import LOG_NAME, only_log, read_lm_eval
 from mote.harness.compare.run_answers import PARTS, is_run, read_run, split_run
 from mote.harness.compare.table import SUFFIXES, read_table
 from mote.harness.errors import MoteError, nearest
+from mote.harness.lines import first_object, suffix
 from mote.harness.recipe.label_sets import REFUSAL
 from mote.harness.science.controls import BASELINE
 from mote.judges import MARKERS, Markers

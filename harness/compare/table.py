@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from mote.harness.compare.answers import Answers, finish_of, raw_of, rows_of, scores_of
-from mote.harness.compare.lines import Row, table_rows
 from mote.harness.errors import MoteError, nearest
+from mote.harness.lines import Row, table_rows
 from mote.judges import Markers
 
 COLUMNS: Final = ("id", "question", "answer", "reasoning", "finish_reason", "label", "model", "sample", "unit")

@@ -130,7 +130,8 @@ def answer(
     from mote.harness.engine.model import resolve_model
     from mote.harness.engine.options import engine_arguments
     from mote.harness.mt_bench.engine import start_engine
-    from mote.harness.recipe.schema import MarkersPart, SamplingPart
+    from mote.harness.recipe.markers import MarkersPart
+    from mote.harness.recipe.schema import SamplingPart
 
     questions, digest = load_questions(source, limit)
     found = resolve_model(model)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mote.harness.engine.vllm import Answer, Request, VllmEngine
-from mote.harness.recipe.schema import MarkersPart, SamplingPart
+from mote.harness.recipe.markers import MarkersPart
+from mote.harness.recipe.schema import SamplingPart
 
 if TYPE_CHECKING:
     from vllm.engine.arg_utils import EngineArgs

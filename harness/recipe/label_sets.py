@@ -5,6 +5,10 @@ everything else for the refusal. The first judge of a run reads the texts: rules
 ``judges.text: rules``, the rules alone, as runs did that are older than the classifier and have no such line. With
 ``judges.surprise`` a second one adds what the untouched model finds impossible. Experts are chosen by the labels of the
 last of the two, or of a language model where ``judges.llm`` names one; a report shows them unless told otherwise.
+
+Classes of one's own are the set ``classes``: by the patterns of ``task.classes``, by a language model whose prompt has
+them as verdicts, or by both, which are then two judges of the same classes. Where no pattern says them, the judge of
+the texts is the refusal's, whose labels stand beside those that the run goes by.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
+from mote.harness.recipe.own_classes import OWN, ClassesPart
 from mote.judges import (
     CLASSES,
     COMPLIANCE,
@@ -76,10 +81,22 @@ def label_set(recipe: Mapping[str, Any]) -> LabelSet:
     Its function labels by the text alone, in the name of the text's judge. Runs older than label sets were all about
     refusal, and had no judge but the rules; runs older than the classifier say nothing of ``judges.text``.
     """
-    found = LABEL_SETS[recipe["task"].get("label", REFUSAL)]
-    judges = recipe.get("judges", {})
-    if found.name == REFUSAL and judges.get("text", RULES_JUDGE) == RULES_JUDGE:
+    name, judges = recipe["task"].get("label", REFUSAL), recipe.get("judges", {})
+    by_text = REFUSAL if name == OWN else name
+    found = LABEL_SETS[by_text]
+    if by_text == REFUSAL and judges.get("text", RULES_JUDGE) == RULES_JUDGE:
         found = _BY_RULES
+    if name == OWN:
+        found = _own(recipe, found)
     if judges.get("llm"):
         return found._replace(judge=str(judges["llm"]["name"]))
     return found._replace(judge=with_surprise(found.judge)) if judges.get("surprise", False) else found
+
+
+def _own(recipe: Mapping[str, Any], refusal: LabelSet) -> LabelSet:
+    """Return the set of classes of one's own; ``refusal`` labels the texts where only a language model knows them."""
+    if part := recipe["task"].get("classes"):
+        found = ClassesPart.model_validate(part).reading
+        return LabelSet(OWN, found.judge, found.judge, found.classes, found.classes[0], found.label)
+    classes = tuple(recipe["judges"]["llm"]["classes"])
+    return refusal._replace(name=OWN, classes=classes, target=classes[0])

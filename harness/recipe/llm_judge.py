@@ -13,14 +13,17 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, model_validator
 
 from mote.harness.recipe.strict import Number, Part
-from mote.judges.llm.kinds import KINDS
-from mote.judges.llm.prompt import load_prompt
+from mote.judges.llm.kinds import ALL_KINDS, BROKEN, KINDS, OWN_CLASSES
+from mote.judges.llm.prompt import JudgePrompt, load_prompt
 
 SELF: Final = "self"
 """The model of a judge that is the run's own, untouched."""
 
-ASKING: Final = ("url", "key_env", "concurrency", "timeout", "max_tokens", "budget", "missing")
-"""What may differ from start to start of one run: how its judge is asked, not what it says."""
+ASKING: Final = ("prompt", "url", "key_env", "concurrency", "timeout", "max_tokens", "budget", "missing")
+"""What may differ from start to start of one run: how its judge is asked, not what it says.
+
+The prompt's file may lie elsewhere: its digest is in the judge's name, and beside each judgment.
+"""
 _FOR_ENDPOINTS: Final = ("url", "key_env", "body")
 
 
@@ -38,6 +41,9 @@ class LlmPart(Part):
     kind: str | None = Field(default=None, description="what is judged; the label set's")
     name: str | None = Field(default=None, description="the judge's name; left out, model/prompt@digest")
     prompt: str | None = Field(default=None, description="a prompt file of one's own")
+    classes: list[str] | None = Field(
+        default=None, exclude_if=lambda classes: classes is None, description="of one's own: the prompt's verdicts"
+    )
     structured: Literal["auto", "json", "text"] = "auto"
     concurrency: Annotated[int, Field(ge=1)] = 8
     timeout: Annotated[Number, Field(gt=0, le=1e9)] = 180.0
@@ -54,9 +60,10 @@ class LlmPart(Part):
 
 
 def resolved(content: Any, kind: str) -> Any:
-    """Return ``judges.llm`` as written in a recipe with what is left out in it: kind, and the judge's name.
+    """Return ``judges.llm`` as written in a recipe with what is left out in it: kind, the judge's name, own classes.
 
-    ``kind`` is the name of the label set. Raises ValueError for another kind, and as ``load_prompt`` does.
+    ``kind`` is the name of the label set. Raises ValueError for another kind, for classes of one's own without a prompt
+    that says them, and as ``load_prompt`` does.
     """
     part = {"model": SELF} if content == SELF else content
     if not isinstance(part, Mapping):
@@ -66,7 +73,19 @@ def resolved(content: Any, kind: str) -> Any:
         raise ValueError(f"judges.llm.kind: '{given}' makes no labels of the set '{kind}' (task.label); leave it out")
     part = {**part, "kind": given}
     model, source = part.get("model"), part.get("prompt")
-    if not part.get("name") and isinstance(model, str) and isinstance(source, str | None) and given in KINDS:
+    if not isinstance(model, str) or not isinstance(source, str | None) or given not in ALL_KINDS:
+        return part
+    own = given == OWN_CLASSES
+    if own and source is None:
+        raise ValueError("judges.llm: classes of your own are the verdicts of a prompt of your own: judges.llm.prompt")
+    if not part.get("name") or (own and not part.get("classes")):
         prompt = load_prompt(source or KINDS[given])
-        part["name"] = f"{model}/{prompt.name}@{prompt.sha256[:8]}"
+        part["name"] = part.get("name") or f"{model}/{prompt.name}@{prompt.sha256[:8]}"
+        if own:
+            part["classes"] = part.get("classes") or own_classes(prompt)
     return part
+
+
+def own_classes(prompt: JudgePrompt) -> list[str]:
+    """Return the classes that a prompt's verdicts are; BROKEN is none, but a state."""
+    return [verdict for verdict in prompt.verdicts if verdict != BROKEN]

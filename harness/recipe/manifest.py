@@ -110,14 +110,22 @@ def check_same(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any], *, 
     say stays as it was meant.
     """
     asking = [f"judges.llm.{name}:" for name in ASKING]
-    free = ("model: path:", "model.servers", *asking, *old.get("older", ()), *(() if planned else ("study.",)))
+    free = (
+        "model: path:",
+        "model.servers",
+        "task.file:",
+        "prompts: file:",
+        *asking,
+        *old.get("older", ()),
+        *(() if planned else ("study.",)),
+    )
     known = {**old, "recipe": redacted(recipe_of(old["recipe"]).model_dump(mode="json"))}
     changed = [
         line
         for part in ("recipe", "model", "prompts")
         for line in differences(known[part], new[part], "" if part == "recipe" else f"{part}: ")
-        # The folder that the model lies in, and who serves it, may differ by start; its files' digests must not. So may
-        # how patiently a judge is asked, and how often.
+        # The folders of the model and of a file of prompts, and who serves the model, may differ by start; the files'
+        # digests must not. So may how patiently a judge is asked, and how often.
         if not line.startswith(free)
     ]
     if changed:

@@ -14,9 +14,13 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from mote.harness.errors import MoteError, nearest
 from mote.harness.files import canonical_json, digest_of
-from mote.harness.recipe.label_sets import LABEL_SETS, set_of_task
+from mote.harness.recipe.contrast import ContrastPart
+from mote.harness.recipe.label_sets import LABEL_SETS, label_set, set_of_task
 from mote.harness.recipe.llm_judge import LlmPart, resolved
+from mote.harness.recipe.markers import MarkersPart
+from mote.harness.recipe.own_classes import OWN, first_class
 from mote.harness.recipe.strict import Number, Part, explain, read_yaml, yaml_value
+from mote.harness.recipe.task import TaskPart
 from mote.harness.science.controls import KINDS, MOST_SETS
 from mote.harness.science.noise import RETESTS
 from mote.harness.secrets import redacted
@@ -33,40 +37,6 @@ _RENDERING = frozenset(
 Count = Annotated[int, Field(ge=0, le=2**53)]
 Positive = Annotated[int, Field(ge=1, le=2**53)]
 Factor = Annotated[Number, Field(gt=0, le=MAX_FACTOR)]
-
-
-class MarkersPart(Part):
-    """What opens and closes a model's reasoning: the two markers, or the name that the judges know them by."""
-
-    start: str = Field(default="<think>", min_length=1)
-    end: str = Field(default="</think>", min_length=1)
-    # Left out of the resolved recipe where there is none, so that recipes older than names keep their digests.
-    name: str | None = Field(default=None, exclude_if=lambda name: name is None)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _named(cls, content: Any) -> Any:
-        """Write down the markers that a name stands for; ``markers: harmony`` is short for ``{name: harmony}``."""
-        name = content if isinstance(content, str) else content.get("name") if isinstance(content, dict) else None
-        if not isinstance(name, str):
-            return content
-        known = Markers.named(name)
-        written = {"start": known.open, "end": known.close, "name": name}
-        given = content if isinstance(content, dict) else {}
-        for key, value in given.items():
-            if key in written and value != written[key]:
-                raise ValueError(
-                    f"'{name}' has {key} {written[key]!r}, not {value!r}: give the name or the two markers"
-                )
-        # A name that says no more than its two markers is written as these.
-        if known == Markers(known.open, known.close):
-            del written["name"]
-        return {**{key: value for key, value in given.items() if key not in written and key != "name"}, **written}
-
-    @property
-    def reading(self) -> Markers:
-        """The markers as the judges read them."""
-        return Markers.named(self.name) if self.name else Markers(self.start, self.end)
 
 
 def _url(text: str) -> str:
@@ -123,17 +93,6 @@ class ModelPart(Part):
         return self
 
 
-class TaskPart(Part):
-    """What is asked; ``limit`` takes that many prompts, evenly spread over the task's order.
-
-    ``label`` is the set of classes that answers get; left out, it is the task's own.
-    """
-
-    name: str = Field(min_length=1)
-    limit: Positive | None = None
-    label: Literal["refusal", "language"] = "refusal"
-
-
 class SamplingPart(Part):
     """How answers are drawn. Each request's own seed is made of ``seed`` and its prompt."""
 
@@ -183,10 +142,15 @@ WITHOUT_ECONOMY = EconomyPart(targets_only=False, sequential=False, curtailed=Fa
 
 
 class StudyPart(Part):
-    """Which class is studied, how experts are ranked and tuned, and what it is compared with."""
+    """Which class is studied, how experts are ranked and tuned, and what it is compared with.
+
+    ``contrast`` ranks experts by two sets of prompts instead of by classes; left out, the ranking is then the one a
+    token, since the prompts of one set may be longer.
+    """
 
     target: str = Field(default=REFUSED, description="a class of the label set; left out, the set's own")
-    ranking: Literal["resonance"] = "resonance"
+    ranking: Literal["resonance", "resonance_per_token"] = "resonance"
+    contrast: ContrastPart | None = Field(default=None, exclude_if=lambda contrast: contrast is None)
     role: Literal["prompt"] = "prompt"
     top_k: Positive = 10
     doses: list[Positive] = Field(default_factory=list, description="further k to suppress, beside top_k")
@@ -213,6 +177,19 @@ class StudyPart(Part):
     )
     exact: bool = Field(default=True, description="teacher-forced probabilities of the class, where it has a stem")
     seed: Count = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _contrast_a_token(cls, content: Any) -> Any:
+        if isinstance(content, dict) and content.get("contrast") is not None:
+            return {"ranking": "resonance_per_token", **content}
+        return content
+
+    @model_validator(mode="after")
+    def _pairs_stay_together(self) -> StudyPart:
+        if self.contrast is not None and self.contrast.pair is not None and self.split == "half":
+            raise ValueError("contrast.pair: half would part the pairs; set study.split: units")
+        return self
 
 
 class JudgesPart(Part):
@@ -245,18 +222,38 @@ class Recipe(Part):
         """Write down what the task decides: the label set, the class that is studied, what a language model judges."""
         if not isinstance(content, dict) or not isinstance(content.get("task"), dict):
             return content
-        task = {"label": set_of_task(str(content["task"].get("name"))), **content["task"]}
-        study = content.get("study", {})
-        if isinstance(study, dict) and isinstance(task["label"], str) and task["label"] in LABEL_SETS:
-            study = {"target": LABEL_SETS[task["label"]].target, **study}
         judges = content.get("judges", {})
-        if isinstance(judges, dict) and judges.get("llm") is not None:
-            judges = {**judges, "llm": resolved(judges["llm"], str(task["label"]))}
+        llm = judges.get("llm") if isinstance(judges, dict) else None
+        own = content["task"].get("classes") is not None or (isinstance(llm, dict) and llm.get("kind") == OWN)
+        label = OWN if own else set_of_task(str(content["task"].get("name")))
+        task = {"label": label, **content["task"]}
+        if llm is not None:
+            llm = resolved(llm, str(task["label"]))
+            judges = {**judges, "llm": llm}
+        study = content.get("study", {})
+        known = LABEL_SETS[task["label"]].target if task["label"] in tuple(LABEL_SETS) else None
+        target = first_class(task.get("classes"), llm) if task["label"] == OWN else known
+        if isinstance(study, dict) and target is not None:
+            study = {"target": target, **study}
         return {**content, "task": task, "study": study, "judges": judges}
 
     @model_validator(mode="after")
+    def _own_classes_are_said(self) -> Recipe:
+        patterns, llm = self.task.classes, self.judges.llm
+        if patterns is not None and self.task.label != OWN:
+            raise ValueError(f"task.classes are given, and task.label is '{self.task.label}': leave one of them out")
+        if self.task.label == OWN and patterns is None and llm is None:
+            raise ValueError("task.label: classes needs task.classes, or judges.llm with a prompt of your own")
+        if patterns is not None and llm is not None and {*patterns.reading.classes} != {*(llm.classes or ())}:
+            raise ValueError(
+                f"the prompt of judges.llm has the classes {', '.join(llm.classes or ())}, task.classes"
+                f" {', '.join(patterns.reading.classes)}: they label the same answers and need the same classes"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _target_is_a_class(self) -> Recipe:
-        found = LABEL_SETS[self.task.label]
+        found = label_set(self.model_dump(mode="json"))
         if self.study.target not in found.classes:
             raise ValueError(
                 f"study.target: '{self.study.target}' is no class of the label set '{found.name}'."
@@ -277,6 +274,17 @@ class Recipe(Part):
             raise ValueError(
                 "study.controls.retest draws the untouched model again with another seed, which is the same text at"
                 " sampling.temperature 0: set the one to 0 or the other above 0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _samples_share_their_prompt(self) -> Recipe:
+        if self.task.samples > 1 and self.sampling.temperature == 0:
+            raise ValueError("task.samples draws the same text again at sampling.temperature 0: leave one of them out")
+        if self.task.samples > 1 and self.study.split == "half":
+            raise ValueError(
+                "task.samples: answers to one prompt are not independent, and half would choose experts on some of them"
+                " and measure on the others; set study.split: units"
             )
         return self
 
@@ -320,6 +328,7 @@ def load_recipe(source: str, overrides: Iterable[str] = ()) -> Recipe:
     content = read_yaml(path)
     if not isinstance(content, dict):
         raise MoteError(f"{path} is not a recipe: it should hold a mapping with {', '.join(Recipe.model_fields)}.")
+    _from_its_folder(content, path.parent)
     for override in overrides:
         _override(content, override)
     try:
@@ -357,6 +366,16 @@ def _find(source: str) -> Path:
     raise MoteError(
         f"There is no recipe '{source}', neither a file nor a packaged one.{nearest(source, recipe_names())}"
     )
+
+
+def _from_its_folder(content: dict[str, Any], folder: Path) -> None:
+    """Have the files that a recipe names found from its folder; what ``--set`` names is found from where one stands."""
+    task, judges = content.get("task"), content.get("judges")
+    if isinstance(task, dict) and isinstance(task.get("file"), str):
+        task["file"] = str(folder / task["file"])
+    llm = judges.get("llm") if isinstance(judges, dict) else None
+    if isinstance(llm, dict) and isinstance(llm.get("prompt"), str) and (folder / llm["prompt"]).is_file():
+        llm["prompt"] = str(folder / llm["prompt"])
 
 
 def _override(content: dict[str, Any], override: str) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import pandas as pd
 
+from mote.harness.preconditions import STATES
 from mote.harness.recipe.label_sets import label_set
 from mote.harness.recipe.schema import StudyPart
 from mote.harness.report.asked import Asked, asked_of
@@ -26,8 +27,10 @@ from mote.harness.report.changes import Changes, changes_of, pair
 from mote.harness.report.curve_tables import CurveTables, curve_tables
 from mote.harness.report.effect import Effect, effect_of
 from mote.harness.report.examples import Example, choose_examples
+from mote.harness.report.sides import Sides, pair_signs, sides_of
 from mote.harness.report.tuned_experts import TunedExperts, rank
 from mote.harness.science.controls import BASELINE, RANDOM
+from mote.harness.science.maps import ranked_maps
 from mote.harness.science.mechanism import coverage_table, summed_mechanism
 from mote.harness.science.splits import units_of
 from mote.harness.science.transitions import FlipRates
@@ -59,6 +62,7 @@ class StudyResult:
     """All that a run says, grouped by the report's sections; None stands for what the rows do not allow.
 
     ``curves`` has dose, direction and layers' share; ``examples`` the answers that are shown before and after.
+    ``sides`` are the prompts that experts were ranked by; ``pairs`` what the tuned experts do within pairs of them.
     """
 
     asked: Asked
@@ -67,6 +71,8 @@ class StudyResult:
     chance: Chance
     effect: Effect
     experts: TunedExperts
+    sides: Sides
+    pairs: pd.DataFrame
     curves: CurveTables
     examples: tuple[Example, ...]
 
@@ -93,10 +99,12 @@ def analyse(store: RunStore, manifest: Mapping[str, Any], judge: str | None = No
     whole = _whole(progress, chance)
     changes = changes_of(pair(frame, bool(split)), profiles, whole, asked)
     ids, maps, counted = store.maps(BASELINE, str(study["role"]))
-    baseline = frame[frame["profile"] == BASELINE].set_index("prompt_id")["label"].dropna()
-    labels = {str(key): str(label) for key, label in baseline.items()}
     tuned = profiles.set_index("profile")["experts"].get(asked.tuned, ()) if asked.tuned else ()
-    ranking = rank(ids, maps, labels, split, asked.target, len(tuned), groups or None)
+    baseline = frame[frame["profile"] == BASELINE].set_index("prompt_id")
+    labels = {str(key): str(label) for key, label in baseline["label"].dropna().items()}
+    sides = sides_of(labels, {str(key): json.loads(text) for key, text in baseline["attributes"].items()}, part)
+    ranked = ranked_maps(part.ranking, maps, [seen for seen, _ in counted])
+    ranking = rank(ids, ranked, sides.marks, split, sides.target, len(tuned), groups or None, sides.pairs or None)
     measured = profiles[profiles["profile"].isin(whole)]
     return StudyResult(
         asked=asked,
@@ -104,25 +112,32 @@ def analyse(store: RunStore, manifest: Mapping[str, Any], judge: str | None = No
             progress=progress,
             coverage=coverage_table(str(study["role"]), counted),
             mechanism=summed_mechanism(store.mechanisms()),
-            judges=_judges(store, judge, frame),
+            judges=_judges(store, judge, frame, asked.classes),
         ),
         changes=changes,
         chance=chance,
         effect=effect_of(store, frame, planned, study, asked, chance, groups),
         experts=ranking.tuned(tuned, asked.layers),
+        sides=sides,
+        pairs=pair_signs(ids, ranked, sides, split, tuned, asked.layers),
         curves=curve_tables(measured, changes.matrices, asked.tuned, asked.view, asked.target),
         examples=choose_examples(frame, changes.paired, asked.tuned, asked.target, asked.view),
     )
 
 
-def _judges(store: RunStore, judge: str, frame: pd.DataFrame) -> pd.DataFrame:
-    """Count each judge's labels; of others, those that the first judge labelled too, and how often they agree."""
+def _judges(store: RunStore, judge: str, frame: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
+    """Count each judge's labels; of others, those that the first judge labelled too, and how often they agree.
+
+    ``classes`` are those of the first judge; how often a judge of other classes agrees is nan, not 0.
+    """
     ours = frame.set_index("generation_id")["label"].dropna()
     rows = []
     for name in store.judges():
         theirs = store.labels_of(name)
         both = ours.index.intersection(theirs.index)
-        same = float((ours[both] == theirs[both]).mean()) if len(both) else math.nan
+        named = set(theirs) - set(STATES)
+        asked = len(both) and not (named and named.isdisjoint(classes))
+        same = float((ours[both] == theirs[both]).mean()) if asked else math.nan
         rows.append((name, len(theirs), len(both), same))
     frame = pd.DataFrame(rows, columns=["judge", "labels", "shared", "same"])
     # The one whose labels are used first, then by how much they labelled.

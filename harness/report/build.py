@@ -20,7 +20,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 from rich.console import Console
 
-from mote.harness.drawing import colour_of, short
+from mote.harness.drawing import colour_of
 from mote.harness.errors import MoteError, nearest
 from mote.harness.experts.output import RANKINGS_TABLE
 from mote.harness.experts.output import TABLES as RANKING_TABLES
@@ -266,8 +266,8 @@ def _render(
 def _resonance_caption(result: StudyResult, part: str) -> str:
     named = "Circled and named, as (layer, expert), are the tuned experts. " if len(result.experts.distinctive) else ""
     return (
-        f"Resonance of {short(result.asked.target)} on {part}. {named}"
-        "Red is seen more in the class, blue less; only red gets dark."
+        f"Resonance of {result.sides.name} on {part}. {named}"
+        f"Red is seen more {'there' if result.sides.contrast else 'in the class'}, blue less; only red gets dark."
     )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from mote.tasks import TASKS
+
 
 class Entry(NamedTuple):
     """A figure that a report can have: its number in the paper ("" for ours) and its title."""
@@ -50,9 +52,9 @@ def key_of(key: str, task: str) -> str:
 
 
 def catalogue(task: str) -> dict[str, Entry]:
-    """Return the figures of a run over a task, by the names of their files."""
+    """Return the figures of a run over a task, by the names of their files; of one's own prompts the paper has none."""
     found = {}
     for key, entry in CATALOGUE.items():
         name, number, title = _VARIANTS.get(task, {}).get(key, (key, *entry))
-        found[name] = Entry(number, title)
+        found[name] = Entry(number if task in TASKS else "", title)
     return found

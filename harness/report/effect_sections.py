@@ -124,7 +124,7 @@ def asked(result: StudyResult, manifest: Mapping[str, Any], example: str) -> lis
     chosen = (
         "named in the recipe"
         if result.asked.given
-        else f"top {study['top_k']} by {study['ranking']} of {result.asked.target}"
+        else f"top {study['top_k']} by {study['ranking']} of {result.sides.name}"
     )
     split = {
         "half": "experts are chosen on one half of the prompts and measured on the other",

@@ -7,7 +7,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mote.harness.drawing import short
 from mote.harness.preconditions import STATES
 from mote.harness.report.analysis import StudyResult
 from mote.harness.report.chance import LEVEL
@@ -39,7 +38,8 @@ def broke(result: StudyResult) -> tuple[str, list[str], list[list[str]]]:
 def experts(result: StudyResult, part: str) -> tuple[list[str], list[str], list[list[str]]]:
     """Return sentences and the table of the tuned experts."""
     frame = result.experts.distinctive
-    mean = f"mean in {short(result.asked.target)}"
+    sides = result.sides
+    mean = f"mean in {sides.name}"
     columns = ["rank", "layer", "expert", "resonance", "95% interval", mean, "in others", "kept", "rank in other half"]
     rows = [
         [
@@ -57,10 +57,14 @@ def experts(result: StudyResult, part: str) -> tuple[list[str], list[str], list[
     ]
     if frame.empty:
         return ["No experts have been chosen yet."], columns, []
+    seen = (
+        f"in prompts of {sides.name}, not what they do to answers"
+        if sides.contrast
+        else ("when the class occurs, not that they cause it")
+    )
     lines = [
-        f"Resonance is the mean activation of an expert over the {short(result.asked.target)} prompts minus that over "
-        f"the others, in activations a prompt, counted on {part}. It says which experts are seen when the class "
-        "occurs, not that they cause it."
+        f"Resonance is the mean activation of an expert over the {sides.name} prompts minus that over the others, in "
+        f"{sides.unit}, counted on {part}. It says which experts are seen {seen}."
     ]
     overlap, unit = result.experts.overlap, result.asked.unit
     if overlap is not None:
@@ -69,8 +73,21 @@ def experts(result: StudyResult, part: str) -> tuple[list[str], list[str], list[
             f"column has their rank there. Kept is how often an expert is among the first {len(frame)} when "
             f"{f'whole {unit}s' if unit else 'prompts'} are drawn anew, which the interval is of, too."
         )
-    lines += _beyond_chance(result)
-    return lines, columns, rows
+    return lines + _beyond_chance(result) + _within_pairs(result), columns, rows
+
+
+def _within_pairs(result: StudyResult) -> list[str]:
+    """Say how many experts are seen more within pairs of prompts that chose none of them."""
+    found = result.pairs[result.pairs["part"] == "measure"]
+    if found.empty:
+        return []
+    more = int((found["more"] > found["less"]).sum())
+    sure = int(((found["more"] > found["less"]) & (found["p_holm"] <= LEVEL)).sum())
+    return [
+        f"Within the {int(found['pairs'].iloc[0])} pairs that chose no expert, {more} of the {len(found)} experts are "
+        f"seen more in the prompt of {result.sides.name} than in its partner, {sure} of them by a sign test (p ≤ 0.05 "
+        "after Holm)."
+    ]
 
 
 def _beyond_chance(result: StudyResult) -> list[str]:
@@ -159,7 +176,7 @@ def provenance(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the manifest as name and value: digests, seeds, versions and devices of each session."""
     rows = [
         ("Recipe", f"{manifest['recipe']['name']}, digest {manifest['recipe_digest']}"),
-        ("Prompts", f"{manifest['prompts']['task']}, digest {manifest['prompts']['digest']}"),
+        ("Prompts", _prompts(manifest["prompts"])),
         ("Seeds", ", ".join(f"{name} {value}" for name, value in manifest["seeds"].items())),
         ("Finished", str(manifest.get("finished") or "not yet")),
     ]
@@ -169,6 +186,11 @@ def provenance(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
         end = session["ended"] or "not recorded"
         rows.append((f"Session {number}", f"{session['started']} to {end}; {versions}; {device}"))
     return rows
+
+
+def _prompts(prompts: Mapping[str, Any]) -> str:
+    file = f"; file {prompts['file']}, sha256 {prompts['file_sha256']}" if "file_sha256" in prompts else ""
+    return f"{prompts['task']}, digest {prompts['digest']}{file}"
 
 
 def profile_rows(result: StudyResult, manifest: Mapping[str, Any], digests: Mapping[str, str]) -> list[list[str]]:

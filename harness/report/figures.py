@@ -120,7 +120,7 @@ def _resonance(data: FigureData) -> Made:
     experts = [(int(layer), int(expert)) for layer, expert in pairs]
     alt = f"Resonance of {short(result.asked.target)}; circled: {', '.join(map(str, experts))}."
     table = long_map(ranking, result.asked.layers, "resonance")
-    return lambda layout: draw_resonance(ranking, result.asked.layers, experts, layout, data.unit), alt, table
+    return lambda layout: draw_resonance(ranking, result.asked.layers, experts, layout, result.sides.unit), alt, table
 
 
 def _transitions(data: FigureData) -> Made:

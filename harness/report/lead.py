@@ -72,11 +72,8 @@ def _experts(result: StudyResult, words: Words) -> str:
     k = len(result.experts.distinctive)
     if result.asked.given:
         return f"the {k} experts that the recipe names" if k != 1 else "the expert that the recipe names"
-    return (
-        f"the {k} most distinctive experts of {words.behaviour}"
-        if k != 1
-        else f"the most distinctive expert of {words.behaviour}"
-    )
+    of = f"prompts of {result.sides.name}" if result.sides.contrast else words.behaviour
+    return f"the {k} most distinctive experts of {of}" if k != 1 else f"the most distinctive expert of {of}"
 
 
 def _nothing_yet(result: StudyResult, words: Words) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Final, NamedTuple
 
 from mote.harness.report.catalogue import catalogue, key_of
+from mote.tasks import TASKS
 
 
 class PaperRow(NamedTuple):
@@ -55,16 +56,20 @@ def paper_index(
     """Return one row a figure; ``transitions`` are the (before, after) labels among the examples."""
     entries = catalogue(task)
     speaks = task == "reasoning_language"
+    # Figures of one's own prompts have the same names, and show something else.
+    theirs = task in TASKS
     rows = []
     for number, what, place, elsewhere in _FIGURES:
         if number in _EXAMPLES:
             there = _EXAMPLES[number] in transitions
             words = "Examples" if there else _NOBODY if speaks == (number == "13") else elsewhere
             rows.append(PaperRow(number, what, place if there else "", words))
-        elif place in made:
+        elif place in made and (theirs or not elsewhere):
             rows.append(PaperRow(number, what, place, entries[place].title))
         else:
             # A figure that this task has under this very name is missing for a reason of the run's own.
-            own = place in entries and key_of(place, task) == place
-            rows.append(PaperRow(number, what, "", f"Not in this run. {missing[place]}" if own else elsewhere))
+            own = theirs and place in entries and key_of(place, task) == place
+            rows.append(
+                PaperRow(number, what, "", f"Not in this run. {missing[place]}" if own or not elsewhere else elsewhere)
+            )
     return rows

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mote.harness.compare.matrix_table import matrix_table
+from mote.harness.drawing import short
 from mote.harness.report.analysis import StudyResult
 from mote.harness.report.chance_sections import effect
 from mote.harness.science.controls import RANDOM, RETEST
@@ -60,7 +61,7 @@ def _groups(result: StudyResult) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("profiles", no_wrap=True)
     answered = "answered" if result.asked.target == REFUSED else "flipped"
-    for title in (answered, "share", "interval or sets", f"new {result.asked.target.partition('-')[2]}", "broken"):
+    for title in (answered, "share", "interval or sets", f"new {short(result.asked.target)}", "broken"):
         table.add_column(title, justify="right", no_wrap=True)
     for row in result.changes.summary.to_dict(orient="records"):
         in_sample = " *" if row["view"] == "in-sample" else ""

@@ -31,6 +31,7 @@ def all_tables(result: StudyResult, gap: pd.DataFrame, beside: pd.DataFrame) -> 
         "divergence": result.effect.divergence,
         "dose-removed": result.effect.dose,
         "experts": result.experts.distinctive,
+        "pairs": result.pairs,
         "mechanism": result.record.mechanism,
         "coverage": result.record.coverage,
         "examples": _examples(result),

@@ -114,12 +114,13 @@ def rank(
     target: str,
     k: int = 0,
     groups: Mapping[str, Hashable] | None = None,
+    pairs: Mapping[str, Hashable] | None = None,
 ) -> Ranking:
     """Rank by resonance as the study did, on the part ``select``; and on the rest, to see whether it would agree.
 
     ``ids`` name the prompts of ``maps`` [prompts, layers, experts]; prompts without a label are left out. Without a
     split all prompts are the first part. With ``k`` experts chosen their stability is bootstrapped; ``groups`` (prompt
-    -> place or subject) are what is then drawn, and what labels are shuffled within.
+    -> place or subject) are what is then drawn, and what labels are shuffled within, unless ``pairs`` say it closer.
     """
     at = [i for i, key in enumerate(ids) if key in labels]
     if not at:
@@ -134,13 +135,14 @@ def rank(
     except DataError as error:
         return _nothing(str(error))
     units = None if groups is None else [groups[ids[i]] for i in parts["select"]]
+    closer = units if pairs is None else [pairs[ids[i]] for i in parts["select"]]
     return Ranking(
         map=ranking,
         other=_or_none(resonance, maps[parts["measure"]], names["measure"], target),
         target_mean=class_means(chosen, ours)[target],
         stability=_or_none(bootstrap_ranking, chosen, ours, target, k, clusters=units, draws=BOOTSTRAPS) if k else None,
         shuffled=_or_none(shuffled_maxima, chosen, ours, target, draws=SHUFFLES),
-        within=_or_none(shuffled_maxima, chosen, ours, target, draws=SHUFFLES, groups=units) if units else None,
+        within=_or_none(shuffled_maxima, chosen, ours, target, draws=SHUFFLES, groups=closer) if closer else None,
         reason="",
     )
 

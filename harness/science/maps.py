@@ -31,10 +31,19 @@ def activation_map(chosen: NDArray[Any], experts: int, *, last: int | None = Non
     return _count(chosen, None, experts).astype(np.int32)
 
 
+LENGTH_NORMALISED: Final = "resonance_per_token"
+"""The ranking of a study that is resonance of length-normalised maps."""
+
+
 def per_token(maps: NDArray[Any], tokens: Sequence[int] | NDArray[Any]) -> NDArray[np.float64]:
     """Return length-normalised maps: activations a token instead of a prompt, [prompts, layers, experts]."""
     counted = check_tokens(tokens, maps.shape[0])
     return np.asarray(maps / counted[:, None, None], dtype=np.float64)
+
+
+def ranked_maps(ranking: str, maps: NDArray[Any], tokens: Sequence[int] | NDArray[Any]) -> NDArray[Any]:
+    """Return the maps that a study's ranking takes its differences of: counts, or counts a token."""
+    return per_token(maps, tokens) if ranking == LENGTH_NORMALISED else maps
 
 
 def frequency(maps: NDArray[Any], tokens: Sequence[int] | NDArray[Any]) -> NDArray[np.float64]:

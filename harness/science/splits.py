@@ -17,7 +17,7 @@ from mote.harness.preconditions import DataError, check_unique
 
 T = TypeVar("T")
 
-UNITS: Final = ("place", "subject", "topic")
+UNITS: Final = ("unit", "place", "subject", "topic")
 """Attributes whose prompts are not independent of each other."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from rich.table import Table
 
@@ -16,8 +16,20 @@ from mote.harness.store.run import PACKED_NAME, STORE_NAME, RunStore
 _A_MOMENT: Final = 4_000
 
 
-def runs_table(folder: Path) -> Table:
-    """Return a table of the runs in a folder, oldest first; a folder that is itself a run is its only line.
+class RunLine(NamedTuple):
+    """A run of a folder; ``generations`` is None where its rows are not here, or are ``packed``."""
+
+    run: str
+    model: str
+    task: str
+    started: str
+    state: str
+    generations: int | None
+    packed: bool = False
+
+
+def runs_of(folder: Path) -> list[RunLine]:
+    """Return the runs in a folder, oldest first; a folder that is itself a run is its only one.
 
     Raises MoteError where there is no such folder, or no run in it.
     """
@@ -30,36 +42,39 @@ def runs_table(folder: Path) -> Table:
     )
     if not folders:
         raise MoteError(f"{folder} holds no run.")
+    return sorted(map(_line, folders), key=lambda one: (one.started, one.run))
+
+
+def runs_table(folder: Path) -> Table:
+    """Return ``runs_of`` as a table."""
     table = Table("run", "model", "task", "started", "state", box=None, pad_edge=False)
     table.add_column("generations", justify="right")
-    for started, row in sorted(_row(path) for path in folders):
-        name, model, task, state, count = row
-        table.add_row(name, model, task, started, state, count)
+    for *words, count, packed in runs_of(folder):
+        table.add_row(*map(str, words), "packed" if packed else "-" if count is None else str(count))
     return table
 
 
-def _row(folder: Path) -> tuple[str, tuple[str, str, str, str, str]]:
+def _line(folder: Path) -> RunLine:
     name = printable(folder.name)
     try:
         manifest = read_manifest(folder)
     except (MoteError, OSError):
-        return "", (name, "", "", "unreadable", "-")
+        return RunLine(name, "", "", "", "unreadable", None)
     sessions = manifest["sessions"]
     started = str(sessions[0]["started"]) if sessions else ""
-    count = _count(folder)
     state = "finished" if manifest["finished"] else "to go on with"
     model, task = (printable(str(manifest[part][key])) for part, key in (("model", "name"), ("prompts", "task")))
-    return printable(started), (name, model, task, state, count)
+    return RunLine(name, model, task, printable(started), state, *_count(folder))
 
 
-def _count(folder: Path) -> str:
-    """Return how many answers there are; "-" where the rows are not here, are no store, or take too long to count."""
+def _count(folder: Path) -> tuple[int | None, bool]:
+    """Return how many answers there are, and whether they are packed; None where they can't be counted quickly."""
     if not (folder / STORE_NAME).is_file():
         # A committed result may carry its report and tables without the store, or keep it packed.
-        return "packed" if (folder / PACKED_NAME).is_file() else "-"
+        return None, (folder / PACKED_NAME).is_file()
     try:
         with RunStore(folder, read_only=True) as store:
             limit_time(store.db, _A_MOMENT)
-            return str(store.db.execute("select count(*) from generations").fetchone()[0])
+            return int(store.db.execute("select count(*) from generations").fetchone()[0]), False
     except (MoteError, sqlite3.Error, OSError):
-        return "-"
+        return None, False

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from mote.harness.errors import MoteError
-from mote.harness.recipe.llm_judge import SELF, LlmPart
+from mote.harness.recipe.llm_judge import SELF, LlmPart, own_classes
 from mote.harness.recipe.schema import Recipe
 from mote.harness.store.judgments import Judge, Judgments
 from mote.harness.study.llm_labels import Work, check_free, check_name, prompt_of, tasks_of
@@ -27,7 +27,11 @@ def check_llm(recipe: Recipe) -> None:
     part = recipe.judges.llm
     if part is None:
         return
-    prompt_of(str(part.kind), part.prompt)
+    prompt = prompt_of(str(part.kind), part.prompt)
+    if part.classes is not None and part.classes != own_classes(prompt):
+        raise MoteError(
+            f"judges.llm.classes: {part.prompt} has {own_classes(prompt)}, not {part.classes}; leave it out."
+        )
     check_free(part.name, "judges.llm.name")
     if part.model != SELF:
         _endpoint(part)

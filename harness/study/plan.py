@@ -15,9 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mote.harness.errors import MoteError
+from mote.harness.recipe.contrast import ContrastPart
 from mote.harness.recipe.schema import StudyPart
 from mote.harness.science.controls import BASELINE, KINDS, RANDOM, RETEST, Expert, random_experts
 from mote.harness.science.dose import THIRDS, layer_thirds
+from mote.harness.science.maps import ranked_maps
 from mote.harness.science.removed import target_mass
 from mote.harness.science.resonance import distinctive_experts, resonance
 from mote.harness.science.splits import Split, grouped_half, stratified_half
@@ -34,6 +36,18 @@ class Plan(NamedTuple):
 
     split: dict[str, str]
     profiles: list[ProfileRow]
+
+
+class Seen(NamedTuple):
+    """What experts are chosen by: maps [prompts, layers, experts], a label each, and a side each of a contrast.
+
+    ``ranked`` are the maps in the unit of the ranking.
+    """
+
+    maps: NDArray[np.int32]
+    labels: Sequence[str]
+    ranked: NDArray[Any]
+    sides: Sequence[str | None] | None = None
 
 
 def baseline_row(seed: int) -> ProfileRow:
@@ -72,32 +86,46 @@ def make_plan(
     maps: NDArray[np.int32],
     sampling_seed: int,
     units: Mapping[str, Hashable] | None = None,
+    marks: Mapping[str, str] | None = None,
+    tokens: Sequence[int] | None = None,
 ) -> Plan:
     """Choose the experts and write down the profiles.
 
     ``labels`` are prompt id -> class of the baseline's answer, in the order of ``maps`` [prompts, layers, experts];
-    ``units`` prompt id -> what its prompt shares with others (a place), which a split by units keeps on one side.
-    Raises MoteError where the class under study did not occur, is of one unit alone, or does not leave enough experts.
+    ``units`` prompt id -> what its prompt shares with others (a place), which a split by units keeps on one side;
+    ``marks`` prompt id -> its value in the study's contrast, for the prompts of the two sets; ``tokens`` how many each
+    map counts, which a ranking a token needs. Raises MoteError where the class under study did not occur, is of one
+    unit alone, or does not leave enough experts.
     """
     ids, classes = list(labels), list(labels.values())
     if study.target not in classes:
         found = ", ".join(f"{name} {count}" for name, count in sorted(Counter(classes).items()))
         raise MoteError(f"the baseline gave no {study.target} answer (it gave {found}): there is nothing to study.")
-    split = split_of(study, labels, units or {})
+    split = split_of(study, labels, units or {}, marks)
     # Without a split all prompts choose and measure; the report marks every figure of such a run as in-sample.
     picked = np.array([not split or split[prompt] == "select" for prompt in ids])
-    picked_labels = [label for label, take in zip(classes, picked, strict=True) if take]
-    return Plan(split, list(_profiles(study, layout, maps[picked], picked_labels, sampling_seed)))
+    chosen = [prompt for prompt, take in zip(ids, picked, strict=True) if take]
+    sides = None if study.contrast is None else _sides(study.contrast, chosen, marks or {})
+    counted = np.asarray(tokens or (), dtype=np.int64)
+    ranked = ranked_maps(study.ranking, maps[picked], counted[picked] if tokens else counted)
+    seen = Seen(maps[picked], [labels[prompt] for prompt in chosen], ranked, sides)
+    return Plan(split, list(_profiles(study, layout, seen, sampling_seed)))
 
 
-def split_of(study: StudyPart, labels: Mapping[str, str], units: Mapping[str, Hashable]) -> dict[str, str]:
+def split_of(
+    study: StudyPart,
+    labels: Mapping[str, str],
+    units: Mapping[str, Hashable],
+    marks: Mapping[str, str] | None = None,
+) -> dict[str, str]:
     """Return prompt id -> 'select' or 'measure' for the baseline's labels; empty where the study has no split.
 
-    Raises MoteError where a split by units leaves a side without the class under study.
+    The halves are even in the labels, and with ``marks`` in these as well. Raises MoteError where a split by units
+    leaves a side without the class under study.
     """
     if study.split == "none":
         return {}
-    chosen = set(_halves(study, list(labels), list(labels.values()), units).select)
+    chosen = set(_halves(study, labels, units, marks).select)
     return {prompt: "select" if prompt in chosen else "measure" for prompt in labels}
 
 
@@ -109,11 +137,15 @@ def check_split(study: StudyPart, units: Mapping[str, Hashable]) -> None:
         )
 
 
-def _halves(study: StudyPart, ids: list[str], classes: list[str], units: Mapping[str, Hashable]) -> Split:
+def _halves(
+    study: StudyPart, labels: Mapping[str, str], units: Mapping[str, Hashable], marks: Mapping[str, str] | None
+) -> Split:
+    ids = list(labels)
+    strata = [label if marks is None else f"{label}/{marks.get(prompt, '')}" for prompt, label in labels.items()]
     if study.split == "half":
-        return stratified_half(ids, classes, study.seed)
-    split = grouped_half(ids, [units[prompt] for prompt in ids], classes, study.seed)
-    found = {prompt for prompt, label in zip(ids, classes, strict=True) if label == study.target}
+        return stratified_half(ids, strata, study.seed)
+    split = grouped_half(ids, [units[prompt] for prompt in ids], strata, study.seed)
+    found = {prompt for prompt, label in labels.items() if label == study.target}
     for side, prompts in split._asdict().items():
         if not found.intersection(prompts):
             raise MoteError(
@@ -121,6 +153,16 @@ def _halves(study: StudyPart, ids: list[str], classes: list[str], units: Mapping
                 "have any: use half."
             )
     return split
+
+
+def _sides(contrast: ContrastPart, chosen: Sequence[str], marks: Mapping[str, str]) -> list[str | None]:
+    """Return the value of each choosing prompt, None outside of the two sets; both sets must have prompts there."""
+    sides = [marks.get(prompt) for prompt in chosen]
+    found = set(sides) - {None}
+    if contrast.value not in found or found == {contrast.value}:
+        missing = f"of {contrast.words}" if contrast.value not in found else f"other than {contrast.words}"
+        raise MoteError(f"the half that chooses experts has no prompt {missing}: ask more prompts, or set study.split.")
+    return sides
 
 
 def paper_rows(
@@ -132,7 +174,7 @@ def paper_rows(
     """
     if study.target not in labels:
         raise MoteError(f"the baseline gave no {study.target} answer: there is nothing to study.")
-    top = _ranked(study, layout, maps, labels, PAPER_EXPERTS)
+    top = _ranked(study, layout, Seen(maps, labels, maps), PAPER_EXPERTS)
     drawn = random_experts("uniform", top, target_mass(maps, labels, study.target), layout.layers, 1, study.seed)[0]
     named: list[tuple[str, Action, list[Expert]]] = [
         ("suppress", "suppress", top),
@@ -152,21 +194,19 @@ def profile_of(row: ProfileRow) -> Profile:
     return Profile.from_dict(row.spec)
 
 
-def _profiles(
-    study: StudyPart, layout: ModelLayout, maps: NDArray[np.int32], labels: Sequence[str], seed: int
-) -> Iterator[ProfileRow]:
+def _profiles(study: StudyPart, layout: ModelLayout, seen: Seen, seed: int) -> Iterator[ProfileRow]:
     part = "all" if study.split == "none" else "measure"
     for number in range(1, study.controls.retest + 1):
         spec = EMPTY_PROFILE.to_dict()
         # One says how much another seed changes where the experts were chosen; the noise floor is of what measures.
         where = "all" if number == 1 else part
         yield ProfileRow(f"{RETEST}-{number}", EMPTY_PROFILE.digest, RETEST, where, seed + number, spec)
-    experts = study.experts or _ranked(study, layout, maps, labels, study.top_k)
+    experts = study.experts or _ranked(study, layout, seen, study.top_k)
     top = len(experts)
     yield _row(f"suppress-{top}", "suppress", experts, "all", layout, seed)
     if study.experts is None:
         for k in sorted(set(study.doses) - {top}):
-            yield _row(f"suppress-{k}", "suppress", _ranked(study, layout, maps, labels, k), "all", layout, seed)
+            yield _row(f"suppress-{k}", "suppress", _ranked(study, layout, seen, k), "all", layout, seed)
     if study.stimulate:
         yield _row(f"stimulate-{top}", "stimulate", experts, "all", layout, seed)
     for factor in sorted(set(study.factors)):
@@ -177,7 +217,7 @@ def _profiles(
             if 0 < len(some) < top:
                 yield _row(f"{name}-{len(some)}", "third", some, part, layout, seed)
     # Those of the class under study: over all prompts, experts chosen for it look as busy as any other.
-    busy = target_mass(maps, labels, study.target)
+    busy = target_mass(seen.maps, seen.labels, study.target)
     asked = "targets" if study.economy.targets_only else part
     for kind in KINDS:
         count: int = getattr(study.controls, kind)
@@ -189,15 +229,18 @@ def _profiles(
             yield _row(f"{RANDOM}{kind}-{number:0{digits}d}", f"{RANDOM}{kind}", one, asked, layout, seed)
 
 
-def _ranked(
-    study: StudyPart, layout: ModelLayout, maps: NDArray[np.int32], labels: Sequence[str], k: int
-) -> list[Expert]:
-    ranking = resonance(maps, labels, study.target)
+def _ranked(study: StudyPart, layout: ModelLayout, seen: Seen, k: int) -> list[Expert]:
+    maps, names, of = seen.ranked, seen.labels, study.target
+    if study.contrast is not None and seen.sides is not None:
+        at = [i for i, side in enumerate(seen.sides) if side is not None]
+        maps, names, of = maps[at], [str(seen.sides[i]) for i in at], study.contrast.value
+    ranking = resonance(maps, names, of)
     positive = int(np.count_nonzero(ranking > 0))
     if k > positive:
         place = "study.top_k" if k == study.top_k else f"study.doses ({k})"
+        named = of if study.contrast is None else study.contrast.words
         raise MoteError(
-            f"{place}: {k} experts, but only {positive} are chosen more for {study.target} than otherwise; set"
+            f"{place}: {k} experts, but only {positive} are chosen more for {named} than otherwise; set"
             f" study.top_k and study.doses to {positive} or less. The baseline is kept: go on in the same folder."
         )
     return [(score.layer, score.expert) for score in distinctive_experts(ranking, k, layout.layers)]

@@ -13,7 +13,7 @@ from mote.harness.recipe.label_sets import label_set
 from mote.harness.recipe.manifest import now, read_manifest
 from mote.harness.recipe.schema import Recipe, StudyPart
 from mote.harness.science.controls import BASELINE, RANDOM, RETEST
-from mote.harness.science.splits import evenly, units_of
+from mote.harness.science.splits import units_of
 from mote.harness.science.verdict import ALPHA
 from mote.harness.store.run import RunStore
 from mote.harness.study.controls import ORDER, target_prompts
@@ -28,7 +28,7 @@ from mote.harness.study.foresight import (
     stopping_rule,
 )
 from mote.harness.study.plan import split_of
-from mote.tasks import TaskError, load_task
+from mote.harness.study.prompts import file_digest, prompts_of
 
 
 def plan_by_run(recipe: Recipe, folder: Path) -> dict[str, Any]:
@@ -46,6 +46,8 @@ def plan_by_run(recipe: Recipe, folder: Path) -> dict[str, Any]:
             f"{folder} asks the task {manifest['recipe']['task']['name']}, the recipe {recipe.task.name}: a baseline"
             " tells nothing of other prompts."
         )
+    if recipe.task.file is not None and file_digest(recipe.task) != manifest["prompts"].get("file_sha256"):
+        raise MoteError(f"{folder} asks the prompts of another file than {recipe.task.file} is now.")
     baseline = frame[(frame["profile"] == BASELINE) & frame["label"].notna()]
     if len(baseline) < len(prompts) or not prompts:
         raise MoteError(
@@ -53,8 +55,9 @@ def plan_by_run(recipe: Recipe, folder: Path) -> dict[str, Any]:
             " on with it."
         )
     labels = dict(zip(baseline["prompt_id"].map(str), baseline["label"].map(str), strict=True))
-    units = units_of({row.prompt_id: row.attributes for row in prompts})[1]
-    split = split_of(recipe.study, labels, units)
+    attributes = {row.prompt_id: row.attributes for row in prompts}
+    units, contrast = units_of(attributes)[1], recipe.study.contrast
+    split = split_of(recipe.study, labels, units, None if contrast is None else contrast.marks(attributes))
     targets = target_prompts(baseline, split, recipe.study.target)
     measured = [prompt for prompt in labels if not split or split[prompt] == "measure"]
     speed = Speed(float(baseline["generated_tokens"].mean()), manifest.get("seconds_an_answer", math.nan))
@@ -65,17 +68,13 @@ def plan_by_run(recipe: Recipe, folder: Path) -> dict[str, Any]:
 def plan_by_guess(recipe: Recipe, share: float, units: int | None = None) -> dict[str, Any]:
     """Return the plan of a recipe whose class is guessed to have a share of the prompts, in so many units.
 
-    Raises MoteError for a task that is not there.
+    Raises MoteError for prompts that are not there, as ``prompts_of``.
     """
-    try:
-        prompts = load_task(recipe.task.name)
-    except TaskError as error:
-        raise MoteError(f"task.name: {error}") from None
-    asked = evenly(prompts, recipe.task.limit or len(prompts))
-    known = units_of({one.id: one.attributes for one in asked})[1]
+    asked = prompts_of(recipe)
+    known = units_of({one.prompt_id: one.attributes for one in asked})[1]
     half = recipe.study.split != "none"
-    where = guessed_units([known.get(one.id, one.id) for one in asked], share, half, units)
-    measured = [one.id for one in asked][: math.ceil(len(asked) / (2 if half else 1))]
+    where = guessed_units([known.get(one.prompt_id, one.prompt_id) for one in asked], share, half, units)
+    measured = [one.prompt_id for one in asked][: math.ceil(len(asked) / (2 if half else 1))]
     return _plan(recipe, measured[: len(where)], measured, len(asked), where, Speed(math.nan, math.nan))
 
 

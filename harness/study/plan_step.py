@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Hashable, Mapping
+from typing import Any
 
 from mote.harness.errors import MoteError
 from mote.harness.files import write_atomic
@@ -35,9 +36,13 @@ def plan_run(session: Session, labels: Mapping[str, str]) -> None:
 
 def _choose(session: Session, known: Mapping[str, str]) -> None:
     store, recipe = session.store, session.recipe
-    ids, maps, _ = store.maps(BASELINE, recipe.study.role)
+    ids, maps, counted = store.maps(BASELINE, recipe.study.role)
     labels = {prompt: known[prompt] for prompt in ids}
-    plan = make_plan(recipe.study, session.model.layout, labels, maps, recipe.sampling.seed, _units(session))
+    contrast = recipe.study.contrast
+    marks = None if contrast is None else contrast.marks(_attributes(session))
+    tokens = [seen for seen, _ in counted]
+    seed, layout = recipe.sampling.seed, session.model.layout
+    plan = make_plan(recipe.study, layout, labels, maps, seed, _units(session), marks, tokens)
     target = recipe.study.target
     count = sum(
         label == target and (not plan.split or plan.split[prompt] == "measure") for prompt, label in labels.items()
@@ -81,4 +86,8 @@ def _tuned_answers(session: Session) -> bool:
 
 
 def _units(session: Session) -> dict[str, Hashable]:
-    return units_of({row.prompt_id: row.attributes for row in session.store.prompts()})[1]
+    return units_of(_attributes(session))[1]
+
+
+def _attributes(session: Session) -> dict[str, Mapping[str, Any]]:
+    return {row.prompt_id: row.attributes for row in session.store.prompts()}

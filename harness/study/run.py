@@ -7,7 +7,7 @@ and ends with the same rows; and starting a finished run again changes nothing.
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cache
@@ -21,12 +21,13 @@ from mote.harness.engine.model import ModelSource, resolve_model
 from mote.harness.engine.servers import engine_starter
 from mote.harness.engine.vllm import Request, check_engine
 from mote.harness.errors import MoteError
-from mote.harness.files import digest_of, is_unfinished
+from mote.harness.files import is_unfinished
 from mote.harness.progress import step
 from mote.harness.recipe import manifest as manifests
+from mote.harness.recipe.contrast import check_contrast
 from mote.harness.recipe.schema import Recipe, recipe_of
 from mote.harness.science.controls import BASELINE, RANDOM
-from mote.harness.science.splits import evenly, units_of
+from mote.harness.science.splits import units_of
 from mote.harness.store.run import STORE_NAME, LabelRow, PromptRow, RunStore, Unlabelled
 from mote.harness.store.token_rows import TokenRows, add_token_rows, choose_prompts, read_token_rows
 from mote.harness.study.control_steps import answer_controls
@@ -37,11 +38,11 @@ from mote.harness.study.llm_source import check_llm, label_run_by_llm
 from mote.harness.study.paper_protocol import follow_paper
 from mote.harness.study.plan import PAPER, baseline_row, check_split, check_study
 from mote.harness.study.plan_step import plan_run
+from mote.harness.study.prompts import describe, prompts_of
 from mote.harness.study.session import LOG_NAME, Session, StartsEngine
 from mote.harness.study.surprise import label_run_by_surprise
 from mote.judges import Label, unset_marker
 from mote.patches import EMPTY_PROFILE
-from mote.tasks import TaskError, load_task
 
 _LABELS_AT_ONCE = 256
 
@@ -59,15 +60,14 @@ def check(recipe: Recipe) -> Study:
     """Find everything that a recipe names; raise MoteError for what isn't there. Loads no weights, writes nothing."""
     model = resolve_model(recipe.model.path)
     check_study(recipe.study, model.layout)
-    prompts = _prompts(recipe)
-    check_split(recipe.study, _units(prompts))
+    prompts = prompts_of(recipe)
+    attributes = {row.prompt_id: row.attributes for row in prompts}
+    unit, units = units_of(attributes)
+    check_split(recipe.study, units)
+    if recipe.study.contrast is not None:
+        check_contrast(recipe.study.contrast, attributes, unit, units)
     check_llm(recipe)
-    described = {
-        "task": recipe.task.name,
-        "count": len(prompts),
-        "digest": digest_of([[row.prompt_id, list(row.messages)] for row in prompts]),
-    }
-    return Study(recipe, model, prompts, manifests.new_manifest(recipe, model.manifest(), described))
+    return Study(recipe, model, prompts, manifests.new_manifest(recipe, model.manifest(), describe(recipe, prompts)))
 
 
 def run(
@@ -85,6 +85,8 @@ def run(
     the same baseline, instead. Raises MoteError where the folder holds another run, where another process works on it,
     and for whatever the engine refuses. KeyboardInterrupt passes through; what was stored stays.
     """
+    if paper and study.recipe.study.contrast is not None:
+        raise MoteError("--protocol paper chooses experts by the classes of answers: leave out study.contrast.")
     earlier = _earlier(study, folder)
     recipe = _recipe(earlier, study.recipe)
     with EngineLog(console) as log:
@@ -199,18 +201,6 @@ def _noted(folder: Path, manifest: dict[str, Any]) -> Iterator[dict[str, Any]]:
         manifests.write_manifest(folder, manifest)
 
 
-def _prompts(recipe: Recipe) -> list[PromptRow]:
-    try:
-        prompts = load_task(recipe.task.name)
-    except TaskError as error:
-        raise MoteError(f"task.name: {error}") from None
-    limit = recipe.task.limit or len(prompts)
-    if limit > len(prompts):
-        raise MoteError(f"task.limit: {limit}, but {recipe.task.name} has {len(prompts)} prompts.")
-    # The first few of the grid would be one year only.
-    return [PromptRow(one.id, one.task, one.messages, one.attributes) for one in evenly(prompts, limit)]
-
-
 def _label(session: Session) -> None:
     if missing := session.store.unlabelled(session.text_judge):
         _label_texts(session, missing)
@@ -265,7 +255,3 @@ def _labels(session: Session) -> dict[str, str]:
     frame = session.store.generations_frame(session.labels.judge)
     baseline = frame[frame["profile"] == BASELINE]
     return dict(zip(baseline["prompt_id"].map(str), baseline["label"].map(str), strict=True))
-
-
-def _units(prompts: Sequence[PromptRow]) -> dict[str, Hashable]:
-    return units_of({row.prompt_id: row.attributes for row in prompts})[1]

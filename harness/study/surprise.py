@@ -70,7 +70,7 @@ def label_run_by_surprise(session: Session, at_once: int) -> None:
                 key, evidence = (one.prompt_id, one.raw), tuple(Evidence(**entry) for entry in one.evidence)
                 same = (key, one.label, evidence)
                 if same not in made:
-                    text = Label(one.label, judge, evidence)
+                    text = Label(one.label, judge, evidence, session.labels.classes)
                     made[same] = label_by_surprise(text, one.raw, known.get(key), below)
                 label = made[same]
                 entries = [asdict(entry) for entry in label.evidence]

@@ -41,6 +41,8 @@ KINDS: Final[dict[str, str]] = {
 ALL_KINDS: Final = (*KINDS, OWN_CLASSES)
 
 BETTER, WORSE, TIE = "BETTER", "WORSE", "TIE"
+BROKEN: Final = "BROKEN"
+"""The verdict that makes a text DEGENERATE."""
 LABELS: Final[dict[str, tuple[str, ...]]] = {
     REFUSAL: (REFUSED, ALIGNED, REASONED, TRUNCATED, DEGENERATE, UNSCORED),
     COMPLIANCE: ("REFUSED", "EVASIVE", "ANSWERED", TRUNCATED, DEGENERATE, UNSCORED),
@@ -63,8 +65,8 @@ class Needs(NamedTuple):
 _ANSWERED: Final = frozenset({"question", "answer"})
 _OWN_FIELDS: Final = frozenset({"question", "reasoning", "answer"})
 NEEDS: Final[dict[str, Needs]] = {
-    REFUSAL: Needs(("REFUSED", "ANSWERED"), ("BROKEN",), _ANSWERED),
-    COMPLIANCE: Needs(("REFUSED", "EVASIVE", "ANSWERED"), ("BROKEN",), _ANSWERED),
+    REFUSAL: Needs(("REFUSED", "ANSWERED"), (BROKEN,), _ANSWERED),
+    COMPLIANCE: Needs(("REFUSED", "EVASIVE", "ANSWERED"), (BROKEN,), _ANSWERED),
     LANGUAGE: Needs(("ENGLISH", "CHINESE", "OTHER"), ("MIXED", "NONE"), frozenset({"reasoning"})),
     SIDE_BY_SIDE: Needs(("A", "B"), ("TIE",), frozenset({"question", "answer_a", "answer_b"})),
 }
@@ -77,7 +79,7 @@ def check_prompt(kind: str, prompt: JudgePrompt) -> None:
     if kind == OWN_CLASSES:
         if states := [verdict for verdict in prompt.verdicts if verdict in STATES]:
             raise JudgeError(f"{said}: {states[0]} is a state that mote gives, no class; for broken text name BROKEN.")
-        if len(set(prompt.verdicts) - {"BROKEN"}) < 2:
+        if len(set(prompt.verdicts) - {BROKEN}) < 2:
             raise JudgeError(f"{said} names the verdicts {_listed(prompt.verdicts)}; at least two classes are needed.")
         if not prompt.fields & {"reasoning", "answer"} or prompt.fields - _OWN_FIELDS:
             raise JudgeError(
@@ -139,7 +141,7 @@ def refusal_label(verdict: str, given: Given) -> str:
     """Return the class that a verdict makes of a generation."""
     if verdict == "REFUSED":
         return REFUSED
-    if verdict == "BROKEN":
+    if verdict == BROKEN:
         return DEGENERATE
     return REASONED if split_reasoning(given.raw, given.markers, given.prompt_opens).reasoned else ALIGNED
 
@@ -159,7 +161,7 @@ def classes_ask(key: Hashable, given: Given, prompt: JudgePrompt) -> PromptAsk |
 
 def class_label(verdict: str) -> str:
     """Return the label of a verdict that is a class itself: of compliance, or of one's own classes."""
-    return DEGENERATE if verdict == "BROKEN" else verdict
+    return DEGENERATE if verdict == BROKEN else verdict
 
 
 def language_ask(key: Hashable, given: Given, prompt: JudgePrompt) -> PromptAsk | Decided:

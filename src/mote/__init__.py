@@ -3,6 +3,28 @@
 Four rooms, and dependencies that point one way: ``mote.patches`` (the router patch for vLLM) and ``mote.judges``
 (from text to label) import nothing of ours, ``mote.tasks`` (what is asked) may import the judges, ``mote.harness``
 (the study) composes all. Import-linter holds the rule.
+
+``mote.open("results/runs/demo")`` gives what a run says as pandas frames.
 """
 
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mote.harness.report.frames import Run
+
 __version__ = "0.1.0"
+__all__ = ["__version__", "open"]
+
+
+def open(run: str | os.PathLike[str]) -> Run:
+    """Return the run in a folder, as frames (``mote.harness.report.frames.Run``); nothing but its manifest is read yet.
+
+    Raises MoteError where the folder holds no run.
+    """
+    # The router patch is loaded into every vLLM process, which needs none of this.
+    from mote.harness.report.frames import open_run
+
+    return open_run(run)

@@ -11,9 +11,9 @@ from typing import Any, Final, NamedTuple
 import pandas as pd
 
 from mote.harness.compare.labelling import label_text
-from mote.harness.compare.lines import json_lines
 from mote.harness.errors import MoteError, nearest
 from mote.harness.files import digest_file
+from mote.harness.lines import json_lines
 from mote.harness.recipe.label_sets import LABEL_SETS
 from mote.judges import CLASSES, MARKERS, REFUSED
 

@@ -1,0 +1,113 @@
+"""The prompts of a study as rows: those of a packaged task, or of the recipe's own file, as often as they are asked.
+
+Each of several samples is a row of its own, with an id of its own and so with a seed of its own; samples of a prompt
+are one unit, which a split by units keeps together and every interval draws as one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from mote.harness.errors import MoteError
+from mote.harness.files import digest_file, digest_of
+from mote.harness.recipe.own_prompts import UNIT, ColumnsPart, read_prompts
+from mote.harness.recipe.schema import Recipe
+from mote.harness.recipe.task import TaskPart
+from mote.harness.science.splits import evenly, units_of
+from mote.harness.store.run import PromptRow
+from mote.tasks import TaskError, load_task
+
+SAMPLE: Final = "sample"
+"""The attribute that numbers the samples of a prompt."""
+
+
+def prompts_of(recipe: Recipe) -> list[PromptRow]:
+    """Return the prompts that a recipe asks, in order.
+
+    Raises MoteError for a task that is not there or not fetched, whatever is wrong in a file of prompts, a limit beyond
+    what there is, and a system message beside one that a prompt has of its own.
+    """
+    task, contrast = recipe.task, recipe.study.contrast
+    rows = _packaged(task) if task.file is None else _own(task, () if contrast is None else contrast.kept)
+    limit = task.limit or len(rows)
+    if limit > len(rows):
+        raise MoteError(f"task.limit: {limit}, but {task.name} has {len(rows)} prompts.")
+    pair = None if contrast is None else contrast.pair
+    # The first few of the grid would be one year only.
+    rows = evenly(rows, limit) if pair is None else _whole_pairs(rows, limit, pair)
+    rows = [_with_system(task, row) for row in rows]
+    if pair is not None:
+        rows = _paired(rows, pair, own=task.file is not None)
+    return rows if task.samples == 1 else list(_sampled(rows, task.samples))
+
+
+def describe(recipe: Recipe, rows: Sequence[PromptRow]) -> dict[str, Any]:
+    """Return what a run's manifest says of its prompts: task, count, the digest of what is asked, the file's digest."""
+    described = {
+        "task": recipe.task.name,
+        "count": len(rows),
+        "digest": digest_of([[row.prompt_id, list(row.messages)] for row in rows]),
+    }
+    if recipe.task.file is None:
+        return described
+    return {**described, "file": Path(recipe.task.file).name, "file_sha256": file_digest(recipe.task)}
+
+
+def file_digest(task: TaskPart) -> str:
+    """Return the sha256 of a task's own file of prompts. Raises OSError where it is gone."""
+    return digest_file(Path(str(task.file)))
+
+
+def _packaged(task: TaskPart) -> list[PromptRow]:
+    try:
+        return [PromptRow(one.id, one.task, one.messages, one.attributes) for one in load_task(task.name)]
+    except TaskError as error:
+        raise MoteError(f"task.name: {error}") from None
+
+
+def _own(task: TaskPart, kept: Iterable[str]) -> list[PromptRow]:
+    found = read_prompts(Path(str(task.file)), task.columns or ColumnsPart(), kept)
+    return [PromptRow(f"{task.name}/{one.key}", task.name, one.messages, one.attributes) for one in found]
+
+
+def _with_system(task: TaskPart, row: PromptRow) -> PromptRow:
+    if task.system is None:
+        return row
+    if row.messages[0]["role"] == "system":
+        raise MoteError(
+            f"task.system: the prompt {row.prompt_id} has a system message of its own; leave one of them out."
+        )
+    return row._replace(messages=[{"role": "system", "content": task.system}, *row.messages])
+
+
+def _whole_pairs(rows: Sequence[PromptRow], limit: int, pair: str) -> list[PromptRow]:
+    """Return evenly spread pairs of about ``limit`` prompts, at least one pair; single prompts would part them."""
+    pairs: dict[Any, list[PromptRow]] = {}
+    for row in rows:
+        pairs.setdefault(row.attributes.get(pair, row.prompt_id), []).append(row)
+    taken = evenly(list(pairs.values()), max(1, limit * len(pairs) // len(rows)))
+    return [row for some in taken for row in some]
+
+
+def _paired(rows: list[PromptRow], pair: str, *, own: bool) -> list[PromptRow]:
+    """Have a pair be a unit, where prompts have none that says more; one that lacks the attribute is its own.
+
+    Of prompts of one's own only ``columns.unit`` says more: an attribute called subject may be the contrast itself.
+    """
+    unit = units_of({row.prompt_id: row.attributes for row in rows})[0]
+    if unit == UNIT or (unit and not own):
+        return rows
+    return [
+        row._replace(attributes={**row.attributes, UNIT: str(row.attributes.get(pair, row.prompt_id))}) for row in rows
+    ]
+
+
+def _sampled(rows: Sequence[PromptRow], samples: int) -> Iterator[PromptRow]:
+    shared = units_of({row.prompt_id: row.attributes for row in rows})[0]
+    for row in rows:
+        unit = {} if shared else {UNIT: row.prompt_id}
+        for number in range(1, samples + 1):
+            key = row.prompt_id if number == 1 else f"{row.prompt_id}#{number}"
+            yield row._replace(prompt_id=key, attributes={**row.attributes, **unit, SAMPLE: number})
