@@ -8,6 +8,8 @@ TORCH := torch==2.13.0+cpu
 TRITON := 3.7.0
 # Where CPU builds of torch are published; asked only if pip doesn't find one where it is set up to look.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+# Two files of tests at a time, each on a core of its own.
+WORKERS ?= 2
 # The harness runs on what is on this disk: no hub, no usage reports.
 OFFLINE := HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 DO_NOT_TRACK=1
 
@@ -17,7 +19,7 @@ demo: .venv/installed
 	$(OFFLINE) $(BIN)/mote run demo
 
 test: check
-	$(OFFLINE) $(BIN)/pytest
+	$(OFFLINE) $(BIN)/pytest -n $(WORKERS) --dist loadfile
 
 check: .venv/installed
 	$(BIN)/ruff format --check $(ROOMS)
