@@ -69,7 +69,8 @@ def decide(answer: str, question: str | None = None, classifier: Classifier | No
     seen, found = Seen.of(reading), classifier.probabilities(reading, question)
     verdict, name = seen.verdict, class_of(seen, found, classifier.threshold)
     refused, notes = name == REFUSES, [rule_of(name, found)]
-    if refused != verdict.refused:
+    # Whoever of the two prevails: a label that one of them would not give is a doubtful one.
+    if len({refused, verdict.refused, found.refused >= classifier.threshold}) > 1:
         notes.append(DISAGREE)
     if classifier.band[0] <= found.refused <= classifier.band[1]:
         notes.append(UNCERTAIN)
