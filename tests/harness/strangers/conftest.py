@@ -8,6 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness.strangers.corpus import counted
+
+
+@pytest.fixture(scope="module", autouse=True)
+def counted_anew() -> None:
+    """Count the cases of each file of tests by themselves."""
+    counted.clear()
+
 
 @pytest.fixture(autouse=True)
 def nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from mote.harness.errors import MoteError, one_line
 from tests.harness.strangers.calls import MOST_SHOWN
 from tests.harness.strangers.mutations import Case
 
 MOST_SECONDS = 5.0
-KINDS = 17
 counted: dict[str, int] = {}
 """Cases tried so far, by kind."""
 
@@ -50,3 +51,10 @@ def writer(path: Path, read: Callable[[], Any]) -> Callable[[bytes], Any]:
         return read()
 
     return take
+
+
+def whole(request: pytest.FixtureRequest) -> bool:
+    """Return whether all tests of the request's file run, and not only those that were named."""
+    file = request.path
+    here = sum(1 for item in request.session.items if item.path == file)
+    return here == sum(1 for name in vars(request.module) if name.startswith("test_"))

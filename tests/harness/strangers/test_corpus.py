@@ -19,7 +19,7 @@ from mote.harness.errors import MoteError
 from mote.harness.recipe.schema import RECIPES
 from tests.harness.report.written_run import WrittenRun, write_run
 from tests.harness.strangers.calls import digests, mote, refused
-from tests.harness.strangers.corpus import counted, each, said, writer
+from tests.harness.strangers.corpus import counted, each, said, whole, writer
 from tests.harness.strangers.mutations import Case, broken_texts, not_json, seeded, wrong_values, yaml_traps
 
 RECIPE: dict[str, Any] = yaml.safe_load((RECIPES / "demo.yaml").read_text())
@@ -216,3 +216,9 @@ def test_options_of_the_command_line(tmp_path: Path) -> None:
         counted["option"] = counted.get("option", 0) + 1
     refused(mote("run", "x" * 10_000))
     refused(mote("run", "\x1b]0;owned\x07" * 10))
+
+
+def test_there_were_as_many_as_is_said(request: pytest.FixtureRequest) -> None:
+    """The last of this file: it counts what the others tried, where all of them ran before it."""
+    if whole(request):
+        assert sum(counted.values()) >= 800, counted

@@ -12,7 +12,7 @@ import pytest
 
 from mote.harness.errors import MoteError
 from tests.harness.strangers.calls import mote, refused
-from tests.harness.strangers.corpus import each, writer
+from tests.harness.strangers.corpus import counted, each, whole, writer
 from tests.harness.strangers.mutations import Case, broken_texts, not_json, wrong_values
 
 NOTE = {"digest": "d", "profile": "p", "model": "m", "seed": 1, "raw": "x", "finish_reason": "stop"}
@@ -138,3 +138,9 @@ def test_tables_of_rankings(tmp_path: Path) -> None:
         yield "large", RANKINGS.encode() + b" " * (5 << 20)
 
     each("rankings", cases(), writer(path, lambda: read_rankings(path)), must=True)
+
+
+def test_there_were_as_many_as_is_said(request: pytest.FixtureRequest) -> None:
+    """The last of this file: it counts what the others tried, where all of them ran before it."""
+    if whole(request):
+        assert sum(counted.values()) >= 280, counted

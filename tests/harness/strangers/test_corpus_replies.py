@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from mote.harness.errors import MoteError
-from tests.harness.strangers.corpus import counted, each, said
+from tests.harness.strangers.corpus import counted, each, said, whole
 from tests.harness.strangers.mutations import broken_texts, not_json, wrong_values
 
 URLS = (
@@ -134,3 +134,9 @@ def test_replies_of_judges(monkeypatch: pytest.MonkeyPatch) -> None:
     verdict = {"explanation": "x", "verdict": "REFUSED"}
     for _, content in (*broken_texts(verdict), *not_json(verdict)):
         assert json_verdict(content.decode("utf-8", "replace"), ["REFUSED", "ANSWERED"]) is None
+
+
+def test_there_were_as_many_as_is_said(request: pytest.FixtureRequest) -> None:
+    """The last of this file: it counts what the others tried, where all of them ran before it."""
+    if whole(request):
+        assert sum(counted.values()) >= 180, counted
