@@ -189,17 +189,28 @@ def paper_rows(
     return rows
 
 
+def part_that_measures(study: StudyPart) -> str:
+    """Return the part of the prompts that effects are measured on: all of them without a split."""
+    return "all" if study.split == "none" else "measure"
+
+
+def parts_of_retests(study: StudyPart) -> list[str]:
+    """Return the part that each retest answers.
+
+    The first says how much another seed changes where the experts were chosen too; the noise floor is of what measures.
+    """
+    return ["all" if number == 0 else part_that_measures(study) for number in range(study.controls.retest)]
+
+
 def profile_of(row: ProfileRow) -> Profile:
     """Return the profile that a row holds."""
     return Profile.from_dict(row.spec)
 
 
 def _profiles(study: StudyPart, layout: ModelLayout, seen: Seen, seed: int) -> Iterator[ProfileRow]:
-    part = "all" if study.split == "none" else "measure"
-    for number in range(1, study.controls.retest + 1):
+    part = part_that_measures(study)
+    for number, where in enumerate(parts_of_retests(study), start=1):
         spec = EMPTY_PROFILE.to_dict()
-        # One says how much another seed changes where the experts were chosen; the noise floor is of what measures.
-        where = "all" if number == 1 else part
         yield ProfileRow(f"{RETEST}-{number}", EMPTY_PROFILE.digest, RETEST, where, seed + number, spec)
     experts = study.experts or _ranked(study, layout, seen, study.top_k)
     top = len(experts)

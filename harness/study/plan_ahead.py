@@ -27,7 +27,7 @@ from mote.harness.study.foresight import (
     size_of,
     stopping_rule,
 )
-from mote.harness.study.plan import split_of
+from mote.harness.study.plan import part_that_measures, parts_of_retests, split_of
 from mote.harness.study.prompts import file_digest, prompts_of
 
 
@@ -113,10 +113,11 @@ def _plan(
 
 def _profiles(study: StudyPart) -> Mapping[str, str]:
     """Return name -> part of the profiles that a recipe asks for, before their experts are known."""
-    part = "all" if study.split == "none" else "measure"
+    part = part_that_measures(study)
     doses = set() if study.experts is not None else set(study.doses) - {study.top_k}
-    whole = [*(f"{RETEST}-{at}" for at in range(study.controls.retest)), "suppress", *(f"dose-{k}" for k in doses)]
+    retests = {f"{RETEST}-{at}": where for at, where in enumerate(parts_of_retests(study))}
+    whole = ["suppress", *(f"dose-{k}" for k in doses)]
     some = [*(f"scale-{factor:g}" for factor in set(study.factors)), *(["early", "middle", "late"] * study.thirds)]
     found = dict.fromkeys([*whole, *(["stimulate"] * study.stimulate)], "all") | dict.fromkeys(some, part)
     sets = {f"{RANDOM}{kind}-{at}": part for kind in ORDER for at in range(getattr(study.controls, kind))}
-    return found | sets
+    return retests | found | sets
