@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md"), *ROOT.glob("results/*/*.md")])
+PAGES = sorted(
+    [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/*.md"),
+        *ROOT.glob("docs/*/*.md"),
+        *ROOT.glob("*/README.md"),
+        *ROOT.glob("results/*/*.md"),
+    ]
+)
 # A path of ours in backquotes, from the top.
 PATH = re.compile(r"`((?:harness|judges|patches|tasks|tests|docs)/[\w./-]+\.(?:py|md|yaml|json))`")
 
