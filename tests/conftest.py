@@ -48,10 +48,14 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
 def engines() -> Iterator[Engines]:
     """``engines(folder, **options)``: an ``LLM`` in this process, eager, float32, kept for the session."""
     running: dict[str, Any] = {}
+    patch = pytest.MonkeyPatch()
 
     def engine(folder: Path, **options: Any) -> Any:
         from vllm import LLM
+        from vllm.v1.engine import core
 
+        # An engine that goes takes the process's groups along, those of the engines that stay too.
+        patch.setattr(core, "cleanup_dist_env_and_memory", lambda *_, **__: None)
         key = repr((folder, sorted(options.items())))
         if key not in running:
             usual: dict[str, Any] = {
@@ -65,6 +69,7 @@ def engines() -> Iterator[Engines]:
 
     yield engine
     running.clear()
+    patch.undo()
 
 
 @pytest.fixture(scope="session")
