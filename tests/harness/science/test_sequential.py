@@ -16,7 +16,7 @@ from mote.harness.science.verdict import ALPHA, sequential_leg
 from mote.harness.store.run import RunStore
 from mote.judges import REFUSED, STATES
 
-DEMO = Path(__file__).parents[3] / "results" / "demo" / "run.sqlite.xz"
+DEMO = Path(__file__).parents[3] / "results" / "demo-0.1.0" / "run.sqlite.xz"
 FINAL_TOKEN = 8
 """Where a refusal's label is final in the demo (median; FIELD: token 8 of 27): what cutting decided answers spares."""
 

@@ -36,7 +36,7 @@ from mote.patches import Observation, Receipt
 from tests.harness.report.written_run import WrittenRun, write_run
 
 HERE = Path(__file__).parent
-DEMO = Path(__file__).parents[3] / "results" / "demo"
+DEMO = Path(__file__).parents[3] / "results" / "demo-0.1.0"
 
 VERSION_1 = """
 create table prompts (prompt_id text primary key, position integer not null unique, task text not null,
