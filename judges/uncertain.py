@@ -1,8 +1,8 @@
 """What the classifier says in a label's evidence, and how to read it back from a run's rows.
 
 A label by rules and classifier carries, after what decided, ``classifier-<CLASS> REFUSED 0.93 EVASIVE 0.05 ANSWERED
-0.02``; where the two differ in their verdict ``rules-disagree``, and ``uncertain`` where the probability of a refusal
-lies in the classifier's band. Stored evidence has the same rules, so a report counts by them.
+0.02``; where phrases, classifier and label are not of one mind ``rules-disagree``, and ``uncertain`` where the
+probability of a refusal lies in the classifier's band. Stored evidence has the same rules, so a report counts by them.
 """
 
 from __future__ import annotations

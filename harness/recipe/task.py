@@ -33,7 +33,7 @@ class TaskPart(Part):
     system: str | None = Field(default=None, min_length=1, exclude_if=_absent)
     samples: int = Field(default=1, ge=1, exclude_if=lambda samples: samples == 1)
     limit: int | None = Field(default=None, ge=1)
-    label: Literal["refusal", "language", "classes"] = "refusal"
+    label: Literal["refusal", "compliance", "language", "classes"] = "refusal"
     classes: ClassesPart | None = Field(default=None, exclude_if=_absent)
 
     @model_validator(mode="before")

@@ -104,6 +104,21 @@ def test_a_study_of_own_prompts_and_classes_goes_to_its_report(tmp_path: Path) -
         plan_by_run(other, tmp_path / "run")
 
 
+def test_a_study_may_go_by_the_packaged_set_that_knows_evasion(tmp_path: Path) -> None:
+    content = recipe_of().model_dump(mode="json")
+    content["task"] |= {"label": "compliance"}
+    del content["study"]["target"]
+    found = Recipe.model_validate(content)
+    assert found.study.target == "REFUSED"
+    study_of(tmp_path / "run", found, ScriptedEngine(), force=True)
+    make_report(tmp_path / "run")
+    run = mote.open(tmp_path / "run")
+    assert run.classes == ("REFUSED", "EVASIVE", "ANSWERED")
+    assert set(run.generations["label"]) <= {*run.classes, "TRUNCATED", "DEGENERATE", "UNSCORED"}
+    assert {"REFUSED", "ANSWERED"} <= set(run.generations["label"])
+    assert run.judge.startswith("compliance")
+
+
 def test_a_file_may_lie_elsewhere_at_the_next_start(tmp_path: Path) -> None:
     found = recipe(tmp_path, asked(60))
     study_of(tmp_path / "run", found, ScriptedEngine(), force=True)
