@@ -7,7 +7,7 @@ runs, each made by `mote run`, `mote scan` and `mote rankings`, and writes what 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -149,14 +149,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("runs", nargs="*", metavar="SEED=RUN")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(arguments)
-    runs = {}
-    for text in options.runs:
-        seed, separator, folder = text.partition("=")
-        if not separator or not seed.isdigit():
-            parser.error(f"{text}: write SEED=RUN, for instance 1=results/runs/demo")
-        runs[int(seed)] = Path(folder)
-    print(build(runs, options.out))
+    runs = named_runs(parser, options.runs, "SEED=RUN, for instance 1=results/runs/demo", str.isdigit)
+    print(build({int(seed): folder for seed, folder in runs.items()}, options.out))
     return 0
+
+
+def named_runs(
+    parser: argparse.ArgumentParser, given: Sequence[str], form: str, right: Callable[[str], bool] = bool
+) -> dict[str, Path]:
+    """Return name -> folder of each NAME=RUN; end with the parser's error, which names the form, for any other."""
+    runs = {}
+    for text in given:
+        name, separator, folder = text.partition("=")
+        if not separator or not right(name):
+            parser.error(f"{text}: write {form}")
+        runs[name] = Path(folder)
+    return runs
 
 
 _COMMANDS: Final = """\

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from mote.harness.demo.seeds import markdown
+from mote.harness.demo.seeds import markdown, named_runs
 from mote.harness.errors import MoteError
 from mote.harness.files import write_atomic
 from mote.harness.recipe.manifest import read_manifest
@@ -96,13 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("runs", nargs="+", metavar="NAME=RUN")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(arguments)
-    runs = {}
-    for text in options.runs:
-        name, separator, folder = text.partition("=")
-        if not separator or not name:
-            parser.error(f"{text}: write NAME=RUN, for instance demo=results/runs/demo")
-        runs[name] = Path(folder)
-    print(build(runs, options.out))
+    print(build(named_runs(parser, options.runs, "NAME=RUN, for instance demo=results/runs/demo"), options.out))
     return 0
 
 
