@@ -52,6 +52,8 @@ def arm(point: str) -> None:
 
 
 if __name__ == "__main__":
+    # A suite that was started in the background ignores Ctrl-C, and so would what it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     point, *arguments = sys.argv[1:]
     from mote.harness.cli import main as cli
     from mote.harness.study import run as study
