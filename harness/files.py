@@ -8,11 +8,14 @@ import os
 import re
 import stat
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, Final
+from types import TracebackType
+from typing import IO, Any, Final, Self
 
 from mote.harness.errors import MoteError
+from mote.reading import MOST_BYTES, UnreadableError, read_json
 
 MODEL_DIR = Path(__file__).parent / "demo" / "model"
 """The packaged checkpoint, which recipes call ``demo``: a Hugging Face folder that vLLM loads as it is."""
@@ -20,6 +23,24 @@ MODEL_DIR = Path(__file__).parent / "demo" / "model"
 _CHUNK = 1 << 20
 _MOST_ENTRIES: Final = 20_000
 _UNFINISHED: Final = re.compile(r"\..+\.[a-z0-9_]{8}")
+
+
+class Closing(ABC):
+    """What is closed at the end of its ``with`` block, whatever happens there."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of what is held."""
+
+    def __enter__(self) -> Self:
+        """Return the thing itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it."""
+        self.close()
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
@@ -104,6 +125,23 @@ def subfolder(folder: Path, name: str) -> Path:
         raise MoteError(f"{path} is a link: nothing is written through it. Take it away.")
     path.mkdir(exist_ok=True)
     return path
+
+
+def read_json_file(path: Path, most: int = MOST_BYTES) -> Any:
+    """Return what a JSON file holds; raise MoteError, one line that names it, as ``mote.reading.read_json`` does."""
+    try:
+        return read_json(path, most)
+    except UnreadableError as error:
+        raise MoteError(f"{path} {error}.") from None
+
+
+def read_document(path: Path, form: str, most: int = MOST_BYTES) -> dict[str, Any]:
+    """Return a JSON object of ours, whose ``format`` says which; raise MoteError for any other."""
+    document = read_json_file(path, most)
+    if not isinstance(document, dict) or document.get("format") != form:
+        found = document.get("format") if isinstance(document, dict) else type(document).__name__
+        raise MoteError(f"{path} has format {found!r}; this mote reads {form!r}.")
+    return document
 
 
 def canonical_json(value: Any) -> str:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -28,10 +29,12 @@ Flips are of the refused prompts that chose no expert, with the Korn-Graubard in
 fall of the class's share among all measured prompts, against the untouched model under every seed. "Exact" is the fall
 of the class's probability by teacher forcing, with its p among the sets of each kind. p is the share of distinct random
 sets (or, for `retest`, of exchanges with other seeds) that reach the tuned ones, these counted among them; a dash where
-the controls ended before a kind was decided. {note}
+the controls ended before a kind was decided. All legs have to hold at 0.05 for "more than chance"
+([how it is reached](../../docs/verdict.md)).
 `verdicts.csv` has the figures unrounded.
 """
-_NOTE: Final = 'All legs have to hold at 0.05 for "more than chance" ([how it is reached](../../docs/verdict.md)).'
+
+_NOT_THERE: Final = (math.nan, math.nan, math.nan)
 
 
 def row_of(name: str, result: StudyResult) -> dict[str, Any]:
@@ -40,13 +43,15 @@ def row_of(name: str, result: StudyResult) -> dict[str, Any]:
     flips, net, exact = effect.flips, effect.net, effect.exact
     row: dict[str, Any] = {"model": name, "verdict": chance.verdict.kind, "tuned": result.asked.tuned}
     row |= {"prompts": len(chance.targets), "units": len(set(chance.units))}
-    row |= {"flips": flips.share, "flips_low": flips.low, "flips_high": flips.high} if flips else {}
-    row |= {"net": net.net, "net_low": net.low, "net_high": net.high} if net else {}
+    figures = (flips.share, flips.low, flips.high) if flips else _NOT_THERE
+    row |= dict(zip(("flips", "flips_low", "flips_high"), figures, strict=True))
+    figures = (net.net, net.low, net.high) if net else _NOT_THERE
+    row |= dict(zip(("net", "net_low", "net_high"), figures, strict=True))
     row |= {f"p_{leg.kind}": leg.p for leg in chance.verdict.legs}
     row |= {f"sets_{leg.kind}": leg.sets for leg in chance.verdict.legs}
     row |= {"p_retest": chance.verdict.noise.p} if chance.verdict.noise else {}
-    if exact:
-        row |= {"exact": exact.fall, **{f"exact_p_{leg.kind}": leg.p for leg in exact.legs}}
+    row |= {"exact": exact.fall if exact else math.nan}
+    row |= {f"exact_p_{leg.kind}": leg.p for leg in exact.legs} if exact else {}
     return row | {"reason": chance.verdict.reason}
 
 
@@ -63,7 +68,7 @@ def build(runs: Mapping[str, Path], out: Path) -> Path:
         raise MoteError("no run is named: name one as NAME=RUN.")
     table = pd.DataFrame(rows)
     write_atomic(out / "verdicts.csv", table.to_csv(index=False, float_format="%.6g"))
-    text = _TEMPLATE.format(table=markdown(_shown(table)), note=_NOTE)
+    text = _TEMPLATE.format(table=markdown(_shown(table)))
     write_atomic(out / "verdicts.md", text)
     return out / "verdicts.md"
 
@@ -83,7 +88,7 @@ def _shown(table: pd.DataFrame) -> pd.DataFrame:
                 "net, points": f"{100 * row['net']:+.1f} ({100 * row['net_low']:+.1f} to {100 * row['net_high']:+.1f})",
                 **{f"p {kind}": "-" if pd.isna(row[f"p_{kind}"]) else f"{row[f'p_{kind}']:.3f}" for kind in kinds},
                 "exact, points": "not measured"
-                if pd.isna(row.get("exact"))
+                if pd.isna(row["exact"])
                 else f"{100 * row['exact']:+.1f} (p: {', '.join(exact)})",
             }
         )

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mote.harness.errors import MoteError, nearest
-from mote.harness.files import MODEL_DIR
+from mote.harness.files import MODEL_DIR, read_json_file
 from mote.harness.tensors import digest_weights
 from mote.patches import ModelLayout, ProfileError
 from mote.patches.layout import MOST_CONFIG
-from mote.reading import UnreadableError, read_json
 
 
 class ModelSource(NamedTuple):
@@ -65,10 +64,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     file = folder / "config.json"
     if not file.is_file():
         raise MoteError(f"model.path '{folder}' has no config.json: it is not the folder of a model.")
-    try:
-        config = read_json(file, MOST_CONFIG)
-    except UnreadableError as error:
-        raise MoteError(f"{file} {error}.") from None
+    config = read_json_file(file, MOST_CONFIG)
     if not isinstance(config, dict):
         raise MoteError(f"{file} is not a model's configuration: it should hold a JSON object.")
     return config

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from mote.harness.errors import MoteError, nearest
+from mote.harness.files import read_json_file
 from mote.harness.merge.groups import SCALE
 from mote.harness.merge.schema import Parent
 from mote.harness.tensors import TensorEntry, TensorFile, read_tensor_file
-from mote.reading import UnreadableError, read_json
 
 INDEX: Final = "model.safetensors.index.json"
 SINGLE: Final = "model.safetensors"
@@ -115,10 +115,7 @@ def _find(parent: Parent) -> tuple[Path, str | None]:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = read_json(path)
-    except UnreadableError as error:
-        raise MoteError(f"{path} {error}.") from None
+    content = read_json_file(path)
     if not isinstance(content, dict):
         raise MoteError(f"{path} should hold a JSON object.")
     return content

@@ -11,11 +11,10 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from mote.harness.errors import MoteError
-from mote.harness.files import open_own
+from mote.harness.files import Closing, open_own
 from mote.reading import UnreadableError, parse_json, read_bytes
 
 JOURNAL: Final = "merge.journal"
@@ -24,7 +23,7 @@ PART: Final = ".part"
 """Ends the name of a shard that is being written."""
 
 
-class Journal:
+class Journal(Closing):
     """The journal in a folder, locked against a second merge; ``shards`` are the finished ones' entries by file."""
 
     def __init__(self, folder: Path, child: Mapping[str, Any]) -> None:
@@ -69,14 +68,6 @@ class Journal:
     def close(self) -> None:
         """Let go of the lock."""
         self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _append(self, line: Mapping[str, Any]) -> None:
         self._file.write(json.dumps(line).encode() + b"\n")

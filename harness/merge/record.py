@@ -6,16 +6,14 @@ import json
 import platform
 from collections import Counter
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
 from mote.harness.errors import MoteError
-from mote.harness.files import digest_file, digest_of
+from mote.harness.files import digest_file, digest_of, read_document
 from mote.harness.merge.journal import RECORD
 from mote.harness.merge.plan import Plan
-from mote.harness.recipe.manifest import now
-from mote.reading import UnreadableError, read_json
+from mote.harness.recipe.manifest import now, versions_of
 
 FORMAT: Final = "mote-child/1"
 _PACKAGES: Final = ("mote-harness", "torch", "safetensors", "numpy")
@@ -46,7 +44,7 @@ def finished_record(
         "bytes": _table(plan.bytes),
         "threshold": threshold_summary([one for name in sorted(shards) for one in shards[name]["outcomes"]]),
         "notes": plan.notes,
-        "versions": _versions(),
+        "versions": {"python": platform.python_version(), **versions_of(_PACKAGES)},
         "times": {"started": started, "finished": now()},
     }
 
@@ -76,14 +74,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     path = folder / RECORD
     if not path.exists():
         raise MoteError(f"{folder} holds no {RECORD}: it is not the folder of a child.")
-    try:
-        record = read_json(path)
-    except UnreadableError as error:
-        raise MoteError(f"{path} {error}.") from None
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        found = record.get("format") if isinstance(record, dict) else type(record).__name__
-        raise MoteError(f"{path} has format {found!r}; this mote reads {FORMAT!r}.")
-    return record
+    return read_document(path, FORMAT)
 
 
 def digests(paths: Mapping[str, Path]) -> dict[str, str]:
@@ -96,13 +87,3 @@ def _table(counts: Counter[tuple[str, str]]) -> dict[str, dict[str, int]]:
     for (group, kind), count in sorted(counts.items()):
         table.setdefault(group, {})[kind] = count
     return table
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found

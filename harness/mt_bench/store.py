@@ -10,13 +10,12 @@ import sqlite3
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Final, NamedTuple, Self
+from typing import IO, Any, Final, NamedTuple
 
 import pandas as pd
 
 from mote.harness.errors import MoteError
-from mote.harness.files import canonical_json, refuse_links
+from mote.harness.files import Closing, canonical_json, refuse_links
 from mote.harness.secrets import redacted
 from mote.harness.store.foreign import BENCH, hold_to_schema, limit_time, refuse_foreign_code
 from mote.harness.store.schema import BENCH_TABLES, BENCH_VERSION, bring_bench_forward
@@ -83,7 +82,7 @@ class JudgmentKey(NamedTuple):
     reference: str
 
 
-class BenchStore:
+class BenchStore(Closing):
     """A bench's SQLite file, open for writing or (``read_only``) for showing. Use it as a context manager.
 
     Raises MoteError where there is no bench, where it was made from other questions or by another version, and where
@@ -140,16 +139,6 @@ class BenchStore:
         hold_to_schema(self._db, self.path, BENCH, read_only=read_only)
         if questions is not None and self.questions_digest() != questions:
             raise MoteError(f"{self.folder} was answered from other questions; take another folder with --out.")
-
-    def __enter__(self) -> Self:
-        """Return the store itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the file and give back the lock."""
-        self.close()
 
     def close(self) -> None:
         """Close the file and give back the lock."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -14,13 +14,12 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from mote.harness.errors import MoteError
-from mote.harness.files import refuse_links, write_atomic
+from mote.harness.files import read_document, refuse_links, write_atomic
 from mote.harness.recipe.llm_judge import ASKING
 from mote.harness.recipe.schema import WITHOUT_ECONOMY, Recipe, differences, recipe_of
 from mote.harness.recipe.written_manifest import WrittenManifest
 from mote.harness.science.controls import KINDS
 from mote.harness.secrets import redacted
-from mote.reading import UnreadableError, read_json
 
 FORMAT = "mote-run/1"
 MANIFEST_NAME = "manifest.json"
@@ -38,13 +37,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     refuse_links(folder)
     if not path.exists():
         raise MoteError(f"{folder} holds no {MANIFEST_NAME}: it is not the folder of a run.")
-    try:
-        manifest = read_json(path, _MOST_BYTES)
-    except UnreadableError as error:
-        raise MoteError(f"{path} {error}.") from None
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
-        raise MoteError(f"{path} has format {found!r}; this mote reads {FORMAT!r}.")
+    manifest = read_document(path, FORMAT, _MOST_BYTES)
     try:
         WrittenManifest.model_validate(manifest)
         _bring_forward(manifest)
@@ -137,13 +130,18 @@ def check_same(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any], *, 
 
 def new_session() -> dict[str, Any]:
     """Return the entry of one start of ``mote run``: when, with which versions, on what."""
-    versions = {}
-    for package in _PACKAGES:
+    return {"started": now(), "ended": None, "versions": versions_of(_PACKAGES), "device": _device()}
+
+
+def versions_of(packages: Iterable[str]) -> dict[str, str]:
+    """Return the versions of those packages that are installed."""
+    found = {}
+    for package in packages:
         try:
-            versions[package] = metadata.version(package)
+            found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    return {"started": now(), "ended": None, "versions": versions, "device": _device()}
+    return found
 
 
 def now() -> str:

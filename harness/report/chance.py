@@ -32,7 +32,8 @@ SETS = ("kind", "profile", "flips", "of", "share")
 class Chance:
     """The effect beside what chance does, for the section "More than chance?".
 
-    ``targets`` are the measured prompts of the class, ``units`` theirs (the prompt itself where nothing is shared).
+    ``targets`` are the measured prompts of the class, ``units`` theirs (the prompt itself where nothing is shared);
+    ``tuned`` says of each that the tuned profile answered, with a label, whether it flipped.
     ``sets``: one row a random set that answered all of them: kind, profile, flips, of, share; ``nulls``: the tuned
     profile's share among those of each kind. ``stopped`` counts, by kind, sets that were ended early once decided.
     ``missing``: control answers that the design still asks for.
@@ -41,6 +42,7 @@ class Chance:
     verdict: Verdict
     targets: tuple[str, ...] = ()
     units: tuple[Hashable, ...] = ()
+    tuned: Mapping[str, bool] = field(default_factory=dict)
     sets: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(SETS)))
     nulls: Mapping[str, Null] = field(default_factory=dict)
     stopped: Mapping[str, int] = field(default_factory=dict)
@@ -67,7 +69,8 @@ def chance_of(
     answers = answers_of(frame, asked.target)
     tuned = {p: answers[str(asked.tuned), p] for p in targets if (str(asked.tuned), p) in answers}
     if not targets or len(tuned) < len(targets):
-        return Chance(verdict([], None, len(targets), len(set(units)), force=True), tuple(targets), tuple(units))
+        nothing = verdict([], None, len(targets), len(set(units)), force=True)
+        return Chance(nothing, tuple(targets), tuple(units), tuned)
     design = design_of(study, tuned, targets, profiles)
     legs = [sequential_leg(kind, family) for kind, family in progress(design, answers).items()]
     noise = _noise(tuned, answers, targets, units, profiles)
@@ -77,6 +80,7 @@ def chance_of(
         verdict=verdict(legs, noise, len(targets), len(set(units)), force=force),
         targets=tuple(targets),
         units=tuple(units),
+        tuned=tuned,
         sets=sets,
         nulls={str(kind): against_controls(design.observed / len(targets), found) for kind, found in shares},
         stopped=_stopped(design, answers, set(sets["profile"])),

@@ -84,7 +84,7 @@ def effect_of(
     net = _net(classed, profiles, asked, groups)
     return Effect(
         net=net,
-        flips=_flips(classed, asked, chance),
+        flips=_flips(chance),
         stay=_stay(classed, asked, chance, groups, margin),
         margin=margin,
         exact=_exact(store, profiles, asked, chance),
@@ -124,12 +124,10 @@ def _net(
     return net_effect(before, after, units) if before else None
 
 
-def _flips(labels: Mapping[str, pd.Series[Any]], asked: Asked, chance: Chance) -> ClusteredShare | None:
-    ours = labels.get(asked.tuned or "")
-    if ours is None or not chance.targets or not set(chance.targets) <= set(ours.index):
+def _flips(chance: Chance) -> ClusteredShare | None:
+    if not chance.targets or len(chance.tuned) < len(chance.targets):
         return None
-    found = ours.reindex(list(chance.targets))
-    return korn_graubard(((found != asked.target) & ~found.isin(STATES)).tolist(), chance.units)
+    return korn_graubard([chance.tuned[prompt] for prompt in chance.targets], chance.units)
 
 
 def _stay(
@@ -216,8 +214,8 @@ def _dose(
 
 def _named(frame: pd.DataFrame, asked: Asked, chance: Chance) -> Named | None:
     """Count flips whose answer does not name the unit asked about; None where prompts name no unit."""
-    ours = frame[(frame["profile"] == asked.tuned) & frame["prompt_id"].isin(chance.targets) & frame["label"].notna()]
-    flips = ours[(ours["label"] != asked.target) & ~ours["label"].isin(STATES)]
+    flipped = [prompt for prompt, flip in chance.tuned.items() if flip]
+    flips = frame[(frame["profile"] == asked.tuned) & frame["prompt_id"].isin(flipped)]
     if not asked.unit or flips.empty:
         return None
     names = [name_of_unit(json.loads(text).get(asked.unit, "")) for text in flips["attributes"]]

@@ -19,15 +19,14 @@ import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Literal, NamedTuple, Self
+from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from mote.harness.errors import MoteError
-from mote.harness.files import canonical_json, refuse_links
+from mote.harness.files import Closing, canonical_json, refuse_links
 from mote.harness.store.foreign import hold_to_schema, limit_time, refuse_foreign_code
 from mote.harness.store.generations import (
     CHOICES,
@@ -98,7 +97,7 @@ class LabelRow(NamedTuple):
     evidence: Sequence[Mapping[str, Any]]
 
 
-class RunStore:
+class RunStore(Closing):
     """A run's SQLite file, open for writing or (``read_only``) for reports. Use it as a context manager.
 
     Only a study makes one that isn't there; ``existing`` is for whatever adds to a run. ``db`` is the connection, for
@@ -163,16 +162,6 @@ class RunStore:
         except BaseException:
             db.close()
             raise
-
-    def __enter__(self) -> Self:
-        """Return the store itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the file and give back the lock."""
-        self.close()
 
     def close(self) -> None:
         """Close the file and give back the lock."""

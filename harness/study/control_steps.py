@@ -19,7 +19,7 @@ from mote.harness.progress import step
 from mote.harness.recipe.schema import StudyPart
 from mote.harness.science.controls import RANDOM
 from mote.harness.science.sequential import Answers, Design, ask
-from mote.harness.store.run import ProfileRow
+from mote.harness.store.run import ProfileRow, PromptRow
 from mote.harness.study.controls import (
     answers_of,
     design_of,
@@ -41,6 +41,7 @@ def answer_controls(session: Session, label: Callable[[Session], None]) -> None:
     ``label`` labels all that is unlabelled. The tuned profile's answers have to be there and labelled.
     """
     rows = {row.name: row for row in session.store.profiles() if row.kind.startswith(RANDOM)}
+    prompts = {row.prompt_id: row for row in session.store.prompts()}
     if not rows:
         return
     design, targets = design_now(session)
@@ -53,15 +54,16 @@ def answer_controls(session: Session, label: Callable[[Session], None]) -> None:
     with step(session.console, "Controls, until all is decided, at most", most) as advance:
         while asked := ask(design, seen, room):
             wanted = [(one.set, one.prompt) for one in asked]
-            _generate(quietly, "Controls", wanted, rows)
+            _generate(quietly, "Controls", wanted, rows, prompts)
             label(quietly)
             seen |= _labelled(session, wanted)
             advance(len(wanted))
     study = session.recipe.study
     split = session.store.split()
-    measured = [row.prompt_id for row in session.store.prompts() if not split or split[row.prompt_id] == "measure"]
+    measured = [prompt for prompt in prompts if not split or split[prompt] == "measure"]
     others = other_prompts(study, measured, targets)
-    _generate(session, "Controls beside the class", [(n, p) for n in further_sets(study, design) for p in others], rows)
+    beside = [(name, prompt) for name in further_sets(study, design) for prompt in others]
+    _generate(session, "Controls beside the class", beside, rows, prompts)
     label(session)
 
 
@@ -93,7 +95,12 @@ def _labelled(session: Session, wanted: list[tuple[str, str]]) -> Answers:
     return {key: known[key] for key in wanted}
 
 
-def _generate(session: Session, title: str, pairs: list[tuple[str, str]], rows: dict[str, ProfileRow]) -> None:
-    prompts = {row.prompt_id: row for row in session.store.prompts()}
+def _generate(
+    session: Session,
+    title: str,
+    pairs: list[tuple[str, str]],
+    rows: dict[str, ProfileRow],
+    prompts: dict[str, PromptRow],
+) -> None:
     wanted: list[Wanted] = [(rows[name], request_of(rows[name], prompts[prompt])) for name, prompt in pairs]
     generate(session, title, wanted)
