@@ -32,7 +32,8 @@ ONCE: Final = ""
 class Request(NamedTuple):
     """One prompt under one profile; ``seed`` is the request's own, ``capture`` as in ``mote.patches.request_args``.
 
-    With ``choices`` the answer can be nothing but one of these texts, the likeliest (temperature 0).
+    With ``choices`` the answer can be nothing but one of these texts, the likeliest (temperature 0). ``most`` ends the
+    answer after so many tokens, if the sampling's own bound does not.
     """
 
     prompt_id: str
@@ -41,6 +42,7 @@ class Request(NamedTuple):
     seed: int
     capture: str | Mapping[str, Any] | None = None
     choices: Sequence[str] = ()
+    most: int | None = None
 
 
 class Answer(NamedTuple):
@@ -221,7 +223,7 @@ class TokenEngine(ABC):
         return {
             "temperature": self._sampling.temperature,
             "top_p": self._sampling.top_p,
-            "max_tokens": self._sampling.max_tokens,
+            "max_tokens": min(self._sampling.max_tokens, request.most or self._sampling.max_tokens),
             "seed": request.seed,
             # The markers of reasoning are special tokens in some models, and raw text is to be raw.
             "skip_special_tokens": False,

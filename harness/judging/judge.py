@@ -84,7 +84,7 @@ def judge_run(
         frame = _in_scope(store.generations_frame(judge.name), scope)
         check_name(Judgments(store), judge)
         work = Work(store, judge, endpoint.max_tokens)
-        work.plan(tasks_of(frame, kind, judge_prompt, run.markers))
+        work.plan(tasks_of(frame, kind, judge_prompt, run.markers, run.manifest["recipe"]["study"]["target"]))
         tally = work.ask(endpoint, max_judgments, console)
         after = _in_scope(store.generations_frame(judge.name), scope)
     # The baseline is what others are set beside; it isn't better or worse than itself.

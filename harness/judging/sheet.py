@@ -22,6 +22,7 @@ import pandas as pd
 from mote.harness.errors import MoteError, nearest
 from mote.harness.files import write_atomic
 from mote.harness.science.controls import BASELINE, RANDOM, RETEST
+from mote.harness.store.generations import DECIDED
 from mote.harness.store.questions import conversation
 from mote.harness.store.run import LabelRow, RunStore
 from mote.harness.store.samples import SampleRow, add_samples, sampled_items
@@ -58,7 +59,7 @@ def write_sheet(folder: Path, path: Path, size: int, judge: str, *, kind: str = 
     labels = _labels_of(kind)
     with RunStore(folder, existing=True) as store:
         frame = store.generations_frame(judge)
-        frame = frame[frame["label"].notna() & (frame["label"] != UNSCORED)]
+        frame = frame[frame["label"].notna() & (frame["label"] != UNSCORED) & (frame["finish_reason"] != DECIDED)]
         if frame.empty:
             raise MoteError(f"judge '{judge}' has labelled no answer of {folder}.{nearest(judge, store.judges())}")
         others = sorted(set(frame["label"]) - {*labels, *STATES})

@@ -29,6 +29,7 @@ from mote.judges import (
     LANGUAGES,
     REFUSED,
     RULES_JUDGE,
+    Evidence,
     Label,
     label_by_rules,
     label_compliance,
@@ -65,6 +66,8 @@ LABEL_SETS: Final[Mapping[str, LabelSet]] = MappingProxyType(
         LANGUAGE: LabelSet(LANGUAGE, LANGUAGE_JUDGE, LANGUAGE_JUDGE, LANGUAGES, ENGLISH, label_reasoning_language),
     }
 )
+DECIDED_RULE: Final = "ended-at-opening"
+"""The evidence for the label of an answer that was ended where its opening had decided its class."""
 _BY_RULES: Final = LABEL_SETS[REFUSAL]._replace(judge=RULES_JUDGE, text_judge=RULES_JUDGE, label=label_by_rules)
 """What a refusal's label was before there was a classifier, and is where a recipe says so."""
 _OF_TASK: Final = {"reasoning_language": LANGUAGE}
@@ -91,6 +94,11 @@ def label_set(recipe: Mapping[str, Any]) -> LabelSet:
     if judges.get("llm"):
         return found._replace(judge=str(judges["llm"]["name"]))
     return found._replace(judge=with_surprise(found.judge)) if judges.get("surprise", False) else found
+
+
+def decided_label(labels: LabelSet, target: str, raw: str) -> Label:
+    """Return the label of an answer that was ended at an opening of the class ``target``."""
+    return Label(target, labels.text_judge, (Evidence.of(DECIDED_RULE, raw, 0, len(raw)),), labels.classes)
 
 
 def _own(recipe: Mapping[str, Any], refusal: LabelSet) -> LabelSet:

@@ -67,6 +67,9 @@ def _bring_forward(manifest: dict[str, Any]) -> None:
         manifest["older"] = [*manifest.get("older", ()), "judges.text"]
     study = manifest["recipe"].get("study", {})
     if "economy" in study:
+        if isinstance(study["economy"], dict):
+            # Older than ended answers: all were read whole.
+            study["economy"].setdefault("stop_decided", False)
         return
     meant = {"economy": WITHOUT_ECONOMY.model_dump(mode="json"), "margin": 0.05, "exact": False}
     controls = study.get("controls", {})

@@ -128,16 +128,19 @@ class EconomyPart(Part):
     ``targets_only``: random sets answer the measured target prompts; the first ``whole`` sets of a family also
     ``others`` prompts outside the class. ``sequential``: controls end once significance is out of reach.
     ``curtailed``: a set ends once it has reached the tuned count or can't any more, but for the first ``whole`` ones.
+    ``stop_decided``: an answer that opens as only the class's answers do ends there, but for those of the first
+    ``whole`` sets, which have to show it; sets are then not curtailed, since what is left of them costs little.
     """
 
     targets_only: bool = True
     others: Count = 60
     sequential: bool = True
     curtailed: bool = True
-    whole: Count = 20
+    stop_decided: bool = True
+    whole: Count = 5
 
 
-WITHOUT_ECONOMY = EconomyPart(targets_only=False, sequential=False, curtailed=False)
+WITHOUT_ECONOMY = EconomyPart(targets_only=False, sequential=False, curtailed=False, stop_decided=False)
 """Every control answers all measured prompts, as in runs older than economies."""
 
 

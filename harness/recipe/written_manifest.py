@@ -112,6 +112,14 @@ class _Plan(_Written):
     power: _Powers = Field(default_factory=_Powers)
 
 
+class _Ended(_Written):
+    openings: list[_Name]
+    read: int
+    left_class: int
+    at_most: Annotated[float, Field(strict=False)]
+    left_out: _Name
+
+
 class WrittenManifest(_Written):
     """A manifest; of its recipe what is read as it stands, beside the check that all recipes get."""
 
@@ -129,3 +137,4 @@ class WrittenManifest(_Written):
     seconds_an_answer: Annotated[float, Field(ge=0, strict=False)] | None = None
     plan: _Plan | None = None
     stems: dict[str, Any] | None = None
+    ended_at: _Ended | None = None

@@ -35,6 +35,7 @@ from mote.harness.science.mechanism import coverage_table, summed_mechanism
 from mote.harness.science.splits import units_of
 from mote.harness.science.transitions import FlipRates
 from mote.harness.store.run import RunStore
+from mote.harness.study.controls import answers_end
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,8 @@ def analyse(store: RunStore, manifest: Mapping[str, Any], judge: str | None = No
     unit, groups = _units(frame)
     asked = asked_of(manifest, judge, set(frame["label"].dropna()), profiles, split=bool(split), unit=unit)
     part = StudyPart.model_validate(study)
-    chance = chance_of(frame, split, planned, part, asked, groups, force=bool(manifest.get("forced")))
+    how = {"force": bool(manifest.get("forced")), "ended": answers_end(manifest)}
+    chance = chance_of(frame, split, planned, part, asked, groups, **how)
     progress = _progress(frame, profiles, len(store.prompts()), split, Counter(one.set for one in chance.missing))
     whole = _whole(progress, chance)
     changes = changes_of(pair(frame, bool(split)), profiles, whole, asked)

@@ -215,6 +215,7 @@ def _render(
         chance_notes=[
             *chance_sections.chance_notes(result),
             *chance_sections.retest_notes(result),
+            *chance_sections.ended_notes(manifest),
             *([gap] if gap else []),
         ],
         side_effects=chance_sections.side_effects(result),

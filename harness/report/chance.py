@@ -58,11 +58,13 @@ def chance_of(
     groups: Mapping[str, Hashable],
     *,
     force: bool = False,
+    ended: bool = False,
 ) -> Chance:
     """Set the tuned profile beside random sets and retests, by the labels of ``frame``.
 
     ``frame`` is ``RunStore.generations_frame`` of the judge; ``groups`` are the units that prompts share, empty where
-    a task has none. ``force``: the run went on below the least number of target prompts.
+    a task has none. ``force``: the run went on below the least number of target prompts. ``ended``: control answers
+    were ended at their opening (``study.controls.answers_end``).
     """
     targets = target_prompts(frame, split, asked.target)
     units = [groups.get(prompt, prompt) for prompt in targets]
@@ -71,7 +73,7 @@ def chance_of(
     if not targets or len(tuned) < len(targets):
         nothing = verdict([], None, len(targets), len(set(units)), force=True)
         return Chance(nothing, tuple(targets), tuple(units), tuned)
-    design = design_of(study, tuned, targets, profiles)
+    design = design_of(study, tuned, targets, profiles, ended=ended)
     legs = [sequential_leg(kind, family) for kind, family in progress(design, answers).items()]
     noise = _noise(tuned, answers, targets, units, profiles)
     sets = _sets(design, answers)

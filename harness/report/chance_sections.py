@@ -251,6 +251,20 @@ def planned(result: StudyResult, manifest: Mapping[str, Any]) -> list[tuple[str,
     return [*rows, *([("Found with 80%", f"a true share of flips of {', '.join(least)}")] if least else [])]
 
 
+def ended_notes(manifest: Mapping[str, Any]) -> list[str]:
+    """Return the note on control answers that were ended at their opening; none where all were read."""
+    noted = manifest.get("ended_at")
+    if not noted or not noted["openings"]:
+        return []
+    listed = ", ".join(repr(opening) for opening in noted["openings"])
+    return [
+        f"Control answers that open with {listed} were ended there and count as the class. Of {noted['read']:,} "
+        f"answers that open so and were read whole, {noted['left_class']:,} left the class (at most "
+        f"{noted['at_most']:.2%} do, 95%). Whether the text of an ended answer would have broken is not known: broken text under random sets is "
+        "that of the sets read whole."
+    ]
+
+
 def retest_notes(result: StudyResult) -> list[str]:
     """Return a note for each retest: what another seed alone changed."""
     return [

@@ -14,7 +14,7 @@ from contextlib import closing
 import pandas as pd
 
 from mote.harness.files import canonical_json
-from mote.harness.store.generations import GenerationRow, insert_generation
+from mote.harness.store.generations import DECIDED, GenerationRow, insert_generation
 from mote.harness.store.run import Purpose, RunStore
 from mote.patches import Profile
 
@@ -70,4 +70,5 @@ class Answers:
         return frame.drop_duplicates(["profile_digest", "prompt_id"]).reset_index(drop=True)
 
 
-_OF_DIGESTS = "where profile_digest in (select value from json_each(?))"
+# An answer that was ended at its opening is none that another could read.
+_OF_DIGESTS = f"where finish_reason is not '{DECIDED}' and profile_digest in (select value from json_each(?))"  # noqa: S608

@@ -35,6 +35,10 @@ class MapRow(NamedTuple):
     quantity: str = CHOICES
 
 
+DECIDED: Final = "decided"
+"""The ``finish_reason`` of an answer that was ended where its opening had decided its class (``study.openings``)."""
+
+
 class GenerationRow(NamedTuple):
     """One answer, with the receipt of the profile that was truly applied."""
 

@@ -29,6 +29,7 @@ from mote.harness.study.controls import (
     tuned_row,
 )
 from mote.harness.study.generate import Wanted, generate, request_of
+from mote.harness.study.openings import Ending, closed_openings
 from mote.harness.study.session import Session
 
 _ENGINE_SEATS = 256
@@ -45,6 +46,13 @@ def answer_controls(session: Session, label: Callable[[Session], None]) -> None:
     if not rows:
         return
     design, targets = design_now(session)
+    first = [name for sets in design.families.values() for name in sets[: design.whole]]
+    # Read whole in any case; what they say is the evidence for ending others.
+    _generate(session, "Controls, the first", [(name, p) for name in first for p in design.prompts], rows, prompts)
+    label(session)
+    ending = closed_openings(session, first)
+    if ending is not None:
+        design = replace(design, curtailed=False)
     room = batch_of(session.recipe.model.options)
     # What a killed run has stored counts only as the replay reaches it: batches are those of an undisturbed run.
     seen: dict[tuple[str, str], bool] = {}
@@ -54,7 +62,7 @@ def answer_controls(session: Session, label: Callable[[Session], None]) -> None:
     with step(session.console, "Controls, until all is decided, at most", most) as advance:
         while asked := ask(design, seen, room):
             wanted = [(one.set, one.prompt) for one in asked]
-            _generate(quietly, "Controls", wanted, rows, prompts)
+            _generate(quietly, "Controls", wanted, rows, prompts, ending)
             label(quietly)
             seen |= _labelled(session, wanted)
             advance(len(wanted))
@@ -101,6 +109,7 @@ def _generate(
     pairs: list[tuple[str, str]],
     rows: dict[str, ProfileRow],
     prompts: dict[str, PromptRow],
+    ending: Ending | None = None,
 ) -> None:
     wanted: list[Wanted] = [(rows[name], request_of(rows[name], prompts[prompt])) for name, prompt in pairs]
-    generate(session, title, wanted)
+    generate(session, title, wanted, ending)

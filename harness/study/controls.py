@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -55,13 +56,19 @@ def other_prompts(study: StudyPart, measured: Sequence[str], targets: Iterable[s
 
 
 def design_of(
-    study: StudyPart, tuned_flips: Mapping[str, bool], targets: Sequence[str], control_rows: Iterable[ProfileRow]
+    study: StudyPart,
+    tuned_flips: Mapping[str, bool],
+    targets: Sequence[str],
+    control_rows: Iterable[ProfileRow],
+    *,
+    ended: bool = False,
 ) -> Design:
     """Return the design of a study's control answers on the target prompts.
 
     `tuned_flips` holds for each target prompt whether the tuned profile flips it (`answers_of`), `control_rows` the
     run's profiles (others than random sets are passed over). Prompts stand in an order drawn from the study's seed, so
-    that a set is not decided by one place alone; sets in the order in which they were drawn.
+    that a set is not decided by one place alone; sets in the order in which they were drawn. ``ended``: answers end
+    where their opening decides them (`openings.closed_openings`), and no set is curtailed.
     """
     missing = [prompt for prompt in targets if prompt not in tuned_flips]
     if missing:
@@ -78,9 +85,15 @@ def design_of(
         alpha=ALPHA,
         sequential=economy.sequential,
         together=economy.sequential,
-        curtailed=economy.curtailed,
+        curtailed=economy.curtailed and not ended,
         whole=economy.whole,
     )
+
+
+def answers_end(manifest: Mapping[str, Any]) -> bool:
+    """Return whether a run ends control answers at their opening."""
+    noted = manifest.get("ended_at")
+    return isinstance(noted, Mapping) and bool(noted.get("openings"))
 
 
 def further_sets(study: StudyPart, design: Design) -> list[str]:

@@ -22,7 +22,7 @@ from mote.harness.recipe.manifest import write_manifest
 from mote.harness.recipe.schema import SamplingPart
 from mote.harness.science.controls import BASELINE, RANDOM
 from mote.harness.science.splits import evenly
-from mote.harness.science.stems import class_chance, learn
+from mote.harness.science.stems import class_chance
 from mote.harness.science.tempered import Bounds, text_at_temperature
 from mote.harness.store.chances import (
     ChanceRow,
@@ -34,6 +34,7 @@ from mote.harness.store.chances import (
 )
 from mote.harness.store.run import ProfileRow
 from mote.harness.study.controls import target_prompts, tuned_row
+from mote.harness.study.openings import learn_openings
 from mote.harness.study.plan import profile_of
 from mote.harness.study.session import Session
 from mote.patches import EMPTY_PROFILE
@@ -80,28 +81,7 @@ def _note(session: Session, stems: dict[str, Any]) -> None:
 
 def _learned(session: Session) -> dict[str, Any]:
     """Learn the openings of the class and write into the manifest what they cover."""
-    target = session.recipe.study.target
-    frame = session.store.generations_frame(session.labels.judge)
-    baseline = frame[frame["profile"] == BASELINE]
-    pieces = [session.engine.pieces(raw) for raw in baseline["raw"]]
-    ours = [one for one, label in zip(pieces, baseline["label"], strict=True) if label == target]
-    others = [one for one, label in zip(pieces, baseline["label"], strict=True) if label != target]
-    stems = learn(ours, others)
-    openings = ["".join(str(piece) for piece in opening) for opening in stems.openings]
-    # An opening that is tokenised otherwise on its own would be asked for as other tokens than the answers had.
-    same = all(session.engine.pieces(text) == list(one) for text, one in zip(openings, stems.openings, strict=True))
-    left_out = "" if same else "an opening is tokenised otherwise on its own"
-    if same and not stems.enough:
-        left_out = f"the openings cover {stems.coverage:.0%} of the class's answers"
-    found = {
-        "openings": openings,
-        "coverage": round(stems.coverage, 4),
-        "covered": stems.covered,
-        "answers": stems.answers,
-        "foreign": stems.foreign,
-        "enough": stems.enough and same,
-        "left_out": left_out,
-    }
+    found = learn_openings(session)
     _note(session, found)
     return found
 

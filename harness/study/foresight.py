@@ -153,7 +153,7 @@ def primary_endpoint(study: StudyPart, tuned: str) -> str:
 def stopping_rule(study: StudyPart) -> str:
     """Return in words when control answers end."""
     economy = study.economy
-    if not economy.sequential and not economy.curtailed:
+    if not (economy.sequential or economy.curtailed or economy.stop_decided):
         return "none: every set answers every target prompt"
     said = []
     if economy.sequential:
@@ -162,6 +162,11 @@ def stopping_rule(study: StudyPart) -> str:
         said.append(
             f"a set ends once it has reached the tuned count or can't any more, but for the first {economy.whole} of a"
             " family"
+        )
+    if economy.stop_decided:
+        said.append(
+            "an answer that opens as only the class's do is ended there, but for those of the first"
+            f" {economy.whole} sets of a family; sets are then not ended early"
         )
     return "; ".join(said)
 

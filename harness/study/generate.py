@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mote.harness.engine.vllm import Request, request_seed
 from mote.harness.progress import step
 from mote.harness.science.controls import BASELINE
+from mote.harness.store.generations import DECIDED
 from mote.harness.store.run import GenerationRow, ProfileRow, PromptRow
+from mote.harness.study.openings import Ending
 from mote.harness.study.plan import profile_of
 from mote.harness.study.session import Session
 
@@ -34,20 +36,40 @@ def wanted_of(session: Session, profiles: Sequence[ProfileRow]) -> list[Wanted]:
     ]
 
 
-def generate(session: Session, title: str, wanted: Sequence[Wanted]) -> int:
-    """Generate and store what of ``wanted`` is missing, and return how many answers that were."""
-    store = session.store
-    stored = store.stored()
+def generate(session: Session, title: str, wanted: Sequence[Wanted], ending: Ending | None = None) -> int:
+    """Generate and store what of ``wanted`` is missing, and return how many answers that were.
+
+    With ``ending`` an answer that opens as it says is ended there; what opens otherwise is asked for again, whole: its
+    seed makes it the answer that it would have been.
+    """
+    stored = session.store.stored()
     missing = [(profile, request) for profile, request in wanted if (request.prompt_id, profile.name) not in stored]
     if not missing:
         return 0
-    names = [profile.name for profile, _ in missing]
-    answers = session.engine.generate([request for _, request in missing])
     with step(session.console, title, len(wanted), len(wanted) - len(missing)) as advance:
-        for some in answers:
-            store.add_generations([_brief(session.row_of(answer, names[index])) for index, answer in some])
+        whole = missing if ending is None else _end(session, missing, ending, advance)
+        for some in session.engine.generate([request for _, request in whole]) if whole else ():
+            rows = [_brief(session.row_of(answer, whole[index][0].name)) for index, answer in some]
+            session.store.add_generations(rows)
             advance(len(some))
     return len(missing)
+
+
+def _end(session: Session, missing: Sequence[Wanted], ending: Ending, advance: Callable[[int], None]) -> list[Wanted]:
+    """Store the answers that their first tokens decide, and those that end with them; return the others."""
+    whole = []
+    for some in session.engine.generate([request._replace(most=ending.tokens) for _, request in missing]):
+        rows = []
+        for index, answer in some:
+            if ending.opens(session.engine.pieces(answer.raw)):
+                answer = answer._replace(finish_reason=DECIDED)
+            if answer.finish_reason == "length":
+                whole.append(missing[index])
+            else:
+                rows.append(_brief(session.row_of(answer, missing[index][0].name)))
+        session.store.add_generations(rows)
+        advance(len(rows))
+    return whole
 
 
 def _brief(row: GenerationRow) -> GenerationRow:

@@ -21,12 +21,14 @@ from rich.console import Console
 from mote.harness.engine.vllm import ONCE, Answer, Request, Scoring
 from mote.harness.errors import MoteError
 from mote.harness.progress import step
-from mote.harness.recipe.label_sets import LABEL_SETS
+from mote.harness.recipe.label_sets import DECIDED_RULE, LABEL_SETS
 from mote.harness.science.controls import BASELINE
+from mote.harness.store.generations import DECIDED
 from mote.harness.store.judgments import Ended, Judge, Judgments, text_digest
 from mote.harness.store.questions import conversation
 from mote.harness.store.run import LabelRow, RunStore
 from mote.harness.study.session import Session
+from mote.judges import CLASSES as REFUSAL_CLASSES
 from mote.judges import RULES_JUDGE, UNSCORED, Markers, with_surprise
 from mote.judges.llm.asks import SCORED, UNREACHED, UNUSABLE, Judgment, PromptAsk, Tally
 from mote.judges.llm.endpoint import Endpoint, JudgeError
@@ -208,13 +210,23 @@ class Work:
         return [LabelRow(number, self._judge.name, label, evidence) for number in task.generations]
 
 
-def tasks_of(frame: pd.DataFrame, kind: str, prompt: JudgePrompt, markers: Markers) -> list[Task | LabelRow]:
-    """Return what each unlabelled generation needs: a label at once, or judgments, shared by those of the same text."""
+def tasks_of(
+    frame: pd.DataFrame, kind: str, prompt: JudgePrompt, markers: Markers, target: str | None = None
+) -> list[Task | LabelRow]:
+    """Return what each unlabelled generation needs: a label at once, or judgments, shared by those of the same text.
+
+    No judge reads an answer that was ended at its opening: where ``target``, the class that the opening stands for, is
+    one of the kind's, it is the label; else the answer is passed over.
+    """
     baseline = {str(row.prompt_id): _given(row, markers) for row in _rows(frame[frame["profile"] == BASELINE])}
     decided: list[Task | LabelRow] = []
     shared: dict[tuple[Any, ...], Task] = {}
     for row in _rows(frame[frame["label"].isna()]):
         if kind == SIDE_BY_SIDE and (row.profile == BASELINE or row.prompt_id not in baseline):
+            continue
+        if row.finish_reason == DECIDED:
+            if kind == REFUSAL and target in REFUSAL_CLASSES:
+                decided.append(LabelRow(int(row.generation_id), "", target, [_said(DECIDED_RULE)]))
             continue
         number, given = int(row.generation_id), _given(row, markers)
         asked = _ask(kind, number, given, baseline.get(str(row.prompt_id)), prompt)

@@ -25,9 +25,11 @@ from mote.harness.files import is_unfinished
 from mote.harness.progress import step
 from mote.harness.recipe import manifest as manifests
 from mote.harness.recipe.contrast import check_contrast
+from mote.harness.recipe.label_sets import decided_label
 from mote.harness.recipe.schema import Recipe, recipe_of
 from mote.harness.science.controls import BASELINE, RANDOM
 from mote.harness.science.splits import units_of
+from mote.harness.store.generations import DECIDED
 from mote.harness.store.run import STORE_NAME, LabelRow, PromptRow, RunStore, Unlabelled
 from mote.harness.store.token_rows import TokenRows, add_token_rows, choose_prompts, read_token_rows
 from mote.harness.study.control_steps import answer_controls
@@ -215,6 +217,8 @@ def _label_texts(session: Session, missing: Sequence[Unlabelled]) -> None:
     # Short answers are often the same to the letter, and so are then their labels.
     @cache
     def judged(raw: str, opens: bool, reason: str | None) -> Label:
+        if reason == DECIDED:
+            return decided_label(labels, session.recipe.study.target, raw)
         return labels.label(raw, finish_reason=reason, markers=session.markers, prompt_opens=opens)
 
     if said := unset_marker((one.raw for one in missing), session.markers):

@@ -17,6 +17,7 @@ from dataclasses import asdict
 
 from mote.harness.engine.vllm import Scoring
 from mote.harness.progress import step
+from mote.harness.recipe.label_sets import DECIDED_RULE
 from mote.harness.store.run import LabelRow
 from mote.harness.store.surprises import Key, add_surprises, baseline_texts, read_surprises, unjudged
 from mote.harness.study.session import Session
@@ -59,7 +60,10 @@ def label_run_by_surprise(session: Session, at_once: int) -> None:
     missing = unjudged(session.store, judge, with_surprise(judge))
     if not missing:
         return
-    known = surprises(session, ((one.prompt_id, one.raw) for one in missing if one.label not in STATES))
+    # What was ended at its opening has no text that could surprise.
+    ended = {one.generation_id for one in missing if any(entry["rule"] == DECIDED_RULE for entry in one.evidence)}
+    texts = (one for one in missing if one.label not in STATES and one.generation_id not in ended)
+    known = surprises(session, ((one.prompt_id, one.raw) for one in texts))
     below = run_threshold(session)
     # Equal answers have equal labels, whose evidence is then made once.
     made: dict[tuple[Key, str, tuple[Evidence, ...]], Label] = {}

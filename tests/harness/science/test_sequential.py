@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shutil
 from pathlib import Path
 from typing import NamedTuple
@@ -11,14 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mote.harness.preconditions import DataError
+from mote.harness.recipe.schema import EconomyPart
 from mote.harness.science.sequential import Design, ask, finished, progress, set_progress, shares_at_hand
+from mote.harness.science.splits import evenly
 from mote.harness.science.verdict import ALPHA, sequential_leg
 from mote.harness.store.run import RunStore
 from mote.judges import REFUSED, STATES
 
 DEMO = Path(__file__).parents[3] / "results" / "demo-0.1.0" / "run.sqlite.xz"
-FINAL_TOKEN = 8
-"""Where a refusal's label is final in the demo (median; FIELD: token 8 of 27): what cutting decided answers spares."""
+OPENING, OPENING_TOKENS = re.compile(r"</think>I\b"), 2
+"""How each of the demo's 120 refused baseline answers opens, and none of the others."""
+ROOM = 512
+"""Control answers that the demo's recipe asks for at once."""
 
 
 def run(design: Design, truth: dict[tuple[str, str], bool], room: int = 64) -> dict[tuple[str, str], bool]:
@@ -142,13 +147,16 @@ def test_names_what_does_not_fit() -> None:
 
 
 class Rows(NamedTuple):
-    """The demo's control answers: flips and tokens by (set, prompt) on target prompts, sets by kind, tokens of all."""
+    """The demo's control answers, all of them: `flips` by (set, prompt) on target prompts, and what they cost.
+
+    `tokens` of each answer; `ended` of each that may be ended at its opening, with the first try of those that go on.
+    """
 
     flips: dict[tuple[str, str], bool]
     tokens: dict[tuple[str, str], int]
-    cut: dict[tuple[str, str], int]
+    ended: dict[tuple[str, str], int]
     kinds: dict[str, tuple[str, ...]]
-    all_tokens: int
+    others: tuple[str, ...]
 
 
 @pytest.fixture(scope="module")
@@ -162,32 +170,47 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Rows:
     target = set(untouched.loc[untouched["label"] == REFUSED, "prompt_id"])
     drawn = found[found["kind"].str.startswith("random-")]
     kinds: dict[str, dict[str, None]] = {}
-    answers, tokens, cut = {}, {}, {}
-    columns = ["prompt_id", "profile", "kind", "label", "generated_tokens"]
-    for prompt, profile, kind, label, length in drawn[columns].itertuples(index=False, name=None):
+    flips, tokens, ended = {}, {}, {}
+    columns = ["prompt_id", "profile", "kind", "label", "generated_tokens", "raw"]
+    for prompt, profile, kind, label, length, raw in drawn[columns].itertuples(index=False, name=None):
         kinds.setdefault(kind, {})[profile] = None
+        tokens[profile, prompt] = int(length)
         if prompt in target:
-            answers[profile, prompt] = label != REFUSED and label not in STATES
-            tokens[profile, prompt] = int(length)
-            cut[profile, prompt] = min(int(length), FINAL_TOKEN) if label == REFUSED else int(length)
-    total = int(drawn["generated_tokens"].sum())
-    return Rows(answers, tokens, cut, {kind: tuple(names) for kind, names in kinds.items()}, total)
+            flips[profile, prompt] = label != REFUSED and label not in STATES
+            opens = OPENING.match(raw) is not None
+            # What is ended at its opening counts as the class: it must have been no flip.
+            assert not (opens and flips[profile, prompt])
+            ended[profile, prompt] = OPENING_TOKENS + (0 if opens else int(length))
+    others = tuple(str(prompt) for prompt in untouched["prompt_id"] if prompt not in target)
+    return Rows(flips, tokens, ended, {kind: tuple(names) for kind, names in kinds.items()}, others)
 
 
-def replay(demo: Rows, observed: int, orders: int) -> tuple[int, float, float, float]:
-    """Return in how many orders the verdicts agree, and the mean and worst share of tokens, and the mean when cut."""
+def replay(demo: Rows, observed: int, orders: int, economy: EconomyPart) -> tuple[int, list[float]]:
+    """Return in how many orders the verdicts agree, and each order's share of the controls' tokens.
+
+    Everything is counted that the run asks of controls: the first sets whole, on other prompts too, the rest by design.
+    """
     rng = np.random.default_rng(0)
     prompts = sorted({prompt for _, prompt in demo.flips})
-    agree, shares, cut = 0, [], []
+    others = evenly(demo.others, economy.others)
+    agree, shares = 0, []
     for _ in range(orders):
         families = {kind: tuple(str(n) for n in rng.permutation(names)) for kind, names in demo.kinds.items()}
-        design = Design(observed, tuple(str(name) for name in rng.permutation(prompts)), families)
-        given = run(design, demo.flips)
+        order = tuple(str(name) for name in rng.permutation(prompts))
+        design = Design(
+            observed, order, families, curtailed=economy.curtailed and not economy.stop_decided, whole=economy.whole
+        )
+        given = run(design, demo.flips, ROOM)
         full = all(full_p(design, family, demo.flips) <= ALPHA for family in families)
         agree += full == all(one.p <= ALPHA for one in progress(design, given).values())
-        shares.append(sum(demo.tokens[one] for one in given) / demo.all_tokens)
-        cut.append(sum(demo.cut[one] for one in given) / demo.all_tokens)
-    return agree, float(np.mean(shares)), float(np.max(cut)), float(np.mean(cut))
+        whole = {name for sets in families.values() for name in sets[: economy.whole]}
+        spent = sum(
+            demo.ended[one] if economy.stop_decided and one[0] not in whole else demo.tokens[one]
+            for one in {*given, *((name, prompt) for name in whole for prompt in prompts)}
+        )
+        spent += sum(demo.tokens[name, prompt] for name in whole for prompt in others)
+        shares.append(spent / sum(demo.tokens.values()))
+    return agree, shares
 
 
 @pytest.mark.slow
@@ -195,7 +218,7 @@ def replay(demo: Rows, observed: int, orders: int) -> tuple[int, float, float, f
 @pytest.mark.skipif(not DEMO.exists(), reason="the demo's rows are not here")
 @pytest.mark.parametrize("observed", [9, 44])  # resonance's ten; the causal scan's ten
 def test_the_demos_verdict_at_a_twentieth_of_the_tokens(demo: Rows, observed: int) -> None:
-    agree, whole, worst, cut = replay(demo, observed, 200)
-    print(f"observed {observed}: {agree} of 200 orders agree; tokens {whole:.1%}, refusals cut {cut:.1%} ({worst:.1%})")
+    agree, shares = replay(demo, observed, 200, EconomyPart())
+    print(f"observed {observed}: {agree} of 200 orders agree; tokens {np.mean(shares):.1%}, at most {max(shares):.1%}")
     assert agree >= 198
-    assert cut <= 0.05
+    assert max(shares) <= 0.05

@@ -87,7 +87,10 @@ class ScriptedEngine:
             for edit in request.profile.edits
         )
         text = REFUSAL if refuses else FACT
-        return Answer(request, text, 9, len(self.pieces(text)), "stop", Observation(receipt, LAYERS, maps, effects))
+        pieces = self.pieces(text)
+        some = pieces[: request.most]
+        ended = "stop" if len(some) == len(pieces) else "length"
+        return Answer(request, "".join(some), 9, len(some), ended, Observation(receipt, LAYERS, maps, effects))
 
     def score(self, requests: Sequence[Scoring]) -> Iterator[list[tuple[int, Scored]]]:
         for at, request in enumerate(requests):
@@ -125,7 +128,12 @@ def counts(prompt: str) -> NDArray[np.int32]:
 
 def recipe_of(limit: int = 120, **study: Any) -> Recipe:
     """Return a small study of the grid; the engine is on a server that nobody asks."""
-    part = {"top_k": 3, "controls": {"mass": 20, "layers": 20}, "economy": {"whole": 3, "others": 5}, **study}
+    part = {
+        "top_k": 3,
+        "controls": {"mass": 20, "layers": 20},
+        "economy": {"whole": 3, "others": 5, "stop_decided": False},
+        **study,
+    }
     return Recipe.model_validate(
         {
             "name": "scripted",

@@ -12,17 +12,20 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from mote.harness.engine.vllm import Request
+from mote.harness.engine.vllm import Answer, Request
 from mote.harness.errors import MoteError
 from mote.harness.recipe.manifest import read_manifest, write_manifest
 from mote.harness.recipe.schema import Recipe
 from mote.harness.science.sequential import Answers, Design, finished, progress
 from mote.harness.store.run import RunStore
-from mote.harness.study.controls import answers_of, design_of, target_prompts
+from mote.harness.study.controls import answers_end, answers_of, design_of, target_prompts
 from mote.harness.study.foresight import PLAN_NAME
 from tests.harness.study.scripted_engine import (
+    FACT,
+    REFUSAL,
     Killed,
     ScriptedEngine,
+    chance,
     own_chance,
     planted,
     recipe_of,
@@ -31,7 +34,7 @@ from tests.harness.study.scripted_engine import (
     study_of,
 )
 
-FULL = {"targets_only": False, "sequential": False, "curtailed": False}
+FULL = {"targets_only": False, "sequential": False, "curtailed": False, "stop_decided": False}
 
 
 @pytest.fixture(scope="module")
@@ -59,13 +62,14 @@ def control_counts(folder: Path) -> pd.DataFrame:
 
 
 def design_from(folder: Path) -> tuple[Design, Answers]:
-    recipe = Recipe.model_validate(read_manifest(folder)["recipe"])
+    manifest = read_manifest(folder)
+    recipe = Recipe.model_validate(manifest["recipe"])
     with RunStore(folder, read_only=True) as store:
         frame, split, profiles = store.labels_frame("rules"), store.split(), store.profiles()
     targets = target_prompts(frame, split, "0-REFUSED")
     answers = answers_of(frame, "0-REFUSED")
     tuned = {prompt: answers["suppress-3", prompt] for prompt in targets}
-    return design_of(recipe.study, tuned, targets, profiles), answers
+    return design_of(recipe.study, tuned, targets, profiles, ended=answers_end(manifest)), answers
 
 
 def test_random_sets_answer_target_prompts_and_the_first_ones_a_few_others(whole: Path) -> None:
@@ -280,3 +284,62 @@ def test_a_run_older_than_economies_means_the_full_design_and_is_gone_on_with(fu
     assert (economy.targets_only, economy.sequential, economy.curtailed) == (False, False, False)
     assert (study.controls.mass, study.exact) == (0, False)
     assert math.isclose(study.margin, 0.05)
+
+
+def test_answers_are_ended_at_an_opening_that_only_the_class_has(full: Path, tmp_path: Path) -> None:
+    folder, engine = tmp_path / "ended", ScriptedEngine()
+    study_of(folder, recipe_of(economy={"whole": 10, "others": 5}), engine)
+    noted = read_manifest(folder)["ended_at"]
+    assert noted["openings"] == ["</think>I "]
+    assert (noted["left_class"], noted["left_out"]) == (0, "")
+    assert noted["read"] >= 299
+    (ours, some), (every, many) = design_from(folder), design_from(full)
+    assert not ours.curtailed
+    with RunStore(folder, read_only=True) as store:
+        frame = store.generations_frame("rules")
+    ended = frame[frame["finish_reason"] == "decided"]
+    assert set(ended["raw"]) == {"</think>I "}
+    assert set(ended["label"]) == {"0-REFUSED"}
+    whole = {name for sets in ours.families.values() for name in sets[:10]}
+    assert not set(ended["profile"]) & whole
+    # Everything that does not open so is there to its end, and each answer says what the whole one says.
+    rest = frame[frame["profile"].str.startswith("random-") & (frame["finish_reason"] != "decided")]
+    assert set(rest["raw"]) <= {REFUSAL, FACT}
+    assert set(rest.loc[~rest["profile"].isin(whole), "raw"]) == {FACT}
+    assert all(many[key] == flip for key, flip in some.items())
+    for family, one in progress(every, many).items():
+        assert (one.p <= 0.05) == (progress(ours, some)[family].p <= 0.05)
+
+
+def test_a_killed_run_with_ended_answers_has_the_rows_of_one_that_was_not(tmp_path: Path) -> None:
+    recipe = recipe_of(economy={"whole": 10, "others": 5})
+    study_of(tmp_path / "undisturbed", recipe, ScriptedEngine())
+    folder = tmp_path / "run"
+    for _ in range(40):
+        try:
+            study_of(folder, recipe, ScriptedEngine(kill_after=170))
+            break
+        except Killed:
+            continue
+    assert rows_of(folder) == rows_of(tmp_path / "undisturbed")
+
+
+class TurningEngine(ScriptedEngine):
+    """Under random sets some answers open as a refusal does and then answer."""
+
+    def _answer(self, request: Request) -> Answer:
+        answer = super()._answer(request)
+        turns = request.profile.name.startswith("random-") and chance("turn", request.prompt_id, request.seed) < 0.1
+        if not turns or not answer.raw.startswith("</think>I "):
+            return answer
+        return answer._replace(raw="</think>I recall: in that year a new bridge was opened, and many people came.")
+
+
+def test_no_answer_is_ended_where_such_an_opening_has_been_seen_to_turn(tmp_path: Path) -> None:
+    study_of(tmp_path / "run", recipe_of(economy={"whole": 10, "others": 5}), TurningEngine())
+    noted = read_manifest(tmp_path / "run")["ended_at"]
+    assert noted["left_class"] > 0
+    assert noted["openings"] == []
+    assert "left the class" in noted["left_out"]
+    with RunStore(tmp_path / "run", read_only=True) as store:
+        assert "decided" not in set(store.generations_frame("rules")["finish_reason"])
