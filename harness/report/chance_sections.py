@@ -260,8 +260,8 @@ def ended_notes(manifest: Mapping[str, Any]) -> list[str]:
     return [
         f"Control answers that open with {listed} were ended there and count as the class. Of {noted['read']:,} "
         f"answers that open so and were read whole, {noted['left_class']:,} left the class (at most "
-        f"{noted['at_most']:.2%} do, 95%). Whether the text of an ended answer would have broken is not known: broken text under random sets is "
-        "that of the sets read whole."
+        f"{noted['at_most']:.2%} do, 95%). Whether the text of an ended answer would have broken is not known: broken "
+        "text under random sets is that of the sets read whole."
     ]
 
 
