@@ -21,7 +21,7 @@ from scipy import stats
 from mote.harness.experts.rankings import CAUSAL, Halves, seen_rankings, top_experts
 from mote.harness.preconditions import STATES, DataError
 from mote.harness.science.causal import ScanMargins
-from mote.harness.science.controls import Expert, frequency_gap, random_experts
+from mote.harness.science.controls import Expert, random_experts
 from mote.harness.science.detectors import compare_rankings
 from mote.harness.science.inference import against_controls, cluster_sign_test, expanded_quantiles, holm, rate
 
@@ -54,24 +54,25 @@ def plan_sets(
     rankings: Mapping[str, NDArray[np.float64]],
     ks: Sequence[int],
     sets: int,
-    frequency: NDArray[np.float64],
+    mass: NDArray[np.float64],
     layers: tuple[int, ...],
     seed: int,
 ) -> list[TopSet]:
     """Take the top experts of each ranking [layers, experts] at each k, and draw ``sets`` matched sets for each.
 
+    Matched are the activations in sum on the class's choosing prompts: ``mass`` is ``removed.target_mass`` of these.
     The draws depend on the seed and the top experts alone: rankings with the same ones share their controls, and more
     sets are the same ones and further ones. Raises `DataError`, naming ranking and k, where a ranking has too few
     experts above 0, or takes all of its layers' experts, so that there is no other set.
     """
-    check_sizes(ks, frequency.size)
+    check_sizes(ks, mass.size)
     planned = []
     for k in sorted(set(ks)):
         for name, ranking in rankings.items():
             experts = top_experts(name, ranking, k, layers)
             stream = np.random.default_rng([seed, *(number for expert in sorted(experts) for number in expert)])
             try:
-                drawn = random_experts("frequency", sorted(experts), frequency, layers, sets, stream) if sets else []
+                drawn = random_experts("mass", sorted(experts), mass, layers, sets, stream) if sets else []
             except DataError as error:
                 raise DataError(f"{name}, k = {k}: {error}") from None
             planned.append(TopSet(name, k, experts, drawn))
@@ -154,7 +155,7 @@ def flips_table(
     sets: Sequence[TopSet],
     labels: Mapping[tuple[Expert, ...], Mapping[str, str]],
     units: Mapping[str, Hashable],
-    frequency: NDArray[np.float64],
+    mass: NDArray[np.float64],
     layers: tuple[int, ...],
     target: str,
     named: Mapping[tuple[Expert, ...], Collection[str]] | None = None,
@@ -164,11 +165,11 @@ def flips_table(
     ``labels`` gives by set of experts (sorted) the label of each prompt under it, the same prompts for all; ``named``
     the prompts whose answer names the unit that they ask about. Columns: ranking, k, prompts, flips, share, low, high
     (exact interval), flips_named (flips that do so: an answer about another place is a change of another kind; nan
-    where units have no names), broken, broken_share; sets, matched_mean,
-    matched_max, matched_broken (mean share), busier (activations a prompt and expert that the top experts have more
-    than the controls on average), p (permutation), p_holm (over the rankings of the k), least_p (the smallest p that
-    so many sets can give); p_vs_resonance: flips against those of the resonance's top k on the same prompts, whole
-    units (``units``: prompt -> place) changing sign together; experts, as text, best first.
+    where units have no names), broken, broken_share; sets, matched_mean, matched_max, matched_broken (mean share),
+    busier (activations a prompt of the class that the top experts have more in sum than the controls on average, by
+    ``mass``), p (permutation), p_holm (over the rankings of the k), least_p (the smallest p that so many sets can
+    give); p_vs_resonance: flips against those of the resonance's top k on the same prompts, whole units
+    (``units``: prompt -> place) changing sign together; experts, as text, best first.
     """
     rows = []
     for one in sets:
@@ -183,7 +184,7 @@ def flips_table(
             about = named[tuple(sorted(one.experts))]
             row["flips_named"] = sum(flip for key, flip in zip(mine, flips, strict=True) if key in about)
         row |= {"broken": broken, "broken_share": broken / len(flips), "sets": len(one.controls)}
-        row |= _controls(one, labels, found.share, frequency, layers, target)
+        row |= _controls(one, labels, found.share, mass, layers, target)
         row["experts"] = " ".join(f"({layer},{expert})" for layer, expert in one.experts)
         rows.append(row)
     table = pd.DataFrame(rows)
@@ -211,7 +212,7 @@ def _controls(
     one: TopSet,
     labels: Mapping[tuple[Expert, ...], Mapping[str, str]],
     share: float,
-    frequency: NDArray[np.float64],
+    mass: NDArray[np.float64],
     layers: tuple[int, ...],
     target: str,
 ) -> dict[str, float]:
@@ -221,14 +222,20 @@ def _controls(
     each = [list(labels[tuple(sorted(drawn))].values()) for drawn in one.controls]
     shares = [float(np.mean([_flipped(label, target) for label in found])) for found in each]
     null = against_controls(share, shares)
+    gone = _mass_of(one.experts, mass, layers)
     return {
         "matched_mean": null.mean,
         "matched_max": max(shares),
         "matched_broken": float(np.mean([label in STATES for found in each for label in found])),
-        "busier": float(np.mean([frequency_gap(one.experts, drawn, frequency, layers) for drawn in one.controls])),
+        "busier": float(np.mean([gone - _mass_of(drawn, mass, layers) for drawn in one.controls])),
         "p": null.p,
         "least_p": 1 / (len(shares) + 1),
     }
+
+
+def _mass_of(experts: Sequence[Expert], mass: NDArray[np.float64], layers: Sequence[int]) -> float:
+    row = {layer: at for at, layer in enumerate(layers)}
+    return float(sum(mass[row[layer], expert] for layer, expert in experts))
 
 
 def _against(

@@ -131,7 +131,7 @@ def rank_run(
             _capture(session, halves)
             halves = read_halves(session.store, session.manifest)
         picked = pick_rankings({**seen_rankings(halves), **causal}, options.names)
-        sets = plan_sets(picked, options.ks, options.sets, halves.frequency, halves.layers, options.seed)
+        sets = plan_sets(picked, options.ks, options.sets, halves.mass, halves.layers, options.seed)
         plan = _Plan(sets, _measured(halves, options), picked)
         answered = _generate(Asking(session, halves, "ranking"), plan)
         with console.status("Statistics"):
@@ -161,7 +161,7 @@ def _check(halves: Halves, causal: Mapping[str, NDArray[np.float64]], options: R
     picked = pick_rankings({**known, **dict.fromkeys(CAPTURED, halves.frequency)}, options.names)
     # Who is at the top of a ranking that is not captured yet is not known, nor are all the matched sets needed.
     there = {name: known[name] for name in picked if name in known}
-    plan_sets(there, options.ks, 0, halves.frequency, halves.layers, options.seed)
+    plan_sets(there, options.ks, 0, halves.mass, halves.layers, options.seed)
     _measured(halves, options)
 
 
@@ -241,7 +241,7 @@ def _answered(asking: Asking, profiles: Mapping[tuple[Expert, ...], Profile], pl
 
 def _compare(plan: _Plan, halves: Halves, scan: _Scan | None, options: RankingOptions, answered: Answered) -> Rankings:
     table = flips_table(
-        plan.sets, answered.labels, halves.units, halves.frequency, halves.layers, halves.target, answered.named
+        plan.sets, answered.labels, halves.units, halves.mass, halves.layers, halves.target, answered.named
     )
     agreements: dict[str, Agreement] = {}
     own = float("nan")

@@ -85,7 +85,8 @@ def show_rankings(found: Rankings, console: Console) -> None:
     if first["sets"]:
         console.print(
             "shared: experts in common with the scan's top k. matched: mean and largest share of"
-            f" {first['sets']} random sets of the same layers and frequency. p is at least {first['least_p']:.3f};"
+            f" {first['sets']} random sets of the same layers, chosen as often in sum by the class's"
+            f" prompts. p is at least {first['least_p']:.3f};"
             " Holm's is over the rankings of a k."
         )
 

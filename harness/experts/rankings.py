@@ -26,6 +26,7 @@ from mote.harness.recipe.manifest import read_manifest
 from mote.harness.science.causal import scan_effects, scan_margins, scan_ranking
 from mote.harness.science.controls import BASELINE, Expert
 from mote.harness.science.detectors import rankings
+from mote.harness.science.removed import target_mass
 from mote.harness.science.resonance import distinctive_experts, ranks_of, resonance
 from mote.harness.science.splits import name_of_unit, units_of
 from mote.harness.store.run import PromptRow, RunStore
@@ -75,6 +76,11 @@ class Halves:
     def frequency(self) -> NDArray[np.float64]:
         """Mean activations a prompt of the choosing half, [layers, experts]."""
         return np.asarray(self.maps.mean(axis=0, dtype=np.float64))
+
+    @property
+    def mass(self) -> NDArray[np.float64]:
+        """Mean activations a prompt of the choosing half's prompts of the class under study, [layers, experts]."""
+        return target_mass(self.maps, self.classes, self.target)
 
 
 def read_halves(store: RunStore, manifest: Mapping[str, Any]) -> Halves:

@@ -118,7 +118,10 @@ def test_rankings_with_the_same_top_share_controls_and_more_sets_are_further_one
     assert few[2].controls != few[0].controls
     for drawn in few[0].controls:
         assert sorted(drawn) != sorted(few[0].experts)
-        assert sorted(layer for layer, _ in drawn) == sorted(layer for layer, _ in few[0].experts)
+        # As often chosen in sum, by experts of the same layers, however many that takes.
+        assert {layer for layer, _ in drawn} <= {layer for layer, _ in few[0].experts}
+        gone, instead = (sum(frequency[LAYERS.index(x), e] for x, e in some) for some in (few[0].experts, drawn))
+        assert instead == pytest.approx(gone, rel=0.5)
     assert plan_sets({"one": one}, [4], 5, frequency, LAYERS, 4)[0].controls != few[0].controls
 
 
@@ -133,12 +136,6 @@ def test_top_sets_that_cannot_be_are_refused_by_name() -> None:
         plan_sets({"causal": scan}, [49], 2, frequency, LAYERS, 0)
     with pytest.raises(DataError, match="lies between 1 and 48"):
         plan_sets({"causal": scan}, [0], 2, frequency, LAYERS, 0)
-    crowded = np.zeros(frequency.shape)
-    crowded[0] = 1
-    with pytest.raises(
-        DataError, match="crowd, k = 16: 16 tuned experts are all that a 'frequency' control could draw"
-    ):
-        plan_sets({"crowd": crowded}, [16], 2, frequency, LAYERS, 0)
 
 
 def answers(flips: int, broken: int, prompts: int = 20) -> dict[str, str]:
