@@ -10,7 +10,7 @@ import signal
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -35,6 +35,10 @@ from mote.harness.cli import verify as cli_verify
 from mote.harness.cli.tables import table_console
 from mote.harness.errors import MoteError, one_line
 from mote.harness.secrets import hide
+
+if TYPE_CHECKING:
+    from mote.harness.engine.once import StartsEngine
+    from mote.harness.recipe.schema import Recipe
 
 app = typer.Typer(
     name="mote",
@@ -168,12 +172,17 @@ def run(
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
     folder = out or RUNS / loaded.name
 
+    from mote.harness.engine.once import started_once
+    from mote.harness.experts.further import further_rankings
     from mote.harness.study import run as study
 
     checked = study.check(loaded)
+    further = further_rankings(loaded, console) if protocol is Protocol.sound else ()
+    starter = started_once()
     # A second Ctrl-C while rows are being written must not tear the first one's clean-up.
     try:
-        study.run(checked, folder, console, force=force, paper=protocol is Protocol.paper)
+        study.run(checked, folder, console, force=force, paper=protocol is Protocol.paper, engine=starter)
+        failed = _rank_further(folder, loaded, further, console, starter) if further else None
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         flags = [*(["--force"] if force else []), *(["--protocol paper"] if protocol is Protocol.paper else [])]
@@ -185,6 +194,27 @@ def run(
     # The paper's table is all that its protocol says; the report is of the sound study.
     if protocol is Protocol.sound:
         _report(folder, console)
+    if failed is not None:
+        raise failed
+
+
+def _rank_further(
+    folder: Path, recipe: Recipe, names: tuple[str, ...], console: Console, engine: StartsEngine
+) -> MoteError | None:
+    """Measure the further rankings; what is too little for them is said, and another error is returned.
+
+    The study is done by then, and has its report in any case.
+    """
+    from mote.harness.experts.further import rank_further
+    from mote.harness.preconditions import DataError
+
+    try:
+        rank_further(folder, recipe, names, console, engine)
+    except DataError as error:
+        console.print(f"! study.rankings: {', '.join(names)} left out: {error}", soft_wrap=True)
+    except MoteError as error:
+        return error
+    return None
 
 
 @app.command()

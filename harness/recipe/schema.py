@@ -6,6 +6,7 @@ Whatever is wrong in it becomes one line that names the value's place and the ne
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -144,6 +145,21 @@ WITHOUT_ECONOMY = EconomyPart(targets_only=False, sequential=False, curtailed=Fa
 """Every control answers all measured prompts, as in runs older than economies."""
 
 
+Ranking = Literal[
+    "resonance",
+    "resonance_per_token",
+    "risk_difference",
+    "log_odds",
+    "smd",
+    "auc",
+    "router_weight_resonance",
+    "resonance_last_token",
+    "frequency",
+    "causal",
+]
+"""The rankings of experts that a run can measure side by side (``mote rankings``)."""
+
+
 class StudyPart(Part):
     """Which class is studied, how experts are ranked and tuned, and what it is compared with.
 
@@ -153,6 +169,22 @@ class StudyPart(Part):
 
     target: str = Field(default=REFUSED, description="a class of the label set; left out, the set's own")
     ranking: Literal["resonance", "resonance_per_token"] = "resonance"
+    rankings: list[Ranking] = Field(
+        default_factory=list,
+        description="several rankings: the first is the study's own unless ranking says otherwise, and each further"
+        " one's top experts are measured after it, among random sets of their own",
+        exclude_if=lambda rankings: not rankings,
+    )
+    ranking_sets: Count = Field(
+        default=39,
+        description="random sets for each further ranking, chosen as often in sum",
+        exclude_if=lambda sets: sets == 39,
+    )
+    scan_prompts: Annotated[int, Field(ge=2)] = Field(
+        default=24,
+        description="prompts of the causal scan, where it is one of the rankings",
+        exclude_if=lambda prompts: prompts == 24,
+    )
     contrast: ContrastPart | None = Field(default=None, exclude_if=lambda contrast: contrast is None)
     role: Literal["prompt"] = "prompt"
     top_k: Positive = 10
@@ -187,6 +219,21 @@ class StudyPart(Part):
         if isinstance(content, dict) and content.get("contrast") is not None:
             return {"ranking": "resonance_per_token", **content}
         return content
+
+    @model_validator(mode="before")
+    @classmethod
+    def _first_of_rankings(cls, content: Any) -> Any:
+        if isinstance(content, dict) and content.get("contrast") is None:
+            named = content.get("rankings")
+            if isinstance(named, list) and named:
+                return {"ranking": named[0], **content}
+        return content
+
+    @model_validator(mode="after")
+    def _rankings_differ(self) -> StudyPart:
+        if twice := [name for name, times in Counter(self.rankings).items() if times > 1]:
+            raise ValueError(f"rankings: '{twice[0]}' is named twice")
+        return self
 
     @model_validator(mode="after")
     def _pairs_stay_together(self) -> StudyPart:

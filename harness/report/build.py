@@ -39,7 +39,7 @@ from mote.harness.report.lead import caveats, lead
 from mote.harness.report.model_text import clip, compare
 from mote.harness.report.mt_bench_figure import find_bench
 from mote.harness.report.paper_index import paper_index
-from mote.harness.report.ranking_figure import read_rankings
+from mote.harness.report.ranking_figure import beside_the_study, read_rankings
 from mote.harness.report.summary import print_summary
 from mote.harness.report.tables import all_tables, beside_the_paper
 from mote.harness.report.tuned_experts import controls_gap
@@ -193,7 +193,12 @@ def _render(
         task=f"{manifest['prompts']['count']:,} prompts of {manifest['prompts']['task']}",
         banner=effect_sections.banner(result, manifest, str(folder)),
         lead=lead(result),
-        caveats=caveats(result, manifest),
+        caveats=[
+            *beside_the_study(
+                read.data.rankings, len(result.experts.distinctive), str(manifest["recipe"]["study"].get("ranking"))
+            ),
+            *caveats(result, manifest),
+        ],
         facts=effect_sections.facts(result),
         sections=effect_sections.SECTIONS,
         asked=[

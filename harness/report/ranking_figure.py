@@ -16,6 +16,7 @@ from mote.harness.drawing import ACCENT, INK, RULE, SIGNAL, SOFT, Layout
 from mote.harness.errors import MoteError
 from mote.harness.experts.rankings import CAUSAL
 from mote.harness.report.figure_data import FigureData, Made
+from mote.harness.report.phrases import p_is, pct
 from mote.reading import UnreadableError, read_text
 
 NAMES: Final = {
@@ -32,6 +33,8 @@ NAMES: Final = {
 }
 _LARGEST: Final = 4 << 20
 _MOST: Final = 60
+_SAID: Final = 3
+"""Other rankings that the report's first page names."""
 _COLUMNS: Final = ("ranking", "k", "share", "low", "high", "matched_mean", "matched_max")
 
 
@@ -72,6 +75,28 @@ def rankings(data: FigureData) -> Made:
     order = list(dict.fromkeys(table["ranking"]))
     listed = "; ".join(f"{row.ranking}, top {row.k}: {row.share:.1%}" for row in table.itertuples())
     return lambda layout: draw_rankings(table, order, layout), f"Flips of the top k of each ranking: {listed}.", None
+
+
+def beside_the_study(table: pd.DataFrame, tuned: int, primary: str) -> list[str]:
+    """Return a sentence on the other rankings' top experts, as many as the study tuned, best first; none without one.
+
+    ``table`` is that of ``read_rankings``, ``tuned`` the number of experts, ``primary`` the study's own ranking.
+    """
+    needed = ["flips", "prompts", "p_holm", "sets"]
+    if not len(table) or any(name not in table for name in (*_COLUMNS, *needed)):
+        return []
+    if not all(pd.api.types.is_numeric_dtype(table[name]) for name in needed) or table[needed[:2]].isna().any(
+        axis=None
+    ):
+        return []
+    rows = table[(table["k"] == tuned) & (table["ranking"] != primary)].sort_values("flips", ascending=False)
+    said = []
+    for row in rows.head(_SAID).to_dict(orient="records"):
+        p, sets = float(row["p_holm"]), float(row["sets"])
+        among = f", {p_is(p)} among {sets:.0f} random sets of their own" if np.isfinite([p, sets]).all() else ""
+        name = NAMES.get(str(row["ranking"]), str(row["ranking"]))
+        said.append(f"by {name} {row['flips']:.0f} of {row['prompts']:.0f} ({pct(float(row['share']))}{among})")
+    return [f"The top {tuned} by other rankings flip: {'; '.join(said)}."] if said else []
 
 
 def draw_rankings(table: pd.DataFrame, order: list[str], layout: Layout) -> Figure:

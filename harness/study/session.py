@@ -14,6 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
+from mote.harness.engine import once
 from mote.harness.engine.log import EngineLog
 from mote.harness.engine.model import ModelSource, resolve_model
 from mote.harness.engine.servers import engine_starter
@@ -28,8 +29,8 @@ from mote.judges import Markers, split_reasoning
 
 LOG_NAME = "vllm.log"
 
-StartsEngine = Callable[[Recipe, ModelSource, Path, Console], Callable[[], Engine]]
-"""What gives a recipe's engine, as ``engine_starter`` does: made when it is first asked for. Tests put theirs here."""
+StartsEngine = once.StartsEngine
+"""What gives a recipe's engine."""
 
 
 @dataclass(frozen=True)

@@ -24,17 +24,20 @@ from typer.testing import CliRunner
 
 from mote.harness.cli.main import app
 from mote.harness.demo import MODEL_DIR
-from mote.harness.engine.model import resolve_model
+from mote.harness.engine.model import ModelSource, resolve_model
+from mote.harness.engine.once import started_once
 from mote.harness.engine.servers import engine_starter
 from mote.harness.engine.vllm import Engine
 from mote.harness.errors import MoteError
 from mote.harness.experts.comparison import RankingOptions, rank_run
+from mote.harness.experts.further import further_rankings, rank_further
 from mote.harness.experts.maps import CAPTURED, read_maps
 from mote.harness.experts.rankings import Halves, causal_effects, rankings_frame, read_halves, run_rankings
 from mote.harness.experts.scan import ScanOptions, opening, scan_run, spread
 from mote.harness.preconditions import DataError
 from mote.harness.recipe.manifest import read_manifest
-from mote.harness.recipe.schema import RECIPES, Recipe
+from mote.harness.recipe.schema import RECIPES, Recipe, StudyPart, recipe_of
+from mote.harness.report.ranking_figure import beside_the_study, read_rankings
 from mote.harness.science.causal import Measurement
 from mote.harness.store.run import STORE_NAME, RunStore
 from mote.harness.store.scans import Scans, ScoreRow
@@ -226,6 +229,56 @@ def test_rankings_are_compared_by_generation_and_go_on_after_a_stop(run: Path, s
     with RunStore(run, read_only=True) as store:
         split = store.split()
     assert {split[prompt] for prompt in rows["prompt_id"]} == {"measure"}
+
+
+def test_the_further_rankings_of_a_recipe_are_measured_by_one_engine(
+    run: Path, llm: Any, session: StartsEngine
+) -> None:
+    recipe = recipe_of(read_manifest(run)["recipe"])
+    asked = {"rankings": ["resonance", "log_odds", "causal"], "ranking_sets": 2, "scan_prompts": 2}
+    study = StudyPart.model_validate({**recipe.study.model_dump(mode="json"), **asked})
+    recipe = recipe.model_copy(update={"study": study})
+    names = further_rankings(recipe, QUIET)
+    assert names == ("log_odds", "causal")
+    starts: list[str] = []
+
+    def counted(recipe: Recipe, model: ModelSource, log: Path, console: Console) -> Callable[[], Engine]:
+        starts.append(model.path)
+        return session(recipe, model, log, console)
+
+    found = rank_further(run, recipe, names, QUIET, started_once(counted))
+    assert len(starts) == 1
+    assert found.table["ranking"].tolist() == ["log_odds", "causal"]
+    assert found.table["sets"].tolist() == [2, 2]
+    assert found.table["k"].tolist() == [4, 4]
+    assert found.scan == "suppress, 2 prompts, 5 openings"
+    read = read_rankings(run / "tables" / "rankings.csv")
+    (said,) = beside_the_study(read, 4, "resonance")
+    assert said.startswith("The top 4 by other rankings flip: by ")
+    assert "random sets of their own" in said
+    # Started again, nothing is asked.
+    before = scores(run)
+    rank_further(run, recipe, names, QUIET, started_once(counted))
+    pd.testing.assert_frame_equal(scores(run), before)
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"judges": {"llm": {"url": "http://127.0.0.1:1/v1", "model": "m"}}}, "not by judges.llm"),
+        ({"study": {"split": "none"}}, "study.split none leaves no unseen prompt"),
+        ({"study": {"contrast": {"column": "place", "value": "x"}}}, "not by study.contrast"),
+    ],
+)
+def test_further_rankings_that_can_not_be_measured_are_left_out_which_is_said(
+    changed: dict[str, Any], why: str
+) -> None:
+    study = {"rankings": ["resonance", "auc"], **changed.get("study", {})}
+    content = {"name": "x", "model": {"path": "demo"}, "task": {"name": "refusal_grid"}, **changed, "study": study}
+    said = io.StringIO()
+    assert further_rankings(Recipe.model_validate(content), Console(file=said)) == ()
+    assert "study.rankings: " in said.getvalue()
+    assert why in " ".join(said.getvalue().split())
 
 
 def test_router_weights_and_last_tokens_are_captured_for_rankings_by_them(run: Path, session: StartsEngine) -> None:

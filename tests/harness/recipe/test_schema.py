@@ -126,3 +126,24 @@ def test_differences_show_old_and_new_by_path() -> None:
         "study.top_k: 10 -> 5",
         "task.limit: None -> 9",
     ]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["study.rankings=[causal, resonance]"], "'resonance' or 'resonance_per_token', not 'causal'"),
+        (["study.rankings=[resonance, auc, auc]"], "'auc' is named twice"),
+        (["study.rankings=[resonance, casual]"], "'study.rankings.1'"),
+        (["study.rankings=causal"], "'study.rankings'"),
+    ],
+)
+def test_rankings_that_can_not_be_measured_are_refused_in_a_line(overrides: list[str], said: str) -> None:
+    with pytest.raises(MoteError) as error:
+        load_recipe("demo", overrides)
+    assert said in str(error.value)
+
+
+def test_the_first_of_several_rankings_is_the_studys_own() -> None:
+    assert (
+        load_recipe("smollm", ["study.rankings=[resonance_per_token, causal]"]).study.ranking == "resonance_per_token"
+    )

@@ -27,7 +27,7 @@ STUDY = (
     *(f"--set=study.controls.{kind}=1" for kind in ("retest", "uniform", "layers", "frequency", "mass")),
     "--force",
     "--set=study.doses=[]", "--set=study.stimulate=true", "--set=study.top_k=4",
-    "--set=study.factors=[2]", "--set=study.thirds=false",
+    "--set=study.factors=[2]", "--set=study.thirds=false", "--set=study.rankings=[]",
     "--set=sampling.max_tokens=40", "--set=model.options.max_num_seqs=24",
 )  # fmt: skip
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}", "HF_HUB_OFFLINE": "1"}

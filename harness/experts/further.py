@@ -1,0 +1,63 @@
+"""The further rankings of a recipe (``study.rankings``): measured after its study, as ``mote rankings`` measures them.
+
+The first ranking is the study's own and has the study's verdict. Each further one gets its top experts, as many, and
+its own random sets, chosen as often in sum, on the same measuring prompts; their p is corrected for how many they are.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from mote.harness.engine.trust import Own
+from mote.harness.experts.comparison import RankingOptions, Rankings, rank_run
+from mote.harness.experts.output import write_rankings, write_scan
+from mote.harness.experts.rankings import CAUSAL, causal_effects
+from mote.harness.experts.scan import ScanOptions, scan_run
+from mote.harness.recipe.schema import Recipe
+from mote.harness.store.run import RunStore
+from mote.harness.store.scans import Scans
+from mote.harness.study.session import StartsEngine
+
+
+def further_rankings(recipe: Recipe, console: Console) -> tuple[str, ...]:
+    """Return the rankings that a recipe names beside the study's own; says which are left out, and why."""
+    study = recipe.study
+    names = tuple(name for name in study.rankings if name != study.ranking)
+    reasons = {
+        "study.split none leaves no unseen prompt to measure them on": study.split == "none",
+        "they would go by the classes of answers, not by study.contrast": study.contrast is not None,
+        "answers under further experts are labelled by rules alone, not by judges.llm": recipe.judges.llm is not None,
+    }
+    why = next((reason for reason, holds in reasons.items() if holds), None)
+    if names and why is not None:
+        console.print(f"! study.rankings: {', '.join(names)} left out: {why}.", soft_wrap=True)
+        return ()
+    return names
+
+
+def rank_further(
+    folder: Path, recipe: Recipe, names: tuple[str, ...], console: Console, engine: StartsEngine
+) -> Rankings:
+    """Measure the further rankings of a finished study; the causal scan first, where it is one of them.
+
+    ``recipe`` is the user's own, whose model and options are taken as they are. What was measured is stored as it
+    comes, and the same call goes on. Raises MoteError as ``scan_run`` and ``rank_run``.
+    """
+    servers = recipe.model.servers
+    own = Own(
+        None if recipe.model.path == "demo" else recipe.model.path,
+        recipe.model.options,
+        () if servers is None else tuple(servers.urls),
+        None if servers is None else servers.key_env,
+    )
+    study = recipe.study
+    if CAUSAL in names:
+        scan = scan_run(folder, ScanOptions(prompts=study.scan_prompts), console, engine=engine, own=own)
+        with RunStore(folder, read_only=True) as store:
+            write_scan(causal_effects(Scans(store), scan), folder)
+    options = RankingOptions((study.top_k,), study.ranking_sets, names, seed=study.seed)
+    found = rank_run(folder, options, console, engine=engine, own=own)
+    write_rankings(found, folder)
+    return found
