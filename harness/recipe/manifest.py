@@ -16,7 +16,8 @@ from pydantic import ValidationError
 from mote.harness.errors import MoteError
 from mote.harness.files import read_document, refuse_links, write_atomic
 from mote.harness.recipe.llm_judge import ASKING
-from mote.harness.recipe.schema import WITHOUT_ECONOMY, Recipe, differences, recipe_of
+from mote.harness.recipe.schema import Recipe, differences, recipe_of
+from mote.harness.recipe.study_part import WITHOUT_ECONOMY
 from mote.harness.recipe.written_manifest import WrittenManifest
 from mote.harness.science.controls import KINDS
 from mote.harness.secrets import redacted

@@ -6,7 +6,6 @@ Whatever is wrong in it becomes one line that names the value's place and the ne
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,18 +14,15 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from mote.harness.errors import MoteError, nearest
 from mote.harness.files import canonical_json, digest_of
-from mote.harness.recipe.contrast import ContrastPart
 from mote.harness.recipe.label_sets import LABEL_SETS, label_set, set_of_task
 from mote.harness.recipe.llm_judge import LlmPart, resolved
 from mote.harness.recipe.markers import MarkersPart
 from mote.harness.recipe.own_classes import OWN, first_class
-from mote.harness.recipe.strict import Number, Part, explain, read_yaml, yaml_value
+from mote.harness.recipe.strict import Number, Part, Positive, explain, read_yaml, yaml_value
+from mote.harness.recipe.study_part import StudyPart
 from mote.harness.recipe.task import TaskPart
-from mote.harness.science.controls import KINDS, MOST_SETS
-from mote.harness.science.noise import RETESTS
 from mote.harness.secrets import redacted
-from mote.judges import REFUSED, Markers
-from mote.patches.profile import MAX_FACTOR
+from mote.judges import Markers
 from mote.reading import UnreadableError, check_http_url
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -34,10 +30,6 @@ RECIPES = Path(__file__).parent / "recipes"
 _RENDERING = frozenset(
     {"conversation", "messages", "chat_template", "tokenize", "add_generation_prompt", "return_dict"}
 )
-
-Count = Annotated[int, Field(ge=0, le=2**53)]
-Positive = Annotated[int, Field(ge=1, le=2**53)]
-Factor = Annotated[Number, Field(gt=0, le=MAX_FACTOR)]
 
 
 def _url(text: str) -> str:
@@ -101,145 +93,6 @@ class SamplingPart(Part):
     top_p: Annotated[Number, Field(gt=0, le=1)] = 1.0
     max_tokens: Positive = 512
     seed: Annotated[int, Field(ge=0, le=2**62)] = 0  # SQLite's integers have 63 bits, and retests count up from here
-
-
-class ControlsPart(Part):
-    """How many profiles that should do nothing special: the empty one with other seeds, and random experts."""
-
-    retest: Count = RETESTS
-    mass: Count = 50
-    layers: Count = 50
-    uniform: Count = 0
-    frequency: Count = 0
-
-    @model_validator(mode="after")
-    def _cap(self) -> ControlsPart:
-        for kind in KINDS:
-            count: int = getattr(self, kind)
-            if count > MOST_SETS:
-                raise ValueError(
-                    f"{kind}: {count} sets; at most {MOST_SETS}, with which p can reach 1 / {MOST_SETS + 1}"
-                )
-        return self
-
-
-class EconomyPart(Part):
-    """Which control answers are left out because the verdict does not need them; with all off, none is.
-
-    ``targets_only``: random sets answer the measured target prompts; the first ``whole`` sets of a family also
-    ``others`` prompts outside the class. ``sequential``: controls end once significance is out of reach.
-    ``curtailed``: a set ends once it has reached the tuned count or can't any more, but for the first ``whole`` ones.
-    ``stop_decided``: an answer that opens as only the class's answers do ends there, but for those of the first
-    ``whole`` sets, which have to show it; sets are then not curtailed, since what is left of them costs little.
-    """
-
-    targets_only: bool = True
-    others: Count = 60
-    sequential: bool = True
-    curtailed: bool = True
-    stop_decided: bool = True
-    whole: Count = 5
-
-
-WITHOUT_ECONOMY = EconomyPart(targets_only=False, sequential=False, curtailed=False, stop_decided=False)
-"""Every control answers all measured prompts, as in runs older than economies."""
-
-
-Ranking = Literal[
-    "resonance",
-    "resonance_per_token",
-    "risk_difference",
-    "log_odds",
-    "smd",
-    "auc",
-    "router_weight_resonance",
-    "resonance_last_token",
-    "frequency",
-    "causal",
-]
-"""The rankings of experts that a run can measure side by side (``mote rankings``)."""
-
-
-class StudyPart(Part):
-    """Which class is studied, how experts are ranked and tuned, and what it is compared with.
-
-    ``contrast`` ranks experts by two sets of prompts instead of by classes; left out, the ranking is then the one a
-    token, since the prompts of one set may be longer.
-    """
-
-    target: str = Field(default=REFUSED, description="a class of the label set; left out, the set's own")
-    ranking: Literal["resonance", "resonance_per_token"] = "resonance"
-    rankings: list[Ranking] = Field(
-        default_factory=list,
-        description="several rankings: the first is the study's own unless ranking says otherwise, and each further"
-        " one's top experts are measured after it, among random sets of their own",
-        exclude_if=lambda rankings: not rankings,
-    )
-    ranking_sets: Count = Field(
-        default=39,
-        description="random sets for each further ranking, chosen as often in sum",
-        exclude_if=lambda sets: sets == 39,
-    )
-    scan_prompts: Annotated[int, Field(ge=2)] = Field(
-        default=24,
-        description="prompts of the causal scan, where it is one of the rankings",
-        exclude_if=lambda prompts: prompts == 24,
-    )
-    contrast: ContrastPart | None = Field(default=None, exclude_if=lambda contrast: contrast is None)
-    role: Literal["prompt"] = "prompt"
-    top_k: Positive = 10
-    doses: list[Positive] = Field(default_factory=list, description="further k to suppress, beside top_k")
-    stimulate: bool = False
-    factors: list[Factor] = Field(
-        default_factory=list, description="scale the same experts by these; 0 is suppression, 1 the untouched model"
-    )
-    thirds: bool = Field(
-        default=False, description="suppress only those in the early, middle, late third of the layers"
-    )
-    tokens: Count = Field(default=0, description="prompts of which the choice of every token is kept")
-    experts: list[Annotated[tuple[Count, Count], Field(strict=False)]] | None = Field(
-        default=None, description="(layer, expert) to tune instead of the ranking's top k"
-    )
-    split: Literal["half", "units", "none"] = Field(
-        default="half",
-        description="experts are chosen on one half of the prompts and measured on the other; with units, no place "
-        "(subject, topic) is on both sides",
-    )
-    controls: ControlsPart = ControlsPart()
-    economy: EconomyPart = EconomyPart()
-    margin: Annotated[Number, Field(gt=0, lt=1)] = Field(
-        default=0.05, description="the share by which the others may change and still be called equivalent"
-    )
-    exact: bool = Field(default=True, description="teacher-forced probabilities of the class, where it has a stem")
-    seed: Count = 0
-
-    @model_validator(mode="before")
-    @classmethod
-    def _contrast_a_token(cls, content: Any) -> Any:
-        if isinstance(content, dict) and content.get("contrast") is not None:
-            return {"ranking": "resonance_per_token", **content}
-        return content
-
-    @model_validator(mode="before")
-    @classmethod
-    def _first_of_rankings(cls, content: Any) -> Any:
-        if isinstance(content, dict) and content.get("contrast") is None:
-            named = content.get("rankings")
-            if isinstance(named, list) and named:
-                return {"ranking": named[0], **content}
-        return content
-
-    @model_validator(mode="after")
-    def _rankings_differ(self) -> StudyPart:
-        if twice := [name for name, times in Counter(self.rankings).items() if times > 1]:
-            raise ValueError(f"rankings: '{twice[0]}' is named twice")
-        return self
-
-    @model_validator(mode="after")
-    def _pairs_stay_together(self) -> StudyPart:
-        if self.contrast is not None and self.contrast.pair is not None and self.split == "half":
-            raise ValueError("contrast.pair: half would part the pairs; set study.split: units")
-        return self
 
 
 class JudgesPart(Part):

@@ -29,6 +29,8 @@ def _number(value: Any) -> Any:
 
 Number = Annotated[float, Field(strict=False), BeforeValidator(_number)]
 """A float that may be written as a whole number, and not as true, yes or a text."""
+Count = Annotated[int, Field(ge=0, le=2**53)]
+Positive = Annotated[int, Field(ge=1, le=2**53)]
 
 
 def read_yaml(path: Path) -> Any:

@@ -20,7 +20,7 @@ import pandas as pd
 
 from mote.harness.preconditions import STATES
 from mote.harness.recipe.label_sets import label_set
-from mote.harness.recipe.schema import StudyPart
+from mote.harness.recipe.study_part import StudyPart
 from mote.harness.report.asked import Asked, asked_of
 from mote.harness.report.chance import Chance, chance_of
 from mote.harness.report.changes import Changes, changes_of, pair

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from mote.harness.recipe.schema import StudyPart
+from mote.harness.recipe.study_part import StudyPart
 from mote.harness.report.asked import Asked
 from mote.harness.science.controls import RANDOM, RETEST
 from mote.harness.science.inference import Null, against_controls

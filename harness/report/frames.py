@@ -23,7 +23,7 @@ from mote.harness.experts.rankings import run_rankings
 from mote.harness.preconditions import STATES
 from mote.harness.recipe.label_sets import label_set
 from mote.harness.recipe.manifest import read_manifest
-from mote.harness.recipe.schema import StudyPart
+from mote.harness.recipe.study_part import StudyPart
 from mote.harness.report.analysis import StudyResult, analyse
 from mote.harness.report.sides import sides_of
 from mote.harness.science.controls import BASELINE

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mote.harness.drawing import short
-from mote.harness.recipe.schema import StudyPart
+from mote.harness.recipe.study_part import StudyPart
 from mote.harness.science.controls import Expert
 from mote.harness.science.inference import holm, mcnemar_exact
 from mote.harness.science.maps import LENGTH_NORMALISED

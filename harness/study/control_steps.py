@@ -16,7 +16,7 @@ from rich.console import Console
 
 from mote.harness.errors import MoteError
 from mote.harness.progress import step
-from mote.harness.recipe.schema import StudyPart
+from mote.harness.recipe.study_part import StudyPart
 from mote.harness.science.controls import RANDOM
 from mote.harness.science.sequential import Answers, Design, ask
 from mote.harness.store.run import ProfileRow, PromptRow

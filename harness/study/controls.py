@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from mote.harness.preconditions import STATES, DataError
-from mote.harness.recipe.schema import StudyPart
+from mote.harness.recipe.study_part import StudyPart
 from mote.harness.science.controls import BASELINE, RANDOM
 from mote.harness.science.sequential import Answers, Design
 from mote.harness.science.splits import evenly

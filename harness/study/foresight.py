@@ -15,7 +15,8 @@ from typing import Any, Final, NamedTuple
 
 from mote.harness.files import digest_of
 from mote.harness.recipe.manifest import now
-from mote.harness.recipe.schema import Recipe, StudyPart
+from mote.harness.recipe.schema import Recipe
+from mote.harness.recipe.study_part import StudyPart
 from mote.harness.science.controls import RANDOM, RETEST
 from mote.harness.science.power import Study, even_units, least_effect, power
 from mote.harness.science.verdict import ALPHA, DECISIVE, PROMPTS, UNITS

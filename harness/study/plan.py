@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from mote.harness.errors import MoteError
 from mote.harness.recipe.contrast import ContrastPart
-from mote.harness.recipe.schema import StudyPart
+from mote.harness.recipe.study_part import StudyPart
 from mote.harness.science.controls import BASELINE, KINDS, RANDOM, RETEST, Expert, random_experts
 from mote.harness.science.dose import THIRDS, layer_thirds
 from mote.harness.science.maps import ranked_maps

@@ -11,7 +11,8 @@ from mote.harness.errors import MoteError
 from mote.harness.files import digest_of
 from mote.harness.recipe.label_sets import label_set
 from mote.harness.recipe.manifest import now, read_manifest
-from mote.harness.recipe.schema import Recipe, StudyPart
+from mote.harness.recipe.schema import Recipe
+from mote.harness.recipe.study_part import StudyPart
 from mote.harness.science.controls import BASELINE, RANDOM, RETEST
 from mote.harness.science.splits import units_of
 from mote.harness.science.verdict import ALPHA

@@ -36,7 +36,8 @@ from mote.harness.experts.rankings import Halves, causal_effects, rankings_frame
 from mote.harness.experts.scan import ScanOptions, opening, scan_run, spread
 from mote.harness.preconditions import DataError
 from mote.harness.recipe.manifest import read_manifest
-from mote.harness.recipe.schema import RECIPES, Recipe, StudyPart, recipe_of
+from mote.harness.recipe.schema import RECIPES, Recipe, recipe_of
+from mote.harness.recipe.study_part import StudyPart
 from mote.harness.report.ranking_figure import beside_the_study, read_rankings
 from mote.harness.science.causal import Measurement
 from mote.harness.store.run import STORE_NAME, RunStore

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mote.harness.preconditions import DataError
-from mote.harness.recipe.schema import EconomyPart
+from mote.harness.recipe.study_part import EconomyPart
 from mote.harness.science.sequential import Design, ask, finished, progress, set_progress, shares_at_hand
 from mote.harness.science.splits import evenly
 from mote.harness.science.verdict import ALPHA, sequential_leg

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from mote.harness.errors import MoteError
-from mote.harness.recipe.schema import WITHOUT_ECONOMY, ControlsPart, StudyPart
+from mote.harness.recipe.study_part import WITHOUT_ECONOMY, ControlsPart, StudyPart
 from mote.harness.study.plan import Plan, baseline_row, check_split, check_study, make_plan, profile_of
 from mote.patches import EMPTY_PROFILE, ModelLayout
 
