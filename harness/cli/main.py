@@ -18,6 +18,7 @@ from rich.console import Console
 from mote import __version__
 from mote.harness.cli import check as cli_check
 from mote.harness.cli import compare as cli_compare
+from mote.harness.cli import cross as cli_cross
 from mote.harness.cli import data as cli_data
 from mote.harness.cli import demo as cli_demo
 from mote.harness.cli import export as cli_export
@@ -270,6 +271,7 @@ for part in (
     cli_check,
     cli_label,
     cli_compare,
+    cli_cross,
     cli_scan,
     cli_prune,
     cli_judge,

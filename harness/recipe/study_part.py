@@ -119,6 +119,11 @@ class StudyPart(Part):
         description="experts are chosen on one half of the prompts and measured on the other; with units, no place "
         "(subject, topic) is on both sides",
     )
+    fold: Literal[1, 2] = Field(
+        default=1,
+        description="with 2 the halves change places: what chose measures. `mote cross` pools a run of each",
+        exclude_if=lambda fold: fold == 1,
+    )
     controls: ControlsPart = ControlsPart()
     economy: EconomyPart = EconomyPart()
     margin: Annotated[Number, Field(gt=0, lt=1)] = Field(

@@ -125,7 +125,8 @@ def split_of(
     """
     if study.split == "none":
         return {}
-    chosen = set(_halves(study, labels, units, marks).select)
+    halves = _halves(study, labels, units, marks)
+    chosen = set(halves.select if study.fold == 1 else halves.measure)
     return {prompt: "select" if prompt in chosen else "measure" for prompt in labels}
 
 
