@@ -63,7 +63,9 @@ def cross(first: Path, second: Path) -> Crossed:
     """
     manifests = [read_manifest(folder) for folder in (first, second)]
     _check([first, second], manifests)
-    folds, units, unit = [], {}, ""
+    folds: list[Fold] = []
+    units: dict[str, Hashable] = {}
+    unit = ""
     for folder, manifest in zip((first, second), manifests, strict=True):
         fold, groups, unit = _read(folder, manifest)
         folds.append(fold)
@@ -72,16 +74,16 @@ def cross(first: Path, second: Path) -> Crossed:
     if shared := sorted({*one.rows.prompt_ids} & {*two.rows.prompt_ids}):
         raise MoteError(f"{first} and {second} both measure '{shared[0]}': these are not the two folds of one split.")
     asked = [*one.tuned, *two.tuned]
-    groups = [units.get(prompt, prompt) for prompt in asked]
+    places = [units.get(prompt, prompt) for prompt in asked]
     legs = []
     for kind in one.sets:
         observed, null = pooled_null(
             {fold.name: sum(fold.tuned.values()) for fold in folds}, {fold.name: fold.sets[kind] for fold in folds}
         )
         legs.append(control_leg(kind, observed, null.tolist()))
-    noise = _noise(folds, groups)
+    noise = _noise(folds, places)
     return Crossed(
-        verdict(legs, noise, len(asked), len(set(groups))),
+        verdict(legs, noise, len(asked), len(set(places))),
         pooled_effect([fold.rows for fold in folds], units or None),
         (one, two),
         unit,
@@ -105,7 +107,7 @@ def _check(folders: Sequence[Path], manifests: Sequence[Mapping[str, Any]]) -> N
             f"{folders[0]} and {folders[1]} are of study.fold {numbers[0]} and {numbers[1]}: make the second one with"
             " --set study.fold=2."
         )
-    found = differences(*(recipe.model_dump(mode="json") for recipe in recipes))
+    found = differences(recipes[0].model_dump(mode="json"), recipes[1].model_dump(mode="json"))
     if others := [line for line in found if not line.startswith(_MAY_DIFFER)]:
         raise MoteError(f"{folders[0]} and {folders[1]} are of two recipes: {others[0]}.")
     for name, of in (("models", "model"), ("prompts", "prompts")):
