@@ -183,7 +183,9 @@ def run(
     # A second Ctrl-C while rows are being written must not tear the first one's clean-up.
     try:
         study.run(checked, folder, console, force=force, paper=protocol is Protocol.paper, engine=starter)
-        failed = _rank_further(folder, loaded, further, console, starter) if further else None
+        failed = None
+        if protocol is Protocol.sound:
+            failed = _measure_further(folder, loaded, further, console, starter)
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         flags = [*(["--force"] if force else []), *(["--protocol paper"] if protocol is Protocol.paper else [])]
@@ -199,20 +201,20 @@ def run(
         raise failed
 
 
-def _rank_further(
+def _measure_further(
     folder: Path, recipe: Recipe, names: tuple[str, ...], console: Console, engine: StartsEngine
 ) -> MoteError | None:
-    """Measure the further rankings; what is too little for them is said, and another error is returned.
+    """Measure what the recipe asks for after its study; what is too little for it is said, another error is returned.
 
     The study is done by then, and has its report in any case.
     """
-    from mote.harness.experts.further import rank_further
+    from mote.harness.experts.further import measure_further
     from mote.harness.preconditions import DataError
 
     try:
-        rank_further(folder, recipe, names, console, engine)
+        measure_further(folder, recipe, names, console, engine)
     except DataError as error:
-        console.print(f"! study.rankings: {', '.join(names)} left out: {error}", soft_wrap=True)
+        console.print(f"! after the study nothing more was measured: {error}", soft_wrap=True)
     except MoteError as error:
         return error
     return None

@@ -133,7 +133,7 @@ def rank_run(
         picked = pick_rankings({**seen_rankings(halves), **causal}, options.names)
         sets = plan_sets(picked, options.ks, options.sets, halves.mass, halves.layers, options.seed)
         plan = _Plan(sets, _measured(halves, options), picked)
-        answered = _generate(Asking(session, halves, "ranking"), plan)
+        answered = answer_sets(Asking(session, halves, "ranking"), plan.sets, plan.prompts)
         with console.status("Statistics"):
             return _compare(plan, halves, scan, options, answered)
 
@@ -186,17 +186,17 @@ def _measured(halves: Halves, options: RankingOptions) -> list[str]:
     return spread(halves.measured, halves.units, options.limit or len(halves.measured), options.seed)
 
 
-def _generate(asking: Asking, plan: _Plan) -> Answered:
-    """Generate the answers that are not there, and label all that the plan asks for."""
+def answer_sets(asking: Asking, sets: Sequence[TopSet], prompts: Sequence[str]) -> Answered:
+    """Generate the answers under top sets and their controls that are not there, and label all; says the cost first."""
     session = asking.session
-    profiles = _profiles(plan.sets, session.model.layout)
-    missing = asking.missing(profiles.values(), plan.prompts)
-    total = len(profiles) * len(plan.prompts)
-    controls = sum(len(one.controls) for one in plan.sets)
+    profiles = _profiles(sets, session.model.layout)
+    missing = asking.missing(profiles.values(), prompts)
+    total = len(profiles) * len(prompts)
+    controls = sum(len(one.controls) for one in sets)
     stored = f"; {total - len(missing):,} of them stored" if len(missing) < total else ""
     session.console.print(
-        f"Rankings: {len(plan.sets):,} top sets + {controls:,} matched sets = {len(profiles):,} different ones"
-        f" x {len(plan.prompts):,} prompts = {total:,} answers{stored}",
+        f"Rankings: {len(sets):,} top sets + {controls:,} matched sets = {len(profiles):,} different ones"
+        f" x {len(prompts):,} prompts = {total:,} answers{stored}",
         soft_wrap=True,
     )
     if missing:
@@ -204,7 +204,7 @@ def _generate(asking: Asking, plan: _Plan) -> Answered:
         with step(session.console, "Answers", total, total - len(missing)) as advance:
             for count in asking.ask(missing):
                 advance(count)
-    return _answered(asking, profiles, plan)
+    return _answered(asking, profiles, prompts)
 
 
 def _profiles(sets: Sequence[TopSet], layout: ModelLayout) -> dict[tuple[Expert, ...], Profile]:
@@ -216,16 +216,16 @@ def _profiles(sets: Sequence[TopSet], layout: ModelLayout) -> dict[tuple[Expert,
     return {experts: suppressed("suppress", experts, layout) for experts in wanted}
 
 
-def _answered(asking: Asking, profiles: Mapping[tuple[Expert, ...], Profile], plan: _Plan) -> Answered:
-    frame = asking.labelled(profiles.values(), plan.prompts)
+def _answered(asking: Asking, profiles: Mapping[tuple[Expert, ...], Profile], prompts: Sequence[str]) -> Answered:
+    frame = asking.labelled(profiles.values(), prompts)
     by_digest = {str(digest): rows.set_index("prompt_id") for digest, rows in frame.groupby("profile_digest")}
     answers = {experts: by_digest[profile.digest] for experts, profile in profiles.items()}
     labels = {
-        experts: {str(key): str(label) for key, label in rows["label"].reindex(plan.prompts).items()}
+        experts: {str(key): str(label) for key, label in rows["label"].reindex(list(prompts)).items()}
         for experts, rows in answers.items()
     }
     names = unit_names(asking.halves)
-    if not all(key in names for key in plan.prompts):
+    if not all(key in names for key in prompts):
         return Answered(labels, None)
     answer_of = cache(asking.answer_of)
     named = {

@@ -1,4 +1,4 @@
-"""The further rankings of a recipe (``study.rankings``): measured after its study, as ``mote rankings`` measures them.
+"""What a recipe has measured after its study: further rankings, as ``mote rankings`` does it, and the thirds' controls.
 
 The first ranking is the study's own and has the study's verdict. Each further one gets its top experts, as many, and
 its own random sets, chosen as often in sum, on the same measuring prompts; their p is corrected for how many they are.
@@ -11,10 +11,11 @@ from pathlib import Path
 from rich.console import Console
 
 from mote.harness.engine.trust import Own
-from mote.harness.experts.comparison import RankingOptions, Rankings, rank_run
+from mote.harness.experts.comparison import RankingOptions, rank_run
 from mote.harness.experts.output import write_rankings, write_scan
 from mote.harness.experts.rankings import CAUSAL, causal_effects
 from mote.harness.experts.scan import ScanOptions, scan_run
+from mote.harness.experts.thirds import thirds_run
 from mote.harness.recipe.schema import Recipe
 from mote.harness.store.run import RunStore
 from mote.harness.store.scans import Scans
@@ -37,27 +38,31 @@ def further_rankings(recipe: Recipe, console: Console) -> tuple[str, ...]:
     return names
 
 
-def rank_further(
+def measure_further(
     folder: Path, recipe: Recipe, names: tuple[str, ...], console: Console, engine: StartsEngine
-) -> Rankings:
-    """Measure the further rankings of a finished study; the causal scan first, where it is one of them.
+) -> None:
+    """Measure the further rankings of a finished study, a causal scan first where one is named, and its thirds.
 
     ``recipe`` is the user's own, whose model and options are taken as they are. What was measured is stored as it
-    comes, and the same call goes on. Raises MoteError as ``scan_run`` and ``rank_run``.
+    comes, and the same call goes on. Raises MoteError as ``scan_run``, ``rank_run`` and ``thirds_run``.
     """
+    own, study = _own(recipe), recipe.study
+    if CAUSAL in names:
+        scan = scan_run(folder, ScanOptions(prompts=study.scan_prompts), console, engine=engine, own=own)
+        with RunStore(folder, read_only=True) as store:
+            write_scan(causal_effects(Scans(store), scan), folder)
+    if names:
+        options = RankingOptions((study.top_k,), study.ranking_sets, names, seed=study.seed)
+        write_rankings(rank_run(folder, options, console, engine=engine, own=own), folder)
+    if study.thirds and study.third_sets:
+        thirds_run(folder, study.third_sets, console, engine, own)
+
+
+def _own(recipe: Recipe) -> Own:
     servers = recipe.model.servers
-    own = Own(
+    return Own(
         None if recipe.model.path == "demo" else recipe.model.path,
         recipe.model.options,
         () if servers is None else tuple(servers.urls),
         None if servers is None else servers.key_env,
     )
-    study = recipe.study
-    if CAUSAL in names:
-        scan = scan_run(folder, ScanOptions(prompts=study.scan_prompts), console, engine=engine, own=own)
-        with RunStore(folder, read_only=True) as store:
-            write_scan(causal_effects(Scans(store), scan), folder)
-    options = RankingOptions((study.top_k,), study.ranking_sets, names, seed=study.seed)
-    found = rank_run(folder, options, console, engine=engine, own=own)
-    write_rankings(found, folder)
-    return found

@@ -17,7 +17,8 @@ from mote.harness.files import subfolder, write_atomic
 SCAN_TABLE: Final = "causal_scan.csv"
 RANKINGS_TABLE: Final = "rankings.csv"
 EXPERTS_TABLE: Final = "expert_rankings.csv"
-TABLES: Final = (SCAN_TABLE, RANKINGS_TABLE, EXPERTS_TABLE)
+THIRDS_TABLE: Final = "thirds_chance.csv"
+TABLES: Final = (SCAN_TABLE, RANKINGS_TABLE, EXPERTS_TABLE, THIRDS_TABLE)
 """What lies in a run's ``tables/`` beside the tables of its report; a report leaves them there."""
 
 _INDEPENDENT: Final = "taken as independent; where they are of few places or subjects, they are not"
@@ -98,6 +99,11 @@ def write_rankings(found: Rankings, folder: Path) -> list[Path]:
         _write(found.table[known], folder / "tables" / RANKINGS_TABLE),
         _write(found.experts, folder / "tables" / EXPERTS_TABLE),
     ]
+
+
+def write_thirds(table: pd.DataFrame, folder: Path) -> Path:
+    """Write the thirds among their random sets as CSV in a run's ``tables``; return the path."""
+    return _write(table, folder / "tables" / THIRDS_TABLE)
 
 
 def write_scan(effects: pd.DataFrame, folder: Path) -> Path:

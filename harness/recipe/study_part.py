@@ -89,7 +89,7 @@ class StudyPart(Part):
         " one's top experts are measured after it, among random sets of their own",
         exclude_if=lambda rankings: not rankings,
     )
-    ranking_sets: Count = Field(
+    ranking_sets: Annotated[int, Field(ge=0, le=MOST_SETS)] = Field(
         default=39,
         description="random sets for each further ranking, chosen as often in sum",
         exclude_if=lambda sets: sets == 39,
@@ -109,6 +109,11 @@ class StudyPart(Part):
     )
     thirds: bool = Field(
         default=False, description="suppress only those in the early, middle, late third of the layers"
+    )
+    third_sets: Annotated[int, Field(ge=0, le=MOST_SETS)] = Field(
+        default=0,
+        description="random sets for the experts of each third, chosen as often in sum, asked after the study",
+        exclude_if=lambda sets: sets == 0,
     )
     tokens: Count = Field(default=0, description="prompts of which the choice of every token is kept")
     experts: list[Annotated[tuple[Count, Count], Field(strict=False)]] | None = Field(

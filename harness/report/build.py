@@ -22,7 +22,7 @@ from rich.console import Console
 
 from mote.harness.drawing import colour_of
 from mote.harness.errors import MoteError, nearest
-from mote.harness.experts.output import RANKINGS_TABLE
+from mote.harness.experts.output import RANKINGS_TABLE, THIRDS_TABLE
 from mote.harness.experts.output import TABLES as RANKING_TABLES
 from mote.harness.files import subfolder, write_atomic
 from mote.harness.recipe.manifest import read_manifest
@@ -39,7 +39,7 @@ from mote.harness.report.lead import caveats, lead
 from mote.harness.report.model_text import clip, compare
 from mote.harness.report.mt_bench_figure import find_bench
 from mote.harness.report.paper_index import paper_index
-from mote.harness.report.ranking_figure import beside_the_study, read_rankings
+from mote.harness.report.ranking_figure import beside_the_study, read_rankings, thirds_beside_chance
 from mote.harness.report.summary import print_summary
 from mote.harness.report.tables import all_tables, beside_the_paper
 from mote.harness.report.tuned_experts import controls_gap
@@ -255,7 +255,9 @@ def _render(
         judges=f"{evidence_sections.judges(result)} {doubt(result, read.frame)}".strip(),
         judge_rows=evidence_sections.judge_rows(result),
         best=curve_sentences.best(result, best_profile(read.data)),
-        thirds_lines=curve_sentences.thirds(result),
+        thirds_lines=" ".join(
+            filter(None, [curve_sentences.thirds(result), thirds_beside_chance(folder / "tables" / THIRDS_TABLE)])
+        ),
         pruned=curve_sentences.pruned(read.data.pruned),
         reasons=read.data.task == "reasoning_language",
         key_of=lambda name: key_of(name, read.data.task),

@@ -99,6 +99,27 @@ def beside_the_study(table: pd.DataFrame, tuned: int, primary: str) -> list[str]
     return [f"The top {tuned} by other rankings flip: {'; '.join(said)}."] if said else []
 
 
+def thirds_beside_chance(path: Path) -> str:
+    """Return a sentence on each third's flips among random sets of its own, from `thirds_chance.csv`; empty without.
+
+    Raises MoteError where the file is no such table.
+    """
+    if not path.exists():
+        return ""
+    columns = ["flips", "prompts", "sets", "matched_mean", "p"]
+    try:
+        table = pd.read_csv(io.StringIO(read_text(path, _LARGEST)), nrows=_MOST)
+        rows = table[["third", *columns]].astype(dict.fromkeys(columns, float)).to_dict(orient="records")
+    except (UnreadableError, ValueError, OverflowError, KeyError) as error:
+        raise MoteError(f"{path} is no table of thirds: {' '.join(str(error).split())[:120]}") from None
+    said = (
+        f"{str(row['third'])[:20]} {row['flips']:.0f} of {row['prompts']:.0f}, {row['sets']:.0f} random sets of its"
+        f" layers, chosen as often, {pct(row['matched_mean'])} on average ({p_is(row['p'])})"
+        for row in rows
+    )
+    return f"Each third among chance: {'; '.join(said)}."
+
+
 def draw_rankings(table: pd.DataFrame, order: list[str], layout: Layout) -> Figure:
     """Draw a panel for the rank correlation with the scan, and one for each k with the flips and random sets."""
     ks = sorted(set(table["k"]))

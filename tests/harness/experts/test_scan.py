@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from mote.harness.engine.servers import engine_starter
 from mote.harness.engine.vllm import Engine
 from mote.harness.errors import MoteError
 from mote.harness.experts.comparison import RankingOptions, rank_run
-from mote.harness.experts.further import further_rankings, rank_further
+from mote.harness.experts.further import further_rankings, measure_further
 from mote.harness.experts.maps import CAPTURED, read_maps
 from mote.harness.experts.rankings import Halves, causal_effects, rankings_frame, read_halves, run_rankings
 from mote.harness.experts.scan import ScanOptions, opening, scan_run, spread
@@ -38,10 +39,12 @@ from mote.harness.preconditions import DataError
 from mote.harness.recipe.manifest import read_manifest
 from mote.harness.recipe.schema import RECIPES, Recipe, recipe_of
 from mote.harness.recipe.study_part import StudyPart
-from mote.harness.report.ranking_figure import beside_the_study, read_rankings
+from mote.harness.report.ranking_figure import beside_the_study, read_rankings, thirds_beside_chance
 from mote.harness.science.causal import Measurement
+from mote.harness.science.dose import layer_thirds
 from mote.harness.store.run import STORE_NAME, RunStore
 from mote.harness.store.scans import Scans, ScoreRow
+from mote.harness.study.controls import tuned_row
 from mote.harness.study.session import StartsEngine, open_session
 from mote.harness.study.surprise import surprises
 from mote.judges import JUDGE, REFUSED
@@ -233,10 +236,15 @@ def test_rankings_are_compared_by_generation_and_go_on_after_a_stop(run: Path, s
 
 
 def test_the_further_rankings_of_a_recipe_are_measured_by_one_engine(
-    run: Path, llm: Any, session: StartsEngine
+    run: Path, session: StartsEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # The scan of all experts is this one, longer.
+    monkeypatch.setattr("mote.harness.experts.further.ScanOptions", partial(ScanOptions, top=24, alternatives=1))
     recipe = recipe_of(read_manifest(run)["recipe"])
     asked = {"rankings": ["resonance", "log_odds", "causal"], "ranking_sets": 2, "scan_prompts": 2}
+    asked |= {"thirds": True, "third_sets": 2}
+    with RunStore(run, read_only=True) as store:
+        profiles = store.profiles()
     study = StudyPart.model_validate({**recipe.study.model_dump(mode="json"), **asked})
     recipe = recipe.model_copy(update={"study": study})
     names = further_rankings(recipe, QUIET)
@@ -247,19 +255,27 @@ def test_the_further_rankings_of_a_recipe_are_measured_by_one_engine(
         starts.append(model.path)
         return session(recipe, model, log, console)
 
-    found = rank_further(run, recipe, names, QUIET, started_once(counted))
+    measure_further(run, recipe, names, QUIET, started_once(counted))
     assert len(starts) == 1
-    assert found.table["ranking"].tolist() == ["log_odds", "causal"]
-    assert found.table["sets"].tolist() == [2, 2]
-    assert found.table["k"].tolist() == [4, 4]
-    assert found.scan == "suppress, 2 prompts, 5 openings"
-    read = read_rankings(run / "tables" / "rankings.csv")
-    (said,) = beside_the_study(read, 4, "resonance")
+    table = read_rankings(run / "tables" / "rankings.csv")
+    assert table["ranking"].tolist() == ["log_odds", "causal"]
+    assert table["sets"].tolist() == [2, 2]
+    assert table["k"].tolist() == [4, 4]
+    assert set(table["scan"]) == {"suppress, 2 prompts, 2 openings"}
+    (said,) = beside_the_study(table, 4, "resonance")
     assert said.startswith("The top 4 by other rankings flip: by ")
     assert "random sets of their own" in said
+    thirds = pd.read_csv(run / "tables" / "thirds_chance.csv")
+    tuned = [(edit["layer"], edit["expert"]) for edit in tuned_row(profiles).spec["edits"]]
+    assert dict(zip(thirds["third"], thirds["k"], strict=True)) == {
+        name: len(experts) for name, experts in layer_thirds(tuned, range(6)).items() if experts
+    }
+    assert set(thirds["sets"]) == {2}
+    assert (thirds["p"] >= 1 / 3 - 1e-6).all()
+    assert "early " in thirds_beside_chance(run / "tables" / "thirds_chance.csv") or "early" not in set(thirds["third"])
     # Started again, nothing is asked.
     before = scores(run)
-    rank_further(run, recipe, names, QUIET, started_once(counted))
+    measure_further(run, recipe, names, QUIET, started_once(counted))
     pd.testing.assert_frame_equal(scores(run), before)
 
 
