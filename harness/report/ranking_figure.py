@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import math
+from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -16,6 +18,7 @@ from mote.harness.drawing import ACCENT, INK, RULE, SIGNAL, SOFT, Layout
 from mote.harness.errors import MoteError
 from mote.harness.experts.rankings import CAUSAL
 from mote.harness.report.figure_data import FigureData, Made
+from mote.harness.report.phrases import pct
 from mote.reading import UnreadableError, read_text
 
 NAMES: Final = {
@@ -74,6 +77,35 @@ def rankings(data: FigureData) -> Made:
     return lambda layout: draw_rankings(table, order, layout), f"Flips of the top k of each ranking: {listed}.", None
 
 
+def ranking_rows(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Return the figure as a table: a row a ranking, its agreement, and for each k its flips and random sets."""
+    if not len(table) or any(name not in table for name in _COLUMNS):
+        return [], []
+    ks = sorted(set(table["k"]))
+    columns = ["ranking", "agreement with the scan"]
+    for k in ks:
+        columns += [f"top {k} flips", f"random sets of {k}, mean (most)"]
+    rows = []
+    for name, own in table.groupby("ranking", sort=False):
+        by_k = {int(row["k"]): row for row in own.to_dict("records")}
+        cells = [NAMES.get(str(name), str(name)), _correlation(own.iloc[0].to_dict())]
+        for k in ks:
+            row = by_k.get(int(k))
+            cells += ["–", "–"] if row is None else [
+                f"{pct(row['share'])} ({pct(row['low'])} to {pct(row['high'])})",
+                f"{pct(row['matched_mean'])} ({pct(row['matched_max'])})",
+            ]  # fmt: skip
+        rows.append(cells)
+    return columns, rows
+
+
+def _correlation(row: Mapping[Hashable, Any]) -> str:
+    numbers = [float(row.get(name, math.nan)) for name in ("spearman", "spearman_low", "spearman_high")]
+    if math.isnan(numbers[0]):
+        return "–"
+    return "{:.2f} ({:.2f} to {:.2f})".format(*numbers).replace("-", "−")
+
+
 def draw_rankings(table: pd.DataFrame, order: list[str], layout: Layout) -> Figure:
     """Draw a panel for the rank correlation with the scan, and one for each k with the flips and random sets."""
     ks = sorted(set(table["k"]))
@@ -81,7 +113,7 @@ def draw_rankings(table: pd.DataFrame, order: list[str], layout: Layout) -> Figu
     panels = len(ks) + scanned
     across = 1 if layout.narrow else panels
     down = -(-panels // across)
-    size = (layout.width, down * (0.27 * len(order) + 0.95))
+    size = (layout.width, down * (0.27 * len(order) + 0.95) + (1.3 if layout.narrow else 0.75))
     figure = Figure(figsize=size, layout="constrained")
     axes = list(figure.subplots(down, across, squeeze=False).flat)
     if scanned:
@@ -97,6 +129,13 @@ def draw_rankings(table: pd.DataFrame, order: list[str], layout: Layout) -> Figu
         ax.tick_params(axis="y", length=0)
         ax.grid(axis="x", color=RULE, linewidth=0.5)
         ax.set_axisbelow(True)
+        if place % across == 0:
+            ax.set_ylabel("ranking of all experts")
+    figure.suptitle("Rankings of experts side by side", x=0.01, ha="left", fontsize=11.5, fontweight="bold")
+    handles, names = axes[-1].get_legend_handles_labels()
+    figure.legend(
+        handles[::-1], names[::-1], loc="outside lower center", ncols=1 if layout.narrow else 3, columnspacing=1.6
+    )
     return figure
 
 
@@ -118,12 +157,15 @@ def _agreement(ax: Axes, rows: pd.DataFrame) -> None:
 
 
 def _flips(ax: Axes, rows: pd.DataFrame, top: float) -> None:
-    for y, row in enumerate(rows.to_dict("records")):
-        ax.plot([0, row["matched_max"]], [y + 0.22, y + 0.22], color="#aab2bd", linewidth=3.2, solid_capstyle="butt")
-        ax.plot([row["matched_mean"]] * 2, [y + 0.08, y + 0.36], color=INK, linewidth=1.4)
-        ax.plot([row["low"], row["high"]], [y - 0.12, y - 0.12], color=SIGNAL, linewidth=1.8, solid_capstyle="butt")
-        ax.plot(row["share"], y - 0.12, "D", color=SIGNAL, markersize=5)
+    at, flips = np.arange(len(rows)), rows["share"].to_numpy(dtype=float)
+    ax.barh(at + 0.22, rows["matched_max"], 0.16, color="#aab2bd", label="matched random sets, up to the most")
+    ax.plot(rows["matched_mean"], at + 0.22, "|", color=INK, markersize=9, markeredgewidth=1.4, label="their mean")
+    reach = np.abs(rows[["low", "high"]].to_numpy(dtype=float).T - flips)
+    ax.errorbar(
+        flips, at - 0.12, xerr=reach, color=SIGNAL, elinewidth=1.8, marker="D", markersize=5, linestyle="none",
+        label="flips with 95% interval",
+    )  # fmt: skip
     ax.set_xlim(-0.01 * top, top)
     ax.xaxis.set_major_locator(MaxNLocator(4))
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    ax.set_xlabel("of the target class")
+    ax.set_xlabel("flips of the target class")

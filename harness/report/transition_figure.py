@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import seaborn as sns  # type: ignore[import-untyped]
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -56,17 +57,16 @@ def _draw(ax: Axes, panel: Panel, rows: list[str], columns: list[str], *, first:
     counts = panel.matrix.loc[rows, columns]
     shares = row_shares(panel.matrix).loc[rows, columns]
     numbers, parts = counts.to_numpy(dtype=int), shares.to_numpy(dtype=float)
-    ax.imshow(np.nan_to_num(parts), cmap=SEQUENTIAL, vmin=0, vmax=1, aspect="auto", interpolation="none")
+    sns.heatmap(
+        np.nan_to_num(parts), ax=ax, cmap=SEQUENTIAL, vmin=0, vmax=1, cbar=False, linewidths=1.5, linecolor=PAPER
+    )
     for i, j in np.ndindex(numbers.shape):
-        _cell(ax, j, i, int(numbers[i, j]), float(parts[i, j]))
-    ax.set_xticks(range(len(columns)), [_name(name) for name in columns], rotation=35, ha="right")
+        _cell(ax, j + 0.5, i + 0.5, int(numbers[i, j]), float(parts[i, j]))
+    ax.set_xticks([j + 0.5 for j in range(len(columns))], [_name(name) for name in columns], rotation=35, ha="right")
     sums = panel.matrix.loc[rows].sum(axis="columns")
-    ax.set_yticks(range(len(rows)), [f"{_name(n) if first else ''}\n{sums[n]:,}".strip() for n in rows])
-    ax.set_xticks([i - 0.5 for i in range(1, len(columns))], minor=True)
-    ax.set_yticks([i - 0.5 for i in range(1, len(rows))], minor=True)
-    ax.grid(which="minor", color=PAPER, linewidth=1.5)
+    names = [f"{_name(n) if first else ''}\n{sums[n]:,}".strip() for n in rows]
+    ax.set_yticks([i + 0.5 for i in range(len(rows))], names, rotation=0)
     bare(ax)
-    ax.tick_params(which="both", length=0)
     for label in ax.get_xticklabels():
         label.set_rotation_mode("anchor")
     ax.set_title(panel.title, pad=20)
@@ -82,7 +82,7 @@ def _name(label: str) -> str:
     return short(label).capitalize()
 
 
-def _cell(ax: Axes, x: int, y: int, count: int, share: float) -> None:
+def _cell(ax: Axes, x: float, y: float, count: int, share: float) -> None:
     if not count:
         ax.text(x, y, "·", ha="center", va="center", color=SOFT)
         return
