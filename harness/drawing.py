@@ -116,7 +116,6 @@ def drawing(salt: str) -> Iterator[None]:
         "axes.facecolor": PAPER,
         # Text stays text: it can be searched, read aloud, and edited on a slide.
         "svg.fonttype": "none",
-        "pdf.fonttype": 42,
         "svg.hashsalt": salt,
     }
     with mpl.rc_context(values):

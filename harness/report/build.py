@@ -137,8 +137,8 @@ def _read(folder: Path, mt_bench: Path | None, judge: str | None) -> Read:
     with RunStore(folder, read_only=True) as store:
         if judge is not None and judge not in store.judges():
             raise MoteError(f"--judge: '{judge}' has labelled nothing of this run.{nearest(judge, store.judges())}")
-        result = analyse(store, manifest, judge)
-        frame = store.generations_frame(result.asked.judge)
+        frame = store.generations_frame(judge or label_set(manifest["recipe"]).judge)
+        result = analyse(store, manifest, judge, frame)
         gap = controls_gap(store.mean_map(BASELINE, role), store.profiles(), result.asked.tuned, result.asked.layers)
         baseline = frame[(frame["profile"] == BASELINE) & frame["label"].notna()].set_index("prompt_id")
         keys = [str(key) for key in baseline.index]

@@ -46,7 +46,8 @@ def embed(maps: NDArray[Any], seed: int = 0) -> NDArray[np.float64]:
     reduced = PCA(parts, random_state=seed, svd_solver="randomized").fit_transform(flat)
     spread = reduced[:, 0].std() or 1.0
     perplexity = min(30.0, max(2.0, (len(maps) - 1) / 3))
-    tsne = TSNE(2, perplexity=perplexity, init="pca", random_state=seed, n_jobs=1)
+    # After 500 steps the demo's divergence is 0.38, after 1,000 it is 0.37, in twice the time.
+    tsne = TSNE(2, perplexity=perplexity, init="pca", random_state=seed, n_jobs=1, max_iter=500)
     # One thread: the same picture on every machine, and no slower, as threads wait for each other here.
     with threadpool_limits(1):
         points = tsne.fit_transform(reduced / spread)

@@ -12,6 +12,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from mote.harness.drawing import NARROW, WIDE, drawing, name_typeface, short
@@ -74,17 +77,22 @@ def _render(key: str, draw: Draw, alt: str) -> Drawn:
         wide, narrow = draw(WIDE), draw(NARROW)
         for figure in (wide, narrow):
             # Laid out once: each format would do it again, for the same result.
-            figure.draw_without_rendering()
+            if (engine := figure.get_layout_engine()) is not None:
+                engine.execute(figure)
             figure.set_layout_engine("none")
+            figure.set_dpi(PNG_DPI)
         svg, small = _bytes(wide, "svg"), _bytes(narrow, "svg")
         png, pdf = _bytes(wide, "png"), _bytes(wide, "pdf")
     return Drawn(key, png, svg, pdf, _uri(svg), _uri(small), (_pixels(wide), _pixels(narrow)), alt)
 
 
 def _bytes(figure: Figure, kind: str) -> bytes:
-    # Neither a date nor a version: the same run gives the same bytes.
+    # Neither a date nor a version: the same run gives the same bytes. By the canvas, as ``savefig`` would draw a figure
+    # that was laid out once more, for nothing.
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=kind, dpi=PNG_DPI, metadata=_METADATA[kind])
+    # ``print`` methods of canvases have no types.
+    canvas: Any = {"svg": FigureCanvasSVG, "pdf": FigureCanvasPdf, "png": FigureCanvasAgg}[kind](figure)
+    getattr(canvas, f"print_{kind}")(buffer, metadata=_METADATA[kind])
     return name_typeface(buffer.getvalue()) if kind == "svg" else buffer.getvalue()
 
 

@@ -62,7 +62,7 @@ def _canvas(
     else:
         height = float(np.clip(columns * 0.075, 2.6, 8.5))
         size = (layout.width, height + 1.55)
-    figure = Figure(figsize=size, layout="constrained")
+    figure = Figure(figsize=size)
     figure.suptitle(title, x=0.01, ha="left", fontsize=10.5, fontweight="bold")
     ax = figure.subplots()
     shown = values if across else values.T
@@ -80,6 +80,8 @@ def _canvas(
     layer_axis.set_tick_params(rotation=0)
     expert_axis.set_label_text("expert", color=SOFT)
     layer_axis.set_label_text("layer", color=SOFT)
+    # Last: seaborn draws the figure for each heat map, and would lay it out as often.
+    figure.set_layout_engine("constrained")
     bare(ax)
     return figure, ax, across
 

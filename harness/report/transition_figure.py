@@ -43,13 +43,15 @@ def draw_matrices(panels: Sequence[Panel], layout: Layout) -> Figure:
     across = min(layout.columns, len(panels))
     down = math.ceil(len(panels) / across)
     width = layout.width if layout.narrow else 1.0 + across * (0.55 * len(columns) + 0.25) + 0.6
-    figure = Figure(figsize=(min(layout.width, width), down * (0.5 * len(rows) + 1.45)), layout="constrained")
+    figure = Figure(figsize=(min(layout.width, width), down * (0.5 * len(rows) + 1.45)))
     axes = figure.subplots(down, across, squeeze=False)
     for place, ax in enumerate(axes.flat):
         if place < len(panels):
             _draw(ax, panels[place], rows, columns, first=place % across == 0)
         else:
             ax.set_axis_off()
+    # Last: seaborn draws the figure for each heat map, and would lay it out as often.
+    figure.set_layout_engine("constrained")
     return figure
 
 
