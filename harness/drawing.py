@@ -1,7 +1,7 @@
 """One typeface, one palette: what figures and page have in common.
 
 Colours hold for colour-blind readers and in greyscale: classes differ in lightness and in marker, shares and counts
-go from white to dark in one hue, and of a resonance map only what is positive gets dark.
+go from white to dark in one hue, and a resonance map gets dark alike on both sides of its white zero.
 """
 
 from __future__ import annotations
@@ -33,18 +33,9 @@ STATE_COLOURS: Final = {"TRUNCATED": "#9aa2ad", "DEGENERATE": "#3d434b", "UNSCOR
 SEQUENTIAL: Final = LinearSegmentedColormap.from_list(
     "mote", ["#ffffff", "#d6e4f2", "#8fb6da", "#3f7fb8", "#174a7e", "#0b2440"]
 )
-# Positive goes to dark, negative only to a middle blue: in grey, dark still means "seen more in the class".
+# Zero is white, and both directions get dark alike: blue is seen less in the class, red more.
 RESONANCE: Final = LinearSegmentedColormap.from_list(
-    "mote-resonance",
-    [
-        (0.0, "#86b1d6"),
-        (0.3, "#c3d8ea"),
-        (0.5, "#f8f7f4"),
-        (0.62, "#f6d7b4"),
-        (0.78, "#dd8244"),
-        (0.9, "#a63a1a"),
-        (1.0, "#551006"),
-    ],
+    "mote-resonance", ["#0b2f5c", "#2f6cae", "#8fb6da", "#f8f7f4", "#e9a186", "#b8432c", "#651209"]
 )
 
 

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
-from rich.table import Table
 
-from mote.harness.cli.tables import table_console
 from mote.harness.errors import MoteError, nearest
-from mote.tasks import TASKS, TaskError, load_task
-from mote.tasks import ccp_sensitive as ccp
-from mote.tasks import mt_bench as mt
-from mote.tasks.data import data_home
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 _OURS = ("ours", "Apache-2.0")
 
@@ -26,10 +23,15 @@ class _Source(NamedTuple):
     fetch: Callable[[], Path]
 
 
-_FETCHED = {
-    ccp.TASK: _Source(f"huggingface.co/datasets/{ccp.SOURCE}", ccp.LICENCE, f"revision {ccp.REVISION[:12]}", ccp.fetch),
-    mt.TASK: _Source("github.com/lm-sys/FastChat", mt.LICENCE, f"sha256, commit {mt.COMMIT[:12]}", mt.fetch),
-}
+def _fetched() -> dict[str, _Source]:
+    from mote.tasks import ccp_sensitive as ccp
+    from mote.tasks import mt_bench as mt
+
+    repository = f"huggingface.co/datasets/{ccp.SOURCE}"
+    return {
+        ccp.TASK: _Source(repository, ccp.LICENCE, f"revision {ccp.REVISION[:12]}", ccp.fetch),
+        mt.TASK: _Source("github.com/lm-sys/FastChat", mt.LICENCE, f"sha256, commit {mt.COMMIT[:12]}", mt.fetch),
+    }
 
 
 def mount(app: typer.Typer) -> None:
@@ -44,22 +46,31 @@ def data_command(
 
     Example: mote data --fetch mt_bench
     """
-    console = table_console()
+    # What the sets need is imported by those who ask for them: every command's start would wait for it.
+    from mote.harness.cli.tables import table_console
+    from mote.tasks import TASKS, TaskError
+    from mote.tasks.data import data_home
+
+    console, sources = table_console(), _fetched()
     for name in fetch or []:
         if name not in TASKS:
-            raise MoteError(f"--fetch: there is no set '{name}'.{nearest(name, _FETCHED)}")
-        if name not in _FETCHED:
+            raise MoteError(f"--fetch: there is no set '{name}'.{nearest(name, sources)}")
+        if name not in sources:
             raise MoteError(f"--fetch: '{name}' is the package's own; there is nothing to fetch.")
         try:
-            console.print(f"{name}: {_FETCHED[name].fetch()}")
+            console.print(f"{name}: {sources[name].fetch()}")
         except TaskError as error:
             raise MoteError(str(error)) from None
     if not fetch:
-        console.print(_table())
+        console.print(_table(sources))
         console.print(f"Fetched sets lie in {data_home()}; mote data --fetch SET gets one.")
 
 
-def _table() -> Table:
+def _table(sources: dict[str, _Source]) -> Table:
+    from rich.table import Table
+
+    from mote.tasks import TASKS, TaskError, load_task
+
     table = Table("set", box=None, pad_edge=False)
     table.add_column("prompts", justify="right")
     for title in ("state", "licence", "source", "pinned by"):
@@ -69,7 +80,7 @@ def _table() -> Table:
             count, state = str(len(load_task(name))), "ready"
         except TaskError:
             count, state = "-", "not fetched"
-        source = _FETCHED.get(name)
+        source = sources.get(name)
         origin, licence, pinned = (*_OURS, "-") if source is None else source[:3]
         table.add_row(name, count, state, licence, origin, pinned)
     return table

@@ -224,9 +224,14 @@ def _measure_further(
 def report(
     run: Annotated[Path, typer.Argument(help="The folder of a run.", metavar="RUN")],
     mt_bench: Annotated[
-        Path | None, typer.Option("--mt-bench", help="An MT-Bench of the same model.  [default: RUN/mt-bench if there]")
+        Path | None,
+        typer.Option(
+            "--mt-bench", help="An MT-Bench of the same model and profiles.  [default: RUN/mt-bench if there]"
+        ),
     ] = None,
-    judge: Annotated[str | None, typer.Option(help="Show this judge's labels instead of the label set's own.")] = None,
+    judge: Annotated[
+        str | None, typer.Option(help="A report by this judge's labels, beside the run's own: RUN/report-JUDGE.")
+    ] = None,
 ) -> None:
     """Make report.html, figures and tables of a run anew from its stored rows.
 

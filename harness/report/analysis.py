@@ -82,11 +82,16 @@ class StudyResult:
         return self.changes.rates.get((profile or "", view or self.asked.view))
 
 
-def analyse(store: RunStore, manifest: Mapping[str, Any], judge: str | None = None) -> StudyResult:
-    """Compute everything that a run's rows allow, by the labels of one judge (default: that of the run's label set)."""
+def analyse(
+    store: RunStore, manifest: Mapping[str, Any], judge: str | None = None, frame: pd.DataFrame | None = None
+) -> StudyResult:
+    """Compute everything that a run's rows allow, by the labels of one judge (default: that of the run's label set).
+
+    ``frame`` is the store's ``generations_frame`` of that judge, where it was read already.
+    """
     study = manifest["recipe"]["study"]
     judge = judge or label_set(manifest["recipe"]).judge
-    frame, split = store.generations_frame(judge), store.split()
+    frame, split = store.generations_frame(judge) if frame is None else frame, store.split()
     planned = store.profiles()
     profiles = pd.DataFrame(
         [_profile_row(p.name, p.kind, p.part, p.spec) for p in planned],

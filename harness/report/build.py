@@ -10,7 +10,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from importlib import metadata, resources
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -24,10 +24,12 @@ from mote.harness.drawing import colour_of
 from mote.harness.errors import MoteError, nearest
 from mote.harness.experts.output import RANKINGS_TABLE, THIRDS_TABLE
 from mote.harness.experts.output import TABLES as RANKING_TABLES
-from mote.harness.files import subfolder, write_atomic
+from mote.harness.files import digest_of, subfolder, write_atomic
+from mote.harness.recipe.label_sets import label_set
 from mote.harness.recipe.manifest import read_manifest
 from mote.harness.report import chance_sections, curve_sentences, effect_sections, evidence_sections
 from mote.harness.report.analysis import StudyResult, analyse
+from mote.harness.report.beside import beside_the_study, thirds_beside_chance
 from mote.harness.report.catalogue import catalogue, key_of
 from mote.harness.report.curve_figures import best_profile
 from mote.harness.report.doubt import doubt
@@ -38,12 +40,14 @@ from mote.harness.report.generations_packet import pack_rows
 from mote.harness.report.lead import caveats, lead
 from mote.harness.report.model_text import clip, compare
 from mote.harness.report.mt_bench_figure import find_bench
+from mote.harness.report.panels import matrix_tables, stimulation_panels, transition_panels
 from mote.harness.report.paper_index import paper_index
-from mote.harness.report.ranking_figure import beside_the_study, read_rankings, thirds_beside_chance
+from mote.harness.report.ranking_figure import ranking_rows, read_rankings
 from mote.harness.report.summary import print_summary
 from mote.harness.report.tables import all_tables, beside_the_paper
 from mote.harness.report.tuned_experts import controls_gap
 from mote.harness.science.controls import BASELINE
+from mote.harness.science.splits import units_of
 from mote.harness.store.prunings import read_pruning
 from mote.harness.store.questions import last_question
 from mote.harness.store.run import RunStore
@@ -53,7 +57,7 @@ from mote.reading import UnreadableError, read_text
 REPORT_NAME: Final = "report.html"
 MADE_NAME: Final = "run.report-files"
 """The list of the figures and tables that the last report made, a line each."""
-_MADE = re.compile(r"(?:figures|tables)/[^/]+\.(?:png|svg|csv)")
+_MADE = re.compile(r"(?:figures|tables)/[^/]+\.(?:png|svg|pdf|csv)")
 
 
 class Read(NamedTuple):
@@ -65,6 +69,7 @@ class Read(NamedTuple):
     data: FigureData
     gap: pd.DataFrame
     agreement: str
+    units: Mapping[str, Hashable]
 
 
 def make_report(
@@ -73,22 +78,25 @@ def make_report(
     """Write ``report.html``, ``figures/`` and ``tables/`` of a run and return the report's path.
 
     Works at any state of a run: what is not there yet is named. ``mt_bench`` is the folder of an MT-Bench of the same
-    model (without it ``mt-bench`` in the run's folder, if that is there); ``judge`` the one whose labels are shown
-    instead of those of the run's label set. On ``console`` the summary of the same analysis is printed. Raises
-    MoteError where the folder holds no run, or there is no such judge.
+    model (without it ``mt-bench`` in the run's folder, if that is there). With ``judge``, that judge's labels are
+    shown instead of those of the run's label set, in a folder beside the run's own report: ``report-<judge>``. On
+    ``console`` the summary of the same analysis is printed. Raises MoteError where the folder holds no run, or there is
+    no such judge.
     """
     read = _read(folder, mt_bench, judge)
+    run, folder = folder, _place(folder, read, judge)
     figures, missing, drawn_tables = draw_all(read.data)
     beside = beside_the_paper(read.result, read.manifest)
     tables = all_tables(read.result, read.gap, beside) | drawn_tables
     # What other commands made of the same rows: rankings, and the audit of the judges.
     kept = {folder / "tables" / name for name in RANKING_TABLES} | set((folder / "tables").glob("judge-*.csv"))
     others = [path.stem for path in kept if path.is_file()]
-    html = _render(read, figures, missing, beside, sorted([*tables, *others]), folder)
+    html = _render(read, figures, missing, beside, sorted([*tables, *others]), run)
     files: dict[Path, str | bytes] = {}
     for key, figure in figures.items():
         files[folder / "figures" / f"{key}.png"] = figure.png
         files[folder / "figures" / f"{key}.svg"] = figure.svg
+        files[folder / "figures" / f"{key}.pdf"] = figure.pdf
     for name, table in tables.items():
         files[folder / "tables" / f"{name}.csv"] = table.to_csv(index=False)
     for name in ("figures", "tables"):
@@ -100,6 +108,14 @@ def make_report(
     if console is not None:
         print_summary(read.result, console)
     return folder / REPORT_NAME
+
+
+def _place(folder: Path, read: Read, judge: str | None) -> Path:
+    """Return where a report goes: the run's folder, or with another judge's labels a folder in it named after them."""
+    if judge is None or judge == label_set(read.manifest["recipe"]).judge:
+        return folder
+    name = re.sub(r"[^A-Za-z0-9.+-]+", "-", judge).strip(".-")[:60]
+    return subfolder(folder, f"report-{name or digest_of(judge)[:12]}")
 
 
 def _remove_stale(folder: Path, made: set[str], kept: Collection[Path]) -> None:
@@ -122,8 +138,8 @@ def _read(folder: Path, mt_bench: Path | None, judge: str | None) -> Read:
     with RunStore(folder, read_only=True) as store:
         if judge is not None and judge not in store.judges():
             raise MoteError(f"--judge: '{judge}' has labelled nothing of this run.{nearest(judge, store.judges())}")
-        result = analyse(store, manifest, judge)
-        frame = store.generations_frame(result.asked.judge)
+        frame = store.generations_frame(judge or label_set(manifest["recipe"]).judge)
+        result = analyse(store, manifest, judge, frame)
         gap = controls_gap(store.mean_map(BASELINE, role), store.profiles(), result.asked.tuned, result.asked.layers)
         baseline = frame[(frame["profile"] == BASELINE) & frame["label"].notna()].set_index("prompt_id")
         keys = [str(key) for key in baseline.index]
@@ -143,11 +159,13 @@ def _read(folder: Path, mt_bench: Path | None, judge: str | None) -> Read:
         tokens=tokens,
         known=dict(zip(keys, baseline["label"].map(str), strict=True)),
         experts=int(manifest["model"]["layout"]["experts"]),
-        bench=find_bench(folder, mt_bench),
+        bench=find_bench(folder, manifest, mt_bench),
         pruned=pruned,
         rankings=read_rankings(folder / "tables" / RANKINGS_TABLE),
     )
-    return Read(manifest, result, frame, data, gap, agreement)
+    attributes = baseline["attributes"]
+    units = units_of({str(key): json.loads(text) for key, text in attributes.items()})[1]
+    return Read(manifest, result, frame, data, gap, agreement, units)
 
 
 def _agreement(store: RunStore, judge: str) -> str:
@@ -181,6 +199,7 @@ def _render(
     summary_columns, summary_rows = effect_sections.summary_table(result)
     broke, broke_columns, broke_rows = evidence_sections.broke(result)
     experts, expert_columns, expert_rows = evidence_sections.experts(result, part)
+    ranking_columns, ranking_lines = ranking_rows(read.data.rankings)
     index = read.data.shown_prompt()
     example = read.data.questions[index] if index is not None else _first_question(read.frame)
     labels = [*result.asked.classes, "TRUNCATED", "DEGENERATE", "UNSCORED"]
@@ -243,12 +262,19 @@ def _render(
             }
             for one in result.examples
         ],
-        packet=pack_rows(read.frame),
+        packet=pack_rows(read.frame, read.units),
+        unit=result.asked.unit if read.units else "",
         provenance=evidence_sections.provenance(manifest),
         recipe=evidence_sections.recipe_text(manifest),
         profile_rows=evidence_sections.profile_rows(result, manifest, manifest["profiles"]),
         model_files=list(manifest["model"]["files"].items()),
-        table_names=[f"{name}.csv" for name in tables],
+        table_names=tables,
+        numbers_of=lambda key: _numbers_of(key, read.data.task, tables),
+        first_figure=next((key for key in _FIRST if key in figures), ""),
+        matrices=matrix_tables(transition_panels(result)),
+        forced_matrices=matrix_tables(stimulation_panels(result)),
+        ranking_columns=ranking_columns,
+        ranking_rows=ranking_lines,
         index=paper_index(
             read.data.task, figures, missing, {(one.before.label, one.after.label) for one in result.examples}
         ),
@@ -275,13 +301,23 @@ def _resonance_caption(result: StudyResult, part: str) -> str:
     named = "Circled and named, as (layer, expert), are the tuned experts. " if len(result.experts.distinctive) else ""
     return (
         f"Resonance of {result.sides.name} on {part}. {named}"
-        f"Red is seen more {'there' if result.sides.contrast else 'in the class'}, blue less; only red gets dark."
+        f"Red is seen more {'there' if result.sides.contrast else 'in the class'}, blue less; both scales are alike."
     )
 
 
 def _code(text: str) -> Markup:
     """Escape a text of ours and set what stands in backquotes as code."""
     return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 - escaped before
+
+
+_FIRST: Final = ("null-distribution", "fig05-resonance", "fig11-resonance", "fig04-tsne")
+"""Which figure stands at the top: the first of these that the run has."""
+
+
+def _numbers_of(key: str, task: str, tables: Collection[str]) -> str:
+    """Return the table that holds a figure's numbers, "" for none; all transition matrices stand in one."""
+    name = key_of("fig08-transitions", task) if key == key_of("fig10-stimulation", task) else key
+    return name if name in tables else ""
 
 
 def _title(key: str, task: str) -> str:

@@ -78,7 +78,7 @@ def legs(result: StudyResult) -> list[list[str]]:
 
 def chance_notes(result: StudyResult) -> list[str]:
     """Return the notes below the legs: what stopping means, the error of p, exact probabilities, dose, old tests."""
-    notes = [_near(leg) for leg in result.chance.verdict.legs if leg.near()]
+    notes = [_near(leg) for leg in result.chance.verdict.legs if leg.near() and not math.isnan(leg.p)]
     early = sum(result.chance.stopped.values())
     if early:
         notes.append(

@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pandas as pd
+import seaborn as sns  # type: ignore[import-untyped]
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
@@ -15,31 +16,26 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from mote.harness.drawing import ACCENT, INK, PAPER, RULE, SIGNAL, SOFT, Layout
-from mote.harness.report.map_figures import spread_out
 
 _RATES: Final = ("flips", "reverse", "broken", "broken_others")
 _SET_MARKERS: Final = {"random-uniform": "o", "random-layers": "s", "random-frequency": "^"}
+_FLIPS, _OTHERS, _REVERSE, _BROKEN = "flips", "others changed", "reverse flips", "broken text"
+_COLOURS: Final = {_FLIPS: SIGNAL, _OTHERS: ACCENT, _REVERSE: ACCENT, _BROKEN: INK}
+_MARKERS: Final = {_FLIPS: "D", _OTHERS: "o", _REVERSE: "o", _BROKEN: "s"}
+_DASHES: Final[dict[str, Any]] = {_FLIPS: "", _OTHERS: (1, 1.5), _REVERSE: (1, 1.5), _BROKEN: (4, 2)}
 
 
-class Line(NamedTuple):
-    """A curve: its name, values, colour, marker and dash."""
-
-    name: str
-    values: NDArray[np.float64]
-    colour: str
-    marker: str
-    dash: Any
-
-
-def lines_of(rows: pd.DataFrame, *, reverse: bool) -> list[Line]:
-    """Return what is drawn of a curve: flips, what it costs the other prompts, and broken text of both."""
+def lines_of(rows: pd.DataFrame, *, reverse: bool) -> pd.DataFrame:
+    """Return what is drawn of a curve, long: place, line and rate, of flips, their cost elsewhere, and broken text."""
     broken = (rows["broken_hits"] + rows["broken_others_hits"]) / (rows["broken_total"] + rows["broken_others_total"])
-    cost = ("reverse flips", rows["reverse"]) if reverse else ("others changed", 1 - rows["kept"])
-    return [
-        Line("flips", rows["flips"].to_numpy(dtype=float), SIGNAL, "D", "-"),
-        Line(cost[0], cost[1].to_numpy(dtype=float), ACCENT, "o", (0, (1, 1.5))),
-        Line("broken text", broken.to_numpy(dtype=float), INK, "s", (0, (4, 2))),
-    ]
+    cost = {_REVERSE: rows["reverse"]} if reverse else {_OTHERS: 1 - rows["kept"]}
+    wide = pd.DataFrame({_FLIPS: rows["flips"], **cost, _BROKEN: broken}).astype(float)
+    return (
+        wide.reset_index(drop=True)
+        .melt(ignore_index=False, var_name="line", value_name="rate")
+        .rename_axis("place")
+        .reset_index()
+    )
 
 
 def draw_dose(rows: pd.DataFrame, sets: pd.DataFrame, k: int, noise: float, layout: Layout) -> Figure:
@@ -50,25 +46,21 @@ def draw_dose(rows: pd.DataFrame, sets: pd.DataFrame, k: int, noise: float, layo
     figure, ax = _axes(layout)
     at = np.arange(len(rows), dtype=float)
     ks = [int(value) for value in rows["k"]]
-    lines = lines_of(rows, reverse=False)
-    top = _draw_lines(ax, at, lines, rows)
+    top = _draw_lines(ax, at, rows, reverse=False)
     if len(sets) and k in ks:
-        x, low, high = ks.index(k) + 0.09, float(sets["flips"].min()), float(sets["flips"].max())
+        low, mean, high = (float(value) for value in sets["flips"].agg(["min", "mean", "max"]))
         top = max(top, high)
-        ax.plot([x, x], [low, high], color=SOFT, linewidth=1.2)
-        ax.plot(x, float(sets["flips"].mean()), marker="_", markersize=11, markeredgewidth=2, color=SOFT)
-        # Beside its bar where there is room, and above the curves that lie on the axis.
-        side = -1 if layout.narrow else 1
-        spot = (x + 0.05 * side, max((low + high) / 2, 0.14 * top))
-        words = f"random sets\nof {k}"
-        ax.text(*spot, words, color=SOFT, ha="right" if side < 0 else "left", va="center", fontsize=9, linespacing=1.1)
+        ax.errorbar(
+            ks.index(k) + 0.09, mean, [[mean - low], [high - mean]], color=SOFT, elinewidth=1.2, marker="_",
+            markersize=11, markeredgewidth=2, linestyle="none", label=f"random sets of {k}: least, mean, most",
+        )  # fmt: skip
     if not math.isnan(noise):
-        ax.axhline(noise, color=ACCENT, linewidth=0.7, alpha=0.7)
-        words = "another seed" if layout.narrow else "others changed by another seed"
-        ax.text(-0.2, noise, words, color=ACCENT, fontsize=9, va="bottom")
+        ax.axhline(noise, color=ACCENT, linewidth=0.7, alpha=0.7, label="others changed by another seed")
     ax.set_xticks(at, [str(value) for value in ks])
     _finish(ax, at, top)
+    ax.set_title("Dose" if layout.narrow else "Dose: what changes with the number of experts suppressed")
     ax.set_xlabel("experts suppressed (top k of the ranking)")
+    _legend(figure, ax, layout)
     return figure
 
 
@@ -78,20 +70,25 @@ def draw_direction(rows: pd.DataFrame, layout: Layout) -> Figure:
     again = rows[rows["factor"] == 1.0]
     curve = _with_untouched(rows[rows["factor"] != 1.0])
     at = np.arange(len(curve), dtype=float)
-    top = _draw_lines(ax, at, lines_of(curve, reverse=True), curve, second=True)
+    top = _draw_lines(ax, at, curve, reverse=True)
     middle = float(list(curve["factor"]).index(1.0))
-    for line in lines_of(again, reverse=True)[:2] if len(again) else []:
-        ax.plot(middle, line.values[0], line.marker, color=PAPER, markeredgecolor=line.colour, markersize=6)
-        top = max(top, float(line.values[0]))
-    if len(again):
-        highest = max(float(again["flips"].iloc[0]), float(again["reverse"].iloc[0]))
-        ax.annotate(
-            "other seed", (middle, highest), (0, 7), textcoords="offset points", ha="center", color=SOFT, fontsize=9
-        )
+    for name in (_FLIPS, "reverse") if len(again) else ():
+        line = _REVERSE if name == "reverse" else name
+        value, label = float(again[name].iloc[0]), f"{line}, other seed alone"
+        style: dict[str, Any] = {
+            "color": PAPER,
+            "markeredgecolor": _COLOURS[line],
+            "markersize": 6,
+            "linestyle": "none",
+        }
+        ax.plot(middle, value, marker=_MARKERS[line], label=label, **style)
+        top = max(top, value)
     names = [_factor(value, layout) for value in curve["factor"]]
     ax.set_xticks(at, names, rotation=60 if layout.narrow else 0)
     _finish(ax, at, top)
+    ax.set_title("Direction" if layout.narrow else "Direction: the same experts from switched off to forced on")
     ax.set_xlabel("factor of the experts' weights where they are chosen" if not layout.narrow else "factor")
+    _legend(figure, ax, layout)
     return figure
 
 
@@ -117,37 +114,41 @@ def percent_axis(axis: Axis) -> None:
 
 
 def _axes(layout: Layout) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(min(layout.width, 7.6), 3.8), layout="constrained")
+    figure = Figure(figsize=(min(layout.width, 7.6), 4.6 if layout.narrow else 4.2), layout="constrained")
     ax = figure.subplots()
     percent_axis(ax.yaxis)
+    ax.set_ylabel("share of prompts")
     ax.grid(axis="y", color=RULE, linewidth=0.5)
     ax.set_axisbelow(True)
     return figure, ax
 
 
-def _draw_lines(
-    ax: Axes,
-    at: NDArray[np.float64],
-    lines: Sequence[Line],
-    rows: pd.DataFrame,
-    *,
-    second: bool = False,
-) -> float:
-    """Draw curves with their names at the right end, and the flips' interval (and reverse flips'); return the top."""
-    bands = [("flips", SIGNAL), *([("reverse", ACCENT)] if second else [])]
-    for name, colour in bands:
+def _draw_lines(ax: Axes, at: NDArray[np.float64], rows: pd.DataFrame, *, reverse: bool) -> float:
+    """Draw the curves, with the interval of the flips (and of the reverse flips); return the highest value."""
+    bands = [(_FLIPS, _FLIPS), *([("reverse", _REVERSE)] if reverse else [])]
+    for name, line in bands:
         low, high = (rows[f"{name}_{end}"].to_numpy(dtype=float) for end in ("low", "high"))
-        ax.fill_between(at, low, high, color=colour, alpha=0.12, linewidth=0)
-    for line in lines:
-        ax.plot(
-            at, line.values, color=line.colour, marker=line.marker, markersize=5, linewidth=1.6, linestyle=line.dash
-        )
-    top = max(float(np.nanmax(rows["flips_high"])), *(float(np.nanmax(line.values)) for line in lines), 0.1)
-    ends = sorted(lines, key=lambda line: float(line.values[-1]))
-    spots = spread_out([float(line.values[-1]) for line in ends], top * 0.075, 0, top)
-    for spot, line in zip(spots, ends, strict=True):
-        ax.annotate(line.name, (at[-1] + 0.1, spot), color=line.colour, va="center", annotation_clip=False)
-    return top
+        colour = _COLOURS[line]
+        ax.fill_between(at, low, high, color=colour, alpha=0.12, linewidth=0, label=f"95% interval of {line}")
+    lines = lines_of(rows, reverse=reverse)
+    sns.lineplot(
+        lines, x="place", y="rate", hue="line", style="line", palette=_COLOURS, markers=_MARKERS, dashes=_DASHES,
+        estimator=None, markersize=5.5, markeredgewidth=0, linewidth=1.6, ax=ax,
+    )  # fmt: skip
+    return max(float(np.nanmax(rows["flips_high"])), float(lines["rate"].max()), 0.1)
+
+
+def _legend(figure: Figure, ax: Axes, layout: Layout) -> None:
+    """Name everything in the picture itself, so that it can be read where the page's caption is not."""
+    handles, names = ax.get_legend_handles_labels()
+    if (inside := ax.get_legend()) is not None:
+        inside.remove()
+    order = sorted(range(len(names)), key=lambda i: (names[i] not in _COLOURS, i))
+    columns = 1 if layout.narrow else 3
+    figure.legend(
+        [handles[i] for i in order], [names[i] for i in order], loc="outside lower center", ncols=columns,
+        columnspacing=1.4, handlelength=2.4,
+    )  # fmt: skip
 
 
 def _finish(ax: Axes, at: NDArray[np.float64], top: float) -> None:
@@ -194,6 +195,7 @@ def draw_trade_off(series: Sequence[Series], sets: pd.DataFrame, best: str, layo
     for axis in (ax.xaxis, ax.yaxis):
         percent_axis(axis)
     ax.xaxis.set_major_locator(MaxNLocator(5 if layout.narrow else 8))
+    ax.set_title("Gain and cost" if layout.narrow else "What is gained against what it costs")
     ax.set_xlabel("other prompts whose label changed" + ("" if layout.narrow else " (less is better)"))
     ax.set_ylabel("flips of the target class")
     ax.grid(color=RULE, linewidth=0.5)
@@ -242,7 +244,9 @@ def draw_thirds(rows: pd.DataFrame, retest: float, layout: Layout) -> Figure:
     ax.set_xlim(-0.01, max(float(rows["flips_high"].max()) * 1.25, 0.1))
     percent_axis(ax.xaxis)
     ax.xaxis.set_major_locator(MaxNLocator(5 if layout.narrow else 8))
-    ax.set_xlabel("flips of the target class")
+    ax.set_title("Which layers" if layout.narrow else "Which layers carry the effect")
+    ax.set_xlabel("flips of the target class, with 95% intervals")
+    ax.set_ylabel("experts off")
     ax.spines["left"].set_visible(False)
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="x", color=RULE, linewidth=0.5)
@@ -273,6 +277,7 @@ def draw_pruning(rows: pd.DataFrame, floor: float, layout: Layout) -> Figure:
     ]
     ax.set_xticks(at, names, rotation=60 if layout.narrow or len(names) > 8 else 30, ha="right", rotation_mode="anchor")
     ax.set_ylim(0, max(float(effects.max()), floor, 0.1) * 1.15)
+    ax.set_title("Which of the experts are needed" if not layout.narrow else "Which are needed")
     ax.set_xlabel("expert taken out, round by round")
-    ax.set_ylabel("flips")
+    ax.set_ylabel("share of prompts that flip")
     return figure

@@ -11,7 +11,7 @@ import pandas as pd
 from mote.harness.preconditions import STATES
 from mote.harness.report.analysis import StudyResult
 from mote.harness.report.figure_data import KIND_TITLES
-from mote.harness.report.phrases import model_words, p_is, pct, where_words, with_interval, words_for
+from mote.harness.report.phrases import model_words, p_is, p_value, pct, where_words, with_interval, words_for
 from mote.harness.science.controls import BASELINE, RANDOM
 
 SECTIONS: Final = (
@@ -94,6 +94,8 @@ def facts(result: StudyResult) -> list[Fact]:
                 f"95% interval {100 * net.low:.1f} to {100 * net.high:.1f}",
             )
         )
+    if chance := _largest_p(result):
+        found.append(chance)
     if result.chance.nulls:
         kind, null = max(result.chance.nulls.items(), key=lambda item: (item[1].mean, item[0]))
         where = KIND_TITLES.get(kind, kind).removeprefix("Random, ")
@@ -113,6 +115,18 @@ def facts(result: StudyResult) -> list[Fact]:
         )
     )
     return found
+
+
+def _largest_p(result: StudyResult) -> Fact | None:
+    """Return the largest p of the verdict's tests, of which each has to hold; None where none is known yet."""
+    verdict = result.chance.verdict
+    known = [(KIND_TITLES.get(RANDOM + leg.kind, leg.kind).removeprefix("Random, "), leg.p) for leg in verdict.legs]
+    known += [("other seeds", verdict.noise.p)] if verdict.noise is not None else []
+    there = [(name, p) for name, p in known if not math.isnan(p)]
+    if not there:
+        return None
+    each = "; ".join(f"{name} {p_value(p)}" for name, p in there)
+    return Fact("the largest p: chance alone does as much so often", p_value(max(p for _, p in there)), each)
 
 
 def asked(result: StudyResult, manifest: Mapping[str, Any], example: str) -> list[tuple[str, str]]:

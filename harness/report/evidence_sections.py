@@ -163,7 +163,7 @@ def judges(result: StudyResult) -> str:
     line = f"Every number here is by the labels of the judge “{result.asked.judge}”."
     if others.empty:
         return f"{line} No other judge has labelled this run; `mote judge ask RUN` asks one."
-    return f"{line} Other judges' labels stand beside it; `mote report RUN --judge NAME` makes the report with theirs."
+    return f"{line} Other judges' labels stand beside it; `mote report RUN --judge NAME` makes a report with theirs."
 
 
 def judge_rows(result: StudyResult) -> list[list[str]]:

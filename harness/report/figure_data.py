@@ -37,7 +37,8 @@ class FigureData:
 
     Of many prompts ``maps`` [prompts, layers, experts] holds an evenly spread part, and ``labels``, ``attributes`` and
     ``questions`` are of the same. ``tokens`` are the choices of single tokens, ``known`` the label of every prompt,
-    ``experts`` how many a layer has; ``bench``, ``pruned`` and ``rankings`` are there where such was made.
+    ``experts`` how many a layer has; ``bench`` (or why there is none), ``pruned`` and ``rankings`` are there where such
+    was made.
     """
 
     result: StudyResult
@@ -50,7 +51,7 @@ class FigureData:
     tokens: Sequence[TokenRows] = ()
     known: Mapping[str, str] = field(default_factory=dict)
     experts: int = 0
-    bench: Bench | None = None
+    bench: Bench | str = ""
     pruned: pd.DataFrame = field(default_factory=pd.DataFrame)
     rankings: pd.DataFrame = field(default_factory=pd.DataFrame)
 

@@ -12,6 +12,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from mote.harness.drawing import NARROW, WIDE, drawing, name_typeface, short
@@ -21,15 +24,22 @@ from mote.harness.report.curve_figures import direction, dose, pruning, thirds, 
 from mote.harness.report.embedding_figure import FEWEST_POINTS, colourings, draw_embedding, embed
 from mote.harness.report.figure_data import KIND_TITLES, Draw, FigureData, Made, long_map, title_of
 from mote.harness.report.map_figures import draw_map, draw_resonance
-from mote.harness.report.mt_bench_figure import draw_bench
+from mote.harness.report.mt_bench_figure import NOTHING, draw_bench
 from mote.harness.report.null_figure import draw_null
+from mote.harness.report.panels import stimulation_panels, transition_panels
 from mote.harness.report.ranking_figure import rankings
 from mote.harness.report.token_figure import draw_tokens, panels_of
-from mote.harness.report.transition_figure import Panel, draw_matrices
-from mote.harness.science.controls import RETEST
+from mote.harness.report.transition_figure import draw_matrices
+from mote.harness.science.controls import RANDOM, RETEST
+from mote.harness.science.transitions import row_shares
 from mote.harness.store.token_rows import long_table
 
 PNG_DPI: Final = 200
+_METADATA: Final[Mapping[str, Mapping[str, Any]]] = {
+    "svg": {"Creator": "MoTE Harness", "Date": None},
+    "png": {"Software": None},
+    "pdf": {"Creator": "MoTE Harness", "Producer": None, "CreationDate": None},
+}
 
 
 class Drawn(NamedTuple):
@@ -38,6 +48,7 @@ class Drawn(NamedTuple):
     key: str
     png: bytes
     svg: bytes
+    pdf: bytes
     wide: str
     narrow: str
     sizes: tuple[tuple[int, int], tuple[int, int]]
@@ -66,17 +77,22 @@ def _render(key: str, draw: Draw, alt: str) -> Drawn:
         wide, narrow = draw(WIDE), draw(NARROW)
         for figure in (wide, narrow):
             # Laid out once: each format would do it again, for the same result.
-            figure.draw_without_rendering()
+            if (engine := figure.get_layout_engine()) is not None:
+                engine.execute(figure)
             figure.set_layout_engine("none")
-        svg, png, small = _bytes(wide, "svg"), _bytes(wide, "png"), _bytes(narrow, "svg")
-    return Drawn(key, png, svg, _uri(svg), _uri(small), (_pixels(wide), _pixels(narrow)), alt)
+            figure.set_dpi(PNG_DPI)
+        svg, small = _bytes(wide, "svg"), _bytes(narrow, "svg")
+        png, pdf = _bytes(wide, "png"), _bytes(wide, "pdf")
+    return Drawn(key, png, svg, pdf, _uri(svg), _uri(small), (_pixels(wide), _pixels(narrow)), alt)
 
 
 def _bytes(figure: Figure, kind: str) -> bytes:
-    # Neither a date nor a version: the same run gives the same bytes.
-    metadata: Mapping[str, Any] = {"Creator": "MoTE Harness", "Date": None} if kind == "svg" else {"Software": None}
+    # Neither a date nor a version: the same run gives the same bytes. By the canvas, as ``savefig`` would draw a figure
+    # that was laid out once more, for nothing.
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=kind, dpi=PNG_DPI, metadata=metadata)
+    # ``print`` methods of canvases have no types.
+    canvas: Any = {"svg": FigureCanvasSVG, "pdf": FigureCanvasPdf, "png": FigureCanvasAgg}[kind](figure)
+    getattr(canvas, f"print_{kind}")(buffer, metadata=_METADATA[kind])
     return name_typeface(buffer.getvalue()) if kind == "svg" else buffer.getvalue()
 
 
@@ -124,35 +140,20 @@ def _resonance(data: FigureData) -> Made:
 
 
 def _transitions(data: FigureData) -> Made:
-    result = data.result
-    if result.asked.tuned is None or (result.asked.tuned, result.asked.view) not in result.changes.matrices:
+    panels = transition_panels(data.result)
+    if not panels:
         return None, "No labelled answer of the tuned profile is there yet; `mote run` generates them.", None
-    panels = [
-        Panel(*title_of(result, result.asked.tuned), result.changes.matrices[result.asked.tuned, result.asked.view])
-    ]
-    kinds = [name for name, view in result.changes.matrices if view == result.asked.view and name in KIND_TITLES]
-    panels += [Panel(*title_of(result, kind), result.changes.matrices[kind, result.asked.view]) for kind in kinds]
-    retest = [name for name, view in result.changes.matrices if view == result.asked.view and name.startswith(RETEST)]
-    panels += [Panel(*title_of(result, name), result.changes.matrices[name, result.asked.view]) for name in retest[:1]]
-    alt = f"Transition matrices: {', '.join(panel.title for panel in panels)}. The numbers are in transitions.csv."
-    return lambda layout: draw_matrices(panels, layout), alt, transitions_table(result)
+    where = f"tables/{key_of('fig08-transitions', data.task)}.csv"
+    alt = f"Transition matrices: {', '.join(panel.title for panel in panels)}. The numbers are in {where}."
+    return lambda layout: draw_matrices(panels, layout), alt, transitions_table(data.result)
 
 
 def _stimulation(data: FigureData) -> Made:
-    result = data.result
-    kinds = dict(zip(result.record.progress["profile"], result.record.progress["kind"], strict=True))
-    names = [
-        name for name, view in result.changes.matrices if view == result.asked.view and kinds.get(name) == "stimulate"
-    ]
-    if not names:
+    panels = stimulation_panels(data.result)
+    if not panels:
         return None, "Set `study.stimulate: true` in the recipe.", None
-    panels = [
-        Panel(*title_of(result, name), result.changes.matrices[name, result.asked.view])
-        for name in [result.asked.tuned, *names]
-        if name
-    ]
-    panels = [panel for panel in panels if panel.matrix.to_numpy().sum()]
-    alt = f"Transition matrices: {', '.join(panel.title for panel in panels)}."
+    where = f"tables/{key_of('fig08-transitions', data.task)}.csv"
+    alt = f"Transition matrices: {', '.join(panel.title for panel in panels)}. The numbers are in {where}."
     return lambda layout: draw_matrices(panels, layout), alt, None
 
 
@@ -171,8 +172,20 @@ def _null(data: FigureData) -> Made:
     ]
     title = title_of(result, str(result.asked.tuned))[0]
     tuned = (title, rates.flips.share, rates.flips.low, rates.flips.high)
+    p = p_values(result)
     alt = f"{title}: {rates.flips.share:.1%}; random sets: {_ranges(result)}."
-    return lambda layout: draw_null(result.chance.sets, tuned, retest, layout), alt, None
+    return lambda layout: draw_null(result.chance.sets, tuned, retest, p, layout), alt, None
+
+
+def p_values(result: StudyResult) -> dict[str, float]:
+    """Return the p-value against each kind of random sets, and of sampling anew as ``retest``: the verdict's own.
+
+    A kind that is no leg of the verdict has the p-value of its null distribution.
+    """
+    verdict = result.chance.verdict
+    found = {kind: null.p for kind, null in result.chance.nulls.items()}
+    found |= {f"{RANDOM}{leg.kind}": leg.p for leg in verdict.legs}
+    return found if verdict.noise is None else {**found, "retest": verdict.noise.p}
 
 
 def _ranges(result: StudyResult) -> str:
@@ -195,9 +208,10 @@ def _single_token(data: FigureData) -> Made:
 
 def _bench(data: FigureData) -> Made:
     bench = data.bench
-    if bench is None:
-        return None, "Make `mote mt-bench` under both profiles; `mote report RUN --mt-bench FOLDER` shows it.", None
-    alt = f"MT-Bench of {', '.join(bench.models)}, judged by {bench.judge}. The numbers are in fig14-mt-bench.csv."
+    if isinstance(bench, str):
+        return None, bench or NOTHING, None
+    where = "tables/fig14-mt-bench.csv"
+    alt = f"MT-Bench of {', '.join(bench.models)}, judged by {bench.judge}. The numbers are in {where}."
     return lambda layout: draw_bench(bench, layout), alt, bench.scores
 
 
@@ -221,10 +235,11 @@ _MAKERS: Final[dict[str, Callable[[FigureData], Made]]] = {
 
 def transitions_table(result: StudyResult) -> pd.DataFrame:
     """Return all transition matrices as one frame: profile, view, before, after, count, share of the row."""
-    parts = []
-    for (name, view), matrix in result.changes.matrices.items():
-        long = matrix.reset_index(names="before").melt("before", var_name="after", value_name="count")
-        totals = long.groupby("before")["count"].transform("sum")
-        parts.append(long.assign(share=long["count"] / totals.where(totals > 0), profile=name, view=view))
     columns = ["profile", "view", "before", "after", "count", "share"]
-    return pd.concat(parts)[columns] if parts else pd.DataFrame(columns=columns)
+    rows = []
+    for (name, view), matrix in result.changes.matrices.items():
+        counts, shares = matrix.to_numpy(), row_shares(matrix).to_numpy(dtype=float)
+        for j, after in enumerate(matrix.columns):
+            for i, before in enumerate(matrix.index):
+                rows.append((name, view, before, after, counts[i, j], shares[i, j]))
+    return pd.DataFrame(rows, columns=columns)

@@ -181,7 +181,7 @@ class Run:
     @cached_property
     def result(self) -> StudyResult:
         """All that the report says, as numbers: seconds of bootstraps, once."""
-        return analyse(self._store, self.manifest)
+        return analyse(self._store, self.manifest, self.judge, self._answers)
 
     @property
     def experts(self) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any, Final, NamedTuple
 
 import pandas as pd
@@ -46,9 +46,12 @@ class _Table:
         return list(self.numbers)
 
 
-def pack_rows(frame: pd.DataFrame) -> Packet:
-    """Pack the rows of ``generations_frame``; a row is [prompt, profile, label, text, rules], each a number."""
-    texts, prompts, profiles, labels, rules = (_Table() for _ in range(5))
+def pack_rows(frame: pd.DataFrame, units: Mapping[str, Hashable] | None = None) -> Packet:
+    """Pack the rows of ``generations_frame``; a row is [prompt, profile, label, text, rules], each a number.
+
+    A prompt is [id, question], and the number of its unit where ``units`` has one for each prompt id.
+    """
+    texts, prompts, profiles, labels, rules, places = (_Table() for _ in range(6))
     rows = []
     for row in frame.to_dict("records"):
         label = row["label"] if isinstance(row["label"], str) else "not labelled"
@@ -63,7 +66,8 @@ def pack_rows(frame: pd.DataFrame) -> Packet:
         )
     length = max(SHORTEST, min(LONGEST, BUDGET // max(1, len(texts.numbers))))
     content = {
-        "prompts": [json.loads(value) for value in prompts.values],
+        "prompts": [_with_unit(json.loads(value), units or {}, places) for value in prompts.values],
+        "units": places.values,
         "profiles": profiles.values,
         "labels": labels.values,
         "texts": [clip(value, length) for value in texts.values],
@@ -78,6 +82,10 @@ def pack_rows(frame: pd.DataFrame) -> Packet:
 def _prompt(row: Mapping[Any, Any]) -> str:
     asked = [message["content"] for message in json.loads(row["messages"]) if message["role"] == "user"]
     return json.dumps([row["prompt_id"], clip(" / ".join(asked), 2000)], ensure_ascii=False)
+
+
+def _with_unit(prompt: list[str], units: Mapping[str, Hashable], places: _Table) -> list[Any]:
+    return [*prompt, places.number(clip(str(units[prompt[0]]), 80))] if prompt[0] in units else prompt
 
 
 def _rules(evidence: Any) -> str:

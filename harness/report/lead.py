@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
 from mote.harness.drawing import short
 from mote.harness.report.analysis import StudyResult
-from mote.harness.report.phrases import Words, p_is, pct, words_for
+from mote.harness.report.phrases import Words, pct, words_for
 from mote.harness.science.transitions import FlipRates
 
 DEMO_CAVEAT: Final = (
@@ -17,12 +18,15 @@ DEMO_CAVEAT: Final = (
 )
 
 
+_P_VALUES: Final = re.compile(r" \((?:largest )?p [^)]*\)")
+_DIGIT: Final = re.compile(r"\d")
+
 FEW: Final = 30
 """Fewer measured prompts of the target class than this are pointed out."""
 
 
 def lead(result: StudyResult) -> str:
-    """Return the first sentence: what changed, its interval, the control, and first of all whether it is chance."""
+    """Return the first sentence: whether it is chance, and what changed, in at most four numbers."""
     sentence = _lead(result)
     return sentence[0].upper() + sentence[1:]
 
@@ -41,14 +45,14 @@ def _lead(result: StudyResult) -> str:
     if verdict.kind == "unknown":
         return f"{'' if result.record.complete else 'So far, '}{effect}; {_open(result)}, so this may be chance."
     if verdict.kind == "above":
-        return f"More than chance: {effect}; random sets of experts and other seeds do less ({p_is(verdict.p)})."
+        return f"More than chance: {effect}; random sets of experts and other seeds do less."
     if not rates.flips.hits:
         # Broken text is no flip, but it isn't nothing either.
-        also = f", but the text of {rates.broken.hits} of them broke" if rates.broken.hits else ""
+        also = ", but the text of some of them broke" if rates.broken.hits else ""
         return f"No effect: {effect}{also}."
     if verdict.kind == "few":
-        return f"Too few controls to call it more than chance: {effect}; {_lowered(verdict.reason)}"
-    return f"Not more than chance: {effect}, and {_lowered(verdict.reason)}"
+        return f"Too few controls to call it more than chance: {effect}."
+    return f"Not more than chance: {effect}, and {_lowered(_worded(verdict.reason))}."
 
 
 def _flipped(rates: FlipRates) -> str:
@@ -61,7 +65,13 @@ def _open(result: StudyResult) -> str:
         return "the controls are not all measured yet"
     if result.chance.sets.empty:
         return "there is no random control"
-    return _lowered(result.chance.verdict.reason).rstrip(".")
+    said = _worded(result.chance.verdict.reason)
+    return "not all controls that a verdict needs are there" if _DIGIT.search(said) else _lowered(said)
+
+
+def _worded(reason: str) -> str:
+    """Return a verdict's reason without its p-values, which have a tile and a table of their own."""
+    return _P_VALUES.sub("", reason).rstrip(".")
 
 
 def _lowered(sentence: str) -> str:

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import seaborn as sns  # type: ignore[import-untyped]
 from matplotlib.axes import Axes
+from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
@@ -18,10 +20,9 @@ from mote.harness.science.controls import Expert
 
 def draw_map(values: NDArray[Any], layers: Sequence[int], layout: Layout, unit: str) -> Figure:
     """Draw the counts [layers, experts] of one prompt."""
-    figure, ax, _ = _canvas(values, layers, layout, named=0)
-    image = ax.images[0]
-    image.set_cmap(SEQUENTIAL)
-    image.set_clim(0, max(1, float(values.max(initial=0))))
+    title = "Activation map of one prompt"
+    limits = (0.0, max(1.0, float(values.max(initial=0))))
+    figure, ax, _ = _canvas(values, layers, layout, title, SEQUENTIAL, limits)
     _scale(figure, ax, layout, unit, whole=True)
     return figure
 
@@ -30,13 +31,11 @@ def draw_resonance(
     ranking: NDArray[np.float64], layers: Sequence[int], experts: Sequence[Expert], layout: Layout, unit: str
 ) -> Figure:
     """Draw a resonance map [layers, experts]; ``experts`` (layer, expert) are circled and named at the margin."""
-    figure, ax, across = _canvas(ranking, layers, layout, named=len(experts))
     bound = float(np.abs(ranking).max()) or 1.0
-    image = ax.images[0]
-    image.set_cmap(RESONANCE)
-    image.set_clim(-bound, bound)
-    at = {layer: row for row, layer in enumerate(layers)}
-    points = [(expert, at[layer]) if across else (at[layer], expert) for layer, expert in experts]
+    title = "Resonance, the tuned experts circled" if experts else "Resonance"
+    figure, ax, across = _canvas(ranking, layers, layout, title, RESONANCE, (-bound, bound), named=bool(experts))
+    at = {layer: row + 0.5 for row, layer in enumerate(layers)}
+    points = [(expert + 0.5, at[layer]) if across else (at[layer], expert + 0.5) for layer, expert in experts]
     names = [f"({layer}, {expert})" for layer, expert in experts]
     wide, tall = (float(size) for size in figure.get_size_inches())
     _circle(ax, points, names, across, (wide - 1.7, tall - 1.4))
@@ -44,32 +43,52 @@ def draw_resonance(
     return figure
 
 
-def _canvas(values: NDArray[Any], layers: Sequence[int], layout: Layout, named: int) -> tuple[Figure, Axes, bool]:
+def _canvas(
+    values: NDArray[Any],
+    layers: Sequence[int],
+    layout: Layout,
+    title: str,
+    colours: str | Colormap,
+    limits: tuple[float, float],
+    *,
+    named: bool = False,
+) -> tuple[Figure, Axes, bool]:
     """A figure with the map on it: layers down and experts across, or the other way round where that is too narrow."""
     rows, columns = values.shape
     across = not layout.narrow
     if across:
         height = float(np.clip(rows * 0.26, 1.4, 5.6))
-        size = (layout.width, height + 0.95 + (0.35 if named else 0))
+        size = (layout.width, height + 1.2 + (0.35 if named else 0))
     else:
         height = float(np.clip(columns * 0.075, 2.6, 8.5))
-        size = (layout.width, height + 1.3)
-    figure = Figure(figsize=size, layout="constrained")
+        size = (layout.width, height + 1.55)
+    figure = Figure(figsize=size)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10.5, fontweight="bold")
     ax = figure.subplots()
-    ax.imshow(values if across else values.T, aspect="auto", interpolation="none")
+    shown = values if across else values.T
+    # Cells of a large model are an image in the SVG; as shapes they would be megabytes.
+    sns.heatmap(
+        shown, ax=ax, cmap=colours, vmin=limits[0], vmax=limits[1], cbar=False, xticklabels=False, yticklabels=False,
+        rasterized=True,
+    )  # fmt: skip
     expert_axis, layer_axis = (ax.xaxis, ax.yaxis) if across else (ax.yaxis, ax.xaxis)
-    expert_axis.set_major_locator(MaxNLocator(9 if across else 8, integer=True, steps=[1, 2, 4, 8, 10]))
+    step = next(size for size in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024) if columns / size <= 9)
+    expert_axis.set_ticks([i + 0.5 for i in range(0, columns, step)], [str(i) for i in range(0, columns, step)])
     step = max(1, -(-rows // 12))
-    layer_axis.set_ticks(range(0, rows, step), [str(layer) for layer in layers[::step]])
+    layer_axis.set_ticks([i + 0.5 for i in range(0, rows, step)], [str(layer) for layer in layers[::step]])
+    expert_axis.set_tick_params(rotation=0)
+    layer_axis.set_tick_params(rotation=0)
     expert_axis.set_label_text("expert", color=SOFT)
     layer_axis.set_label_text("layer", color=SOFT)
+    # Last: seaborn draws the figure for each heat map, and would lay it out as often.
+    figure.set_layout_engine("constrained")
     bare(ax)
     return figure, ax, across
 
 
 def _scale(figure: Figure, ax: Axes, layout: Layout, unit: str, *, whole: bool = False) -> None:
     location, aspect = ("bottom", 40) if layout.narrow else ("right", 25)
-    bar = figure.colorbar(ax.images[0], ax=ax, pad=0.015, location=location, aspect=aspect)
+    bar = figure.colorbar(ax.collections[0], ax=ax, pad=0.015, location=location, aspect=aspect)
     bar.outline.set_visible(False)
     bar.set_label(unit, color=SOFT)
     bar.locator = MaxNLocator(5, integer=whole)
@@ -78,7 +97,7 @@ def _scale(figure: Figure, ax: Axes, layout: Layout, unit: str, *, whole: bool =
 
 
 def _circle(
-    ax: Axes, points: Sequence[tuple[int, int]], names: Sequence[str], across: bool, inches: tuple[float, float]
+    ax: Axes, points: Sequence[tuple[float, float]], names: Sequence[str], across: bool, inches: tuple[float, float]
 ) -> None:
     """Circle the points and write their names along the upper (or the right) margin, a line from each to its circle."""
     wide, tall = inches

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from mote.harness.drawing import ACCENT, INK, RULE, SIGNAL, SOFT, Layout
 
-KIND_NAMES = {
+_MEAN: Final = "their mean"
+KIND_NAMES: Final = {
     "random-mass": "same layers,\nchosen as often",
     "random-layers": "same layers",
     "random-uniform": "any experts",
@@ -19,28 +25,50 @@ KIND_NAMES = {
 
 
 def draw_null(
-    values: pd.DataFrame, tuned: tuple[str, float, float, float], retest: list[float], layout: Layout
+    values: pd.DataFrame,
+    tuned: tuple[str, float, float, float],
+    retest: list[float],
+    p: Mapping[str, float],
+    layout: Layout,
 ) -> Figure:
     """Draw the flip share of every random set, a row a kind, under that of the tuned profile with its interval.
 
     ``values`` has the columns kind and share; ``tuned`` is name, share, low, high; ``retest`` the shares of the
-    untouched model asked again.
+    untouched model asked again; ``p`` the p-value of the tuned profile against each kind, and against ``retest``.
     """
     kinds = list(dict.fromkeys(values["kind"]))
     rows = ["tuned", *kinds, *(["retest"] if retest else [])]
-    figure = Figure(figsize=(min(layout.width, 8.6), 0.68 * len(rows) + 0.95), layout="constrained")
+    height = (0.55 if layout.narrow else 0.68) * len(rows) + (1.95 if layout.narrow else 1.7)
+    figure = Figure(figsize=(min(layout.width, 8.6), height), layout="constrained")
     ax = figure.subplots()
     name, share, low, high = tuned
     ax.axvline(share, color=SIGNAL, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
-    ax.plot([low, high], [0, 0], color=SIGNAL, linewidth=2.2, solid_capstyle="butt", zorder=2)
-    ax.plot(share, 0, marker="D", color=SIGNAL, markersize=7, zorder=3)
+    ax.errorbar(
+        share, 0, xerr=[[share - low], [high - share]], color=SIGNAL, elinewidth=2.2, marker="D", markersize=7,
+        linestyle="none", label="tuned experts, 95% interval", zorder=3,
+    )  # fmt: skip
     for y, kind in enumerate(kinds, start=1):
         shares = values.loc[values["kind"] == kind, "share"].to_numpy(dtype=float)
-        ax.plot(shares, y + _spread(shares), "o", color=ACCENT, markersize=5, alpha=0.75, markeredgewidth=0, zorder=2)
+        dots: dict[str, Any] = {"color": ACCENT, "markersize": 5, "alpha": 0.75, "markeredgewidth": 0, "zorder": 2}
+        ax.plot(shares, y + _spread(shares), "o", label="a random set" if y == 1 else None, **dots)
         mean = float(shares.mean())
-        ax.plot([mean, mean], [y - 0.33, y + 0.33], color=INK, linewidth=1.6, zorder=3)
+        ax.plot(mean, y, "|", color=INK, markersize=28, markeredgewidth=1.6, label=_MEAN if y == 1 else None, zorder=3)
     if retest:
-        ax.plot(retest, [len(rows) - 1] * len(retest), "o", color=SOFT, markersize=5, zorder=2)
+        ax.plot(
+            retest, [len(rows) - 1] * len(retest), "X", color=SOFT, markersize=6, markeredgewidth=0, zorder=2,
+            label="untouched, another seed",
+        )  # fmt: skip
+    for y, row in enumerate(rows):
+        if row in p:
+            said = "p open" if math.isnan(p[row]) else f"p = {p[row]:.3f}"
+            ax.annotate(
+                said, (1, y), (6, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
+                va="center", color=INK, fontsize=9.5, annotation_clip=False,
+            )  # fmt: skip
+    title = (
+        "The effect among random sets" if layout.narrow else "The effect among random sets of experts and other seeds"
+    )
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10.5, fontweight="bold")
     labels = {"tuned": name, "retest": "other seed"} | {
         kind: f"{KIND_NAMES.get(kind, kind)} ({(values['kind'] == kind).sum()})" for kind in kinds
     }
@@ -51,11 +79,28 @@ def draw_null(
     ax.set_xlabel("share of prompts of the target class that changed to another class")
     if layout.narrow:
         ax.set_xlabel("share of target prompts that changed")
-        ax.xaxis.set_major_locator(MaxNLocator(5))
+        ax.xaxis.set_major_locator(MaxNLocator(3))
+    if not layout.narrow:
+        ax.set_ylabel("what is switched off")
     ax.spines["left"].set_visible(False)
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="x", color=RULE, linewidth=0.5, zorder=0)
     ax.set_axisbelow(True)
+    handles, names = ax.get_legend_handles_labels()
+    handles = [
+        Line2D([], [], color=INK, marker="|", markersize=10, markeredgewidth=1.6, linestyle="none")
+        if said == _MEAN
+        else one
+        for one, said in zip(handles, names, strict=True)
+    ]
+    figure.legend(
+        handles,
+        names,
+        loc="outside lower center",
+        ncols=1 if layout.narrow else 4,
+        columnspacing=1.4,
+        handletextpad=0.5,
+    )
     return figure
 
 

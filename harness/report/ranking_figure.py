@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import math
+from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -16,7 +18,7 @@ from mote.harness.drawing import ACCENT, INK, RULE, SIGNAL, SOFT, Layout
 from mote.harness.errors import MoteError
 from mote.harness.experts.rankings import CAUSAL
 from mote.harness.report.figure_data import FigureData, Made
-from mote.harness.report.phrases import p_is, pct
+from mote.harness.report.phrases import pct
 from mote.reading import UnreadableError, read_text
 
 NAMES: Final = {
@@ -31,11 +33,9 @@ NAMES: Final = {
     "frequency": "most frequent",
     "causal": "causal scan",
 }
-_LARGEST: Final = 4 << 20
+LARGEST: Final = 4 << 20
 _MOST: Final = 60
-_SAID: Final = 3
-"""Other rankings that the report's first page names."""
-_COLUMNS: Final = ("ranking", "k", "share", "low", "high", "matched_mean", "matched_max")
+COLUMNS: Final = ("ranking", "k", "share", "low", "high", "matched_mean", "matched_max")
 
 
 def read_rankings(path: Path) -> pd.DataFrame:
@@ -46,16 +46,16 @@ def read_rankings(path: Path) -> pd.DataFrame:
     if not path.exists():
         return pd.DataFrame()
     try:
-        table = pd.read_csv(io.StringIO(read_text(path, _LARGEST)))
+        table = pd.read_csv(io.StringIO(read_text(path, LARGEST)))
     except (UnreadableError, ValueError, OverflowError) as error:
         raise MoteError(f"{path} is no table of rankings: {' '.join(str(error).split())[:120]}") from None
-    if any(name not in table for name in _COLUMNS):
+    if any(name not in table for name in COLUMNS):
         return table
-    numbers = [name for name in (*_COLUMNS[1:], "spearman", "spearman_low", "spearman_high") if name in table]
+    numbers = [name for name in (*COLUMNS[1:], "spearman", "spearman_low", "spearman_high") if name in table]
     if (
         not all(pd.api.types.is_numeric_dtype(table[name]) for name in numbers)
         or np.isinf(table[numbers].to_numpy(dtype=float)).any()
-        or table[["ranking", *_COLUMNS[1:5]]].isna().any(axis=None)
+        or table[["ranking", *COLUMNS[1:5]]].isna().any(axis=None)
         or table.duplicated(["ranking", "k"]).any()
         or max(table["ranking"].nunique(), table["k"].nunique()) > _MOST
     ):
@@ -66,7 +66,7 @@ def read_rankings(path: Path) -> pd.DataFrame:
 def rankings(data: FigureData) -> Made:
     """Return each ranking's agreement with the causal scan, and the flips of its top k beside matched random sets."""
     table = data.rankings
-    if not len(table) or any(name not in table for name in _COLUMNS):
+    if not len(table) or any(name not in table for name in COLUMNS):
         return (
             None,
             "`mote scan RUN` edits each expert alone, and `mote rankings RUN` sets every ranking beside that.",
@@ -77,47 +77,33 @@ def rankings(data: FigureData) -> Made:
     return lambda layout: draw_rankings(table, order, layout), f"Flips of the top k of each ranking: {listed}.", None
 
 
-def beside_the_study(table: pd.DataFrame, tuned: int, primary: str) -> list[str]:
-    """Return a sentence on the other rankings' top experts, as many as the study tuned, best first; none without one.
+def ranking_rows(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Return the figure as a table: a row a ranking, its agreement, and for each k its flips and random sets."""
+    if not len(table) or any(name not in table for name in COLUMNS):
+        return [], []
+    ks = sorted(set(table["k"]))
+    columns = ["ranking", "agreement with the scan"]
+    for k in ks:
+        columns += [f"top {k} flips", f"random sets of {k}, mean (most)"]
+    rows = []
+    for name, own in table.groupby("ranking", sort=False):
+        by_k = {int(row["k"]): row for row in own.to_dict("records")}
+        cells = [NAMES.get(str(name), str(name)), _correlation(own.iloc[0].to_dict())]
+        for k in ks:
+            row = by_k.get(int(k))
+            cells += ["–", "–"] if row is None else [
+                f"{pct(row['share'])} ({pct(row['low'])} to {pct(row['high'])})",
+                f"{pct(row['matched_mean'])} ({pct(row['matched_max'])})",
+            ]  # fmt: skip
+        rows.append(cells)
+    return columns, rows
 
-    ``table`` is that of ``read_rankings``, ``tuned`` the number of experts, ``primary`` the study's own ranking.
-    """
-    needed = ["flips", "prompts", "p_holm", "sets"]
-    if not len(table) or any(name not in table for name in (*_COLUMNS, *needed)):
-        return []
-    if not all(pd.api.types.is_numeric_dtype(table[name]) for name in needed) or table[needed[:2]].isna().any(
-        axis=None
-    ):
-        return []
-    rows = table[(table["k"] == tuned) & (table["ranking"] != primary)].sort_values("flips", ascending=False)
-    said = []
-    for row in rows.head(_SAID).to_dict(orient="records"):
-        p, sets = float(row["p_holm"]), float(row["sets"])
-        among = f", {p_is(p)} among {sets:.0f} random sets of their own" if np.isfinite([p, sets]).all() else ""
-        name = NAMES.get(str(row["ranking"]), str(row["ranking"]))
-        said.append(f"by {name} {row['flips']:.0f} of {row['prompts']:.0f} ({pct(float(row['share']))}{among})")
-    return [f"The top {tuned} by other rankings flip: {'; '.join(said)}."] if said else []
 
-
-def thirds_beside_chance(path: Path) -> str:
-    """Return a sentence on each third's flips among random sets of its own, from `thirds_chance.csv`; empty without.
-
-    Raises MoteError where the file is no such table.
-    """
-    if not path.exists():
-        return ""
-    columns = ["flips", "prompts", "sets", "matched_mean", "p"]
-    try:
-        table = pd.read_csv(io.StringIO(read_text(path, _LARGEST)), nrows=_MOST)
-        rows = table[["third", *columns]].astype(dict.fromkeys(columns, float)).to_dict(orient="records")
-    except (UnreadableError, ValueError, OverflowError, KeyError) as error:
-        raise MoteError(f"{path} is no table of thirds: {' '.join(str(error).split())[:120]}") from None
-    said = (
-        f"{str(row['third'])[:20]} {row['flips']:.0f} of {row['prompts']:.0f}, {row['sets']:.0f} random sets of its"
-        f" layers, chosen as often, {pct(row['matched_mean'])} on average ({p_is(row['p'])})"
-        for row in rows
-    )
-    return f"Each third among chance: {'; '.join(said)}."
+def _correlation(row: Mapping[Hashable, Any]) -> str:
+    numbers = [float(row.get(name, math.nan)) for name in ("spearman", "spearman_low", "spearman_high")]
+    if math.isnan(numbers[0]):
+        return "–"
+    return "{:.2f} ({:.2f} to {:.2f})".format(*numbers).replace("-", "−")
 
 
 def draw_rankings(table: pd.DataFrame, order: list[str], layout: Layout) -> Figure:
@@ -127,7 +113,7 @@ def draw_rankings(table: pd.DataFrame, order: list[str], layout: Layout) -> Figu
     panels = len(ks) + scanned
     across = 1 if layout.narrow else panels
     down = -(-panels // across)
-    size = (layout.width, down * (0.27 * len(order) + 0.95))
+    size = (layout.width, down * (0.27 * len(order) + 0.95) + (1.3 if layout.narrow else 0.75))
     figure = Figure(figsize=size, layout="constrained")
     axes = list(figure.subplots(down, across, squeeze=False).flat)
     if scanned:
@@ -143,6 +129,13 @@ def draw_rankings(table: pd.DataFrame, order: list[str], layout: Layout) -> Figu
         ax.tick_params(axis="y", length=0)
         ax.grid(axis="x", color=RULE, linewidth=0.5)
         ax.set_axisbelow(True)
+        if place % across == 0:
+            ax.set_ylabel("ranking of all experts")
+    figure.suptitle("Rankings of experts side by side", x=0.01, ha="left", fontsize=11.5, fontweight="bold")
+    handles, names = axes[-1].get_legend_handles_labels()
+    figure.legend(
+        handles[::-1], names[::-1], loc="outside lower center", ncols=1 if layout.narrow else 3, columnspacing=1.6
+    )
     return figure
 
 
@@ -164,12 +157,15 @@ def _agreement(ax: Axes, rows: pd.DataFrame) -> None:
 
 
 def _flips(ax: Axes, rows: pd.DataFrame, top: float) -> None:
-    for y, row in enumerate(rows.to_dict("records")):
-        ax.plot([0, row["matched_max"]], [y + 0.22, y + 0.22], color="#aab2bd", linewidth=3.2, solid_capstyle="butt")
-        ax.plot([row["matched_mean"]] * 2, [y + 0.08, y + 0.36], color=INK, linewidth=1.4)
-        ax.plot([row["low"], row["high"]], [y - 0.12, y - 0.12], color=SIGNAL, linewidth=1.8, solid_capstyle="butt")
-        ax.plot(row["share"], y - 0.12, "D", color=SIGNAL, markersize=5)
+    at, flips = np.arange(len(rows)), rows["share"].to_numpy(dtype=float)
+    ax.barh(at + 0.22, rows["matched_max"], 0.16, color="#aab2bd", label="matched random sets, up to the most")
+    ax.plot(rows["matched_mean"], at + 0.22, "|", color=INK, markersize=9, markeredgewidth=1.4, label="their mean")
+    reach = np.abs(rows[["low", "high"]].to_numpy(dtype=float).T - flips)
+    ax.errorbar(
+        flips, at - 0.12, xerr=reach, color=SIGNAL, elinewidth=1.8, marker="D", markersize=5, linestyle="none",
+        label="flips with 95% interval",
+    )  # fmt: skip
     ax.set_xlim(-0.01 * top, top)
     ax.xaxis.set_major_locator(MaxNLocator(4))
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    ax.set_xlabel("of the target class")
+    ax.set_xlabel("flips of the target class")

@@ -59,11 +59,14 @@ def draw_tokens(
 ) -> Figure:
     """Draw one panel a token: a mark for each chosen expert, those that are tuned ringed and in another colour."""
     each = float(np.clip(len(layers) * 0.17, 1.0, 3.4))
-    figure = Figure(figsize=(layout.width, len(panels) * (each + 0.75) + 0.35), layout="constrained")
+    figure = Figure(figsize=(layout.width, len(panels) * (each + 0.75) + 0.95), layout="constrained")
     for place, (ax, panel) in enumerate(zip(figure.subplots(len(panels), 1, squeeze=False).flat, panels, strict=True)):
         _draw(ax, panel, layers, experts, tuned, layout, each)
         if place == len(panels) - 1:
             ax.set_xlabel("expert", color=SOFT)
+    title = "Experts that a single token activates" if not layout.narrow else "Experts of a single token"
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11.5, fontweight="bold")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 
 
@@ -84,10 +87,13 @@ def _draw(
     side = float(np.clip(cell * 0.95, 2.4, 7.0))
     ax.set_facecolor("#f5f6f8")
     ax.hlines(np.arange(len(layers)), -0.5, experts - 0.5, color=PAPER, linewidth=1.0, zorder=1)
-    ax.scatter(columns[~special], rows[~special], s=side**2, marker="s", color=ACCENT, linewidths=0, zorder=2)
     ax.scatter(
-        columns[special], rows[special], s=(side + 3) ** 2, color=SIGNAL, edgecolors=INK, linewidths=1.1, zorder=3
+        columns[~special], rows[~special], s=side**2, marker="s", color=ACCENT, linewidths=0, zorder=2, label="chosen"
     )
+    ax.scatter(
+        columns[special], rows[special], s=(side + 3) ** 2, color=SIGNAL, edgecolors=INK, linewidths=1.1, zorder=3,
+        label="chosen, and tuned",
+    )  # fmt: skip
     ax.set_xlim(-0.5, experts - 0.5)
     ax.set_ylim(len(layers) - 0.4, -0.6)
     step = max(1, -(-len(layers) // 8))

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import seaborn as sns  # type: ignore[import-untyped]
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -42,13 +43,15 @@ def draw_matrices(panels: Sequence[Panel], layout: Layout) -> Figure:
     across = min(layout.columns, len(panels))
     down = math.ceil(len(panels) / across)
     width = layout.width if layout.narrow else 1.0 + across * (0.55 * len(columns) + 0.25) + 0.6
-    figure = Figure(figsize=(min(layout.width, width), down * (0.5 * len(rows) + 1.45)), layout="constrained")
+    figure = Figure(figsize=(min(layout.width, width), down * (0.5 * len(rows) + 1.45)))
     axes = figure.subplots(down, across, squeeze=False)
     for place, ax in enumerate(axes.flat):
         if place < len(panels):
             _draw(ax, panels[place], rows, columns, first=place % across == 0)
         else:
             ax.set_axis_off()
+    # Last: seaborn draws the figure for each heat map, and would lay it out as often.
+    figure.set_layout_engine("constrained")
     return figure
 
 
@@ -56,17 +59,16 @@ def _draw(ax: Axes, panel: Panel, rows: list[str], columns: list[str], *, first:
     counts = panel.matrix.loc[rows, columns]
     shares = row_shares(panel.matrix).loc[rows, columns]
     numbers, parts = counts.to_numpy(dtype=int), shares.to_numpy(dtype=float)
-    ax.imshow(np.nan_to_num(parts), cmap=SEQUENTIAL, vmin=0, vmax=1, aspect="auto", interpolation="none")
+    sns.heatmap(
+        np.nan_to_num(parts), ax=ax, cmap=SEQUENTIAL, vmin=0, vmax=1, cbar=False, linewidths=1.5, linecolor=PAPER
+    )
     for i, j in np.ndindex(numbers.shape):
-        _cell(ax, j, i, int(numbers[i, j]), float(parts[i, j]))
-    ax.set_xticks(range(len(columns)), [_name(name) for name in columns], rotation=35, ha="right")
+        _cell(ax, j + 0.5, i + 0.5, int(numbers[i, j]), float(parts[i, j]))
+    ax.set_xticks([j + 0.5 for j in range(len(columns))], [_name(name) for name in columns], rotation=35, ha="right")
     sums = panel.matrix.loc[rows].sum(axis="columns")
-    ax.set_yticks(range(len(rows)), [f"{_name(n) if first else ''}\n{sums[n]:,}".strip() for n in rows])
-    ax.set_xticks([i - 0.5 for i in range(1, len(columns))], minor=True)
-    ax.set_yticks([i - 0.5 for i in range(1, len(rows))], minor=True)
-    ax.grid(which="minor", color=PAPER, linewidth=1.5)
+    names = [f"{_name(n) if first else ''}\n{sums[n]:,}".strip() for n in rows]
+    ax.set_yticks([i + 0.5 for i in range(len(rows))], names, rotation=0)
     bare(ax)
-    ax.tick_params(which="both", length=0)
     for label in ax.get_xticklabels():
         label.set_rotation_mode("anchor")
     ax.set_title(panel.title, pad=20)
@@ -82,7 +84,7 @@ def _name(label: str) -> str:
     return short(label).capitalize()
 
 
-def _cell(ax: Axes, x: int, y: int, count: int, share: float) -> None:
+def _cell(ax: Axes, x: float, y: float, count: int, share: float) -> None:
     if not count:
         ax.text(x, y, "·", ha="center", va="center", color=SOFT)
         return

@@ -1,4 +1,7 @@
-"""``docs/commands.md``: the ``--help`` of every command. ``make docs`` writes it, ``test_command_page`` holds it."""
+"""``docs/commands.md``, the ``--help`` of every command, and ``help.txt``, that of ``mote`` itself.
+
+``make docs`` writes both, ``test_command_page`` holds them.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,10 @@ from typing import Any, Final
 import typer
 from typer.testing import CliRunner
 
+import mote.harness.cli.entry as entry
 from mote.harness.cli.main import app
 
+HELP: Final = Path(entry.__file__).with_name("help.txt")
 PAGE: Final = Path(__file__).parents[3] / "docs" / "commands.md"
 WIDTH: Final = 110
 _HEAD = """# Commands
@@ -34,6 +39,13 @@ def page() -> str:
     return "\n".join(parts)
 
 
+def own_help() -> str:
+    """Return the help of ``mote`` itself as it is printed at the entry point's width."""
+    done = CliRunner().invoke(app, ["--help"], prog_name="mote", terminal_width=entry.WIDTH - 2, color=False)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
 def _commands(command: Any, names: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     """Yield a command and all below it, in the order in which ``--help`` lists them."""
     yield names
@@ -47,3 +59,4 @@ def _tidy(text: str) -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
+    HELP.write_text(own_help(), encoding="utf-8")

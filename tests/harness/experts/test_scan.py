@@ -39,7 +39,8 @@ from mote.harness.preconditions import DataError
 from mote.harness.recipe.manifest import read_manifest
 from mote.harness.recipe.schema import RECIPES, Recipe, recipe_of
 from mote.harness.recipe.study_part import StudyPart
-from mote.harness.report.ranking_figure import beside_the_study, read_rankings, thirds_beside_chance
+from mote.harness.report.beside import beside_the_study, thirds_beside_chance
+from mote.harness.report.ranking_figure import read_rankings
 from mote.harness.science.causal import Measurement
 from mote.harness.science.dose import layer_thirds
 from mote.harness.store.run import STORE_NAME, RunStore

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,7 @@ def answered(
     tuned: bool = True,
     choices: int = 1,
     questions: Sequence[BenchQuestion] = QUESTIONS,
+    source: Mapping[str, Any] | None = None,
 ) -> tuple[BenchStore, WrittenEngine]:
     """Return an open store with all answers, and the engine that gave them."""
     engine = engine or WrittenEngine()
@@ -91,7 +92,7 @@ def answered(
     store = BenchStore(folder, questions=DIGEST)
     try:
         for name, profile in models:
-            store.add_model(ModelRow(name, profile.digest, profile.to_dict(), {"seed": 0}))
+            store.add_model(ModelRow(name, profile.digest, profile.to_dict(), source or {"seed": 0}))
         answer_bench(store, engine, questions, models, Markers(), quiet(), choices=choices)
     except BaseException:
         store.close()

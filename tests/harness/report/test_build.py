@@ -13,6 +13,7 @@ from contextlib import closing
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pandas as pd
 import pytest
@@ -136,10 +137,13 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Page:
         return Page(make_report(write_run(tmp_path_factory.mktemp("hostile"), run)))
 
 
-def test_figures_are_written_in_both_formats_with_their_numbers(folder: Path) -> None:
+def test_figures_are_written_in_all_formats_with_their_numbers(folder: Path) -> None:
     names = {path.stem for path in (folder / "figures").glob("*.svg")}
-    assert names == {path.stem for path in (folder / "figures").glob("*.png")} == set(CATALOGUE) - {"fig14-mt-bench"}
+    assert names == set(CATALOGUE) - {"fig14-mt-bench"}
+    for kind in ("png", "pdf"):
+        assert names == {path.stem for path in (folder / "figures").glob(f"*.{kind}")}
     for name in names:
+        assert (folder / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
         assert (folder / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         svg = (folder / "figures" / f"{name}.svg").read_text(encoding="utf-8")
         assert "font-family: 'Arial', 'Helvetica', 'Liberation Sans', 'DejaVu Sans', sans-serif" in svg
@@ -153,15 +157,60 @@ def test_page_asks_the_network_for_nothing(page: Page) -> None:
     for tag, attributes in page.elements:
         for name in ("src", "srcset", "href", "action", "data"):
             if name in attributes:
-                assert attributes[name].startswith(("#", "data:image/svg+xml;base64,")), (tag, name)
+                own = ("#", "data:image/svg+xml;base64,", *(("figures/", "tables/") if tag == "a" else ()))
+                assert attributes[name].startswith(own), (tag, name)
     policy = next(page.all("meta") and (m for m in page.all("meta") if "http-equiv" in m))
     assert "default-src 'none'" in policy["content"]
 
 
-def test_every_link_has_its_target(page: Page) -> None:
+def test_every_link_has_its_target(page: Page, folder: Path) -> None:
     ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     assert len(ids) == len(set(ids))
-    assert {link["href"][1:] for link in page.all("a")} <= set(ids)
+    links = {link["href"] for link in page.all("a")}
+    files = {link for link in links if not link.startswith("#")}
+    assert all((folder / link).is_file() for link in files)
+    assert {f"figures/{name}.pdf" for name in set(CATALOGUE) - {"fig14-mt-bench"}} <= files
+    assert {f"tables/{path.name}" for path in (folder / "tables").iterdir()} <= files
+    rows = {link for link in links if link.startswith("#row/")}
+    assert {link[1:] for link in links - files - rows} <= set(ids)
+    known = {(page.packet["profiles"][f], page.packet["prompts"][p][0]) for p, f, *_ in page.packet["rows"]}
+    assert rows
+    assert {tuple(unquote(part) for part in link.split("/", 2)[1:]) for link in rows} <= known
+
+
+def test_alternative_texts_name_files_that_are_there(page: Page, folder: Path) -> None:
+    alts = [image["alt"] for image in page.all("img")]
+    assert all(alts)
+    named = {name for alt in alts for name in re.findall(r"[\w./-]+\.(?:csv|svg|png|pdf)\b", alt)}
+    assert "tables/fig08-transitions.csv" in named
+    assert all((folder / name).is_file() for name in named)
+
+
+def test_a_picture_stands_at_the_top_and_the_matrices_are_tables_too(page: Page, folder: Path) -> None:
+    head = page.html[page.html.index("<header>") : page.html.index("</header>")]
+    assert '<a class="first" href="#null-distribution"><img src="data:image/svg+xml' in head
+    long = pd.read_csv(folder / "tables" / "fig08-transitions.csv")
+    own = long[(long["profile"] == "suppress-4") & (long["view"] == "measured")]
+    cell = own[(own["before"] == "0-REFUSED") & (own["after"] == "1-ALIGNED")].iloc[0]
+    table = re.search(r"<h3>Top 4 suppressed, .*?</table>", page.html, re.S)
+    assert table is not None
+    of = int(own.loc[own["before"] == "0-REFUSED", "count"].sum())
+    row = re.search(rf'<th scope="row">Refused \({of}\)</th>(.*?)</tr>', table[0], re.S)
+    assert row is not None
+    cells = re.findall(r">([\d,]+) \(", row[1])
+    assert int(cells[1]) == cell["count"]
+
+
+def test_the_rankings_are_a_table_too(page: Page) -> None:
+    assert re.search(r'<th scope="row">resonance</th><td class="n">0\.07 \(0\.02 to 0\.12\)</td>', page.html)
+
+
+def test_rows_carry_the_unit_that_the_table_filters_by(page: Page) -> None:
+    packet = page.packet
+    assert any(one.get("id") == "pick-unit" for one in page.all("select"))
+    units = {prompt[1]: packet["units"][prompt[2]] for prompt in packet["prompts"]}
+    assert len(set(units.values())) > 5
+    assert all(unit.lower() in question.lower() for question, unit in units.items())
 
 
 def test_sections_answer_in_order(page: Page) -> None:
@@ -204,9 +253,17 @@ def test_another_judges_labels_are_shown_only_when_asked_for(tmp_path: Path) -> 
         page = Page(make_report(folder))
         assert "by the labels of the judge “rules+classifier”" in page.text
         assert re.search(
-            r'<tr><td>other</td><td class="n">(\d+)</td><td class="n">\1</td><td class="n">[\d.]+%', page.html
+            r'<tr><th scope="row">other</th><td class="n">(\d+)</td><td class="n">\1</td><td class="n">[\d.]+%',
+            page.html,
         )
-        assert "by the labels of the judge “other”" in Page(make_report(folder, judge="other")).text
+        own = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        other = make_report(folder, judge="other")
+        assert "by the labels of the judge “other”" in Page(other).text
+        # Beside the run's own report, of which nothing changes.
+        assert other == folder / "report-other" / "report.html"
+        assert {path: path.read_bytes() for path in own} == own
+        assert (other.parent / "tables" / "summary.csv").is_file()
+        assert make_report(folder, judge="rules+classifier") == folder / "report.html"
         with pytest.raises(MoteError, match="Did you mean 'other'"):
             make_report(folder, judge="othr")
 
@@ -281,6 +338,7 @@ def test_first_sentence_says_whether_it_is_chance(tmp_path: Path, changes: dict[
     lead = re.search(r'<p class="lead">(.*?)</p>', page.html)
     assert lead is not None
     assert lead[1].startswith(beginning)
+    assert len(re.findall(r"\d+(?:\.\d+)?", lead[1])) <= 4
 
 
 @pytest.mark.usefixtures("no_figures")
@@ -355,7 +413,7 @@ def test_nothing_of_another_state_stays_behind(folder: Path, tmp_path: Path) -> 
     kept = {
         f"{name}{suffix}"
         for name in ("fig03-prompt-map", "fig04-tsne", "fig05-resonance", "rankings")
-        for suffix in (".png", ".svg")
+        for suffix in (".png", ".svg", ".pdf")
     }
     assert left == kept | {"notes.txt", "mine.png"}
     assert (whole / "tables" / "mine.csv").exists()

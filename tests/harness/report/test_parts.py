@@ -28,7 +28,7 @@ from mote.harness.report.map_figures import draw_map, draw_resonance, spread_out
 from mote.harness.report.model_text import HEAD, clip, compare, visible
 from mote.harness.report.mt_bench_figure import draw_bench
 from mote.harness.report.null_figure import draw_null
-from mote.harness.report.ranking_figure import NAMES, draw_rankings
+from mote.harness.report.ranking_figure import NAMES, draw_rankings, ranking_rows
 from mote.harness.report.token_figure import draw_tokens, panels_of
 from mote.harness.report.transition_figure import Panel, draw_matrices, percent, shown
 from mote.harness.science.transitions import transition_matrix
@@ -115,13 +115,15 @@ def test_shares_only_get_darker() -> None:
     assert all(b < a for a, b in pairwise(values))
 
 
-def test_only_positive_resonance_gets_dark() -> None:
+def test_both_directions_of_resonance_get_dark_alike() -> None:
     ranking: Colormap = colormaps.get_cmap(RESONANCE)
-    negative = [lightness(ranking(x)) for x in np.linspace(0, 0.5, 64)]
+    negative = [lightness(ranking(x)) for x in np.linspace(0.5, 0, 64)]
     positive = [lightness(ranking(x)) for x in np.linspace(0.5, 1, 64)]
-    assert min(negative) > 0.35
-    assert all(b < a for a, b in pairwise(positive))
-    assert positive[-1] < 0.03
+    for side in (negative, positive):
+        assert side[0] > 0.9
+        assert all(b < a for a, b in pairwise(side))
+        assert side[-1] < 0.04
+    assert max(abs(a - b) for a, b in zip(negative, positive, strict=True)) < 0.08
 
 
 def test_classes_differ_in_greyscale() -> None:
@@ -166,7 +168,11 @@ def test_figures_of_outcomes_are_drawn_without_a_warning(layout: Layout) -> None
     with warnings.catch_warnings(), drawing("test"):
         warnings.simplefilter("error")
         draw_matrices([Panel("Title", "note", matrix)] * 5, layout).savefig(io.BytesIO(), format="svg")
-        draw_null(values, ("Top 1 suppressed", 0.4, 0.3, 0.5), [0.02], layout).savefig(io.BytesIO(), format="svg")
+        tuned, p = ("Top 1 suppressed", 0.4, 0.3, 0.5), {"random-uniform": 0.0328, "retest": math.nan}
+        svg = io.BytesIO()
+        draw_null(values, tuned, [0.02], p, layout).savefig(svg, format="svg")
+        assert b"p = 0.033" in svg.getvalue()
+        assert b"p open" in svg.getvalue()
         curves = curve_tables(*many_profiles(), "suppress-3", "all", "0-REFUSED")
         assert [len(frame) for frame in curves] == [3, 5, 4, 6]
         for figure in (
@@ -176,6 +182,32 @@ def test_figures_of_outcomes_are_drawn_without_a_warning(layout: Layout) -> None
             draw_thirds(curves.thirds, 0.05, layout),
         ):
             figure.savefig(io.BytesIO(), format="svg")
+            assert figure.axes[0].get_title(loc="left")
+            assert figure.axes[0].get_ylabel()
+
+
+def test_what_a_curve_shows_is_named_within_the_figure() -> None:
+    curves = curve_tables(*many_profiles(), "suppress-3", "all", "0-REFUSED")
+    dose, direction = draw_dose(curves.doses, curves.sets, 3, 0.05, WIDE), draw_direction(curves.direction, WIDE)
+    names = [[text.get_text() for text in figure.legends[0].get_texts()] for figure in (dose, direction)]
+    assert names[0] == [
+        *("flips", "others changed", "broken text", "95% interval of flips"),
+        *("others changed by another seed", "random sets of 3: least, mean, most"),
+    ]
+    assert names[1] == [
+        *("flips", "reverse flips", "broken text", "95% interval of flips", "95% interval of reverse flips"),
+        *("flips, other seed alone", "reverse flips, other seed alone"),
+    ]
+
+
+def test_rankings_stand_in_a_table_too() -> None:
+    table = pd.DataFrame({"ranking": ["resonance", "causal"], "k": 5, "share": 0.1, "low": 0.0, "high": 0.3})
+    table = table.assign(matched_mean=0.02, matched_max=0.15, spearman=[-0.1, math.nan])
+    columns, rows = ranking_rows(table.assign(spearman_low=-0.2, spearman_high=0.1))
+    assert columns == ["ranking", "agreement with the scan", "top 5 flips", "random sets of 5, mean (most)"]
+    flips, sets = "10.0% (0.0% to 30.0%)", "2.0% (15.0%)"
+    assert rows == [["resonance", "−0.10 (−0.20 to 0.10)", flips, sets], ["causal scan", "–", flips, sets]]
+    assert ranking_rows(pd.DataFrame()) == ([], [])
 
 
 def many_profiles() -> tuple[pd.DataFrame, dict[tuple[str, str], pd.DataFrame]]:

@@ -1,0 +1,62 @@
+"""The sentences on what a recipe has measured after its study: other rankings' top experts, thirds among chance."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pandas as pd
+
+from mote.harness.errors import MoteError
+from mote.harness.report.phrases import p_is, pct
+from mote.harness.report.ranking_figure import COLUMNS, LARGEST, NAMES
+from mote.harness.science.dose import THIRDS
+from mote.reading import UnreadableError, read_text
+
+_SAID: Final = 3
+"""Other rankings that the report's first page names."""
+
+
+def beside_the_study(table: pd.DataFrame, tuned: int, primary: str) -> list[str]:
+    """Return a sentence on the other rankings' top experts, as many as the study tuned, best first; none without one.
+
+    ``table`` is that of ``read_rankings``, ``tuned`` the number of experts, ``primary`` the study's own ranking.
+    """
+    needed = ["flips", "prompts", "p_holm", "sets"]
+    if not len(table) or any(name not in table for name in (*COLUMNS, *needed)):
+        return []
+    if not all(pd.api.types.is_numeric_dtype(table[name]) for name in needed) or table[needed[:2]].isna().any(
+        axis=None
+    ):
+        return []
+    rows = table[(table["k"] == tuned) & (table["ranking"] != primary)].sort_values("flips", ascending=False)
+    said = []
+    for row in rows.head(_SAID).to_dict(orient="records"):
+        p, sets = float(row["p_holm"]), float(row["sets"])
+        among = f", {p_is(p)} among {sets:.0f} random sets of their own" if np.isfinite([p, sets]).all() else ""
+        name = NAMES.get(str(row["ranking"]), str(row["ranking"]))
+        said.append(f"by {name} {row['flips']:.0f} of {row['prompts']:.0f} ({pct(float(row['share']))}{among})")
+    return [f"The top {tuned} by other rankings flip: {'; '.join(said)}."] if said else []
+
+
+def thirds_beside_chance(path: Path) -> str:
+    """Return a sentence on each third's flips among random sets of its own, from `thirds_chance.csv`; empty without.
+
+    Raises MoteError where the file is no such table.
+    """
+    if not path.exists():
+        return ""
+    columns = ["flips", "prompts", "sets", "matched_mean", "p"]
+    try:
+        table = pd.read_csv(io.StringIO(read_text(path, LARGEST)), nrows=len(THIRDS))
+        rows = table[["third", *columns]].astype(dict.fromkeys(columns, float)).to_dict(orient="records")
+    except (UnreadableError, ValueError, OverflowError, KeyError) as error:
+        raise MoteError(f"{path} is no table of thirds: {' '.join(str(error).split())[:120]}") from None
+    said = (
+        f"{str(row['third'])[:20]} {row['flips']:.0f} of {row['prompts']:.0f}, {row['sets']:.0f} random sets of its"
+        f" layers, chosen as often, {pct(row['matched_mean'])} on average ({p_is(row['p'])})"
+        for row in rows
+    )
+    return f"Each third among chance: {'; '.join(said)}."
