@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -67,6 +68,12 @@ def compare_command(
     ] = "label",
     examples: Annotated[int, typer.Option(help="Examples of each transition.", min=0)] = 1,
     level: Annotated[float, typer.Option(help="Confidence level of the intervals.")] = 0.95,
+    margin: Annotated[
+        float | None,
+        typer.Option(
+            help="Test whether each metric changes by less than this, in its own unit (equivalence, alpha 0.05)."
+        ),
+    ] = None,
     receipts: Annotated[
         bool, typer.Option("--receipts/--no-receipts", help="Refuse logs whose answers carry no receipt, or take them.")
     ] = True,
@@ -92,13 +99,14 @@ def compare_command(
     from mote.judges import Markers
 
     _check_outputs(json, csv)
+    check_margin(margin)
     try:
         read_as = Markers.named(markers)
     except ValueError as error:
         raise MoteError(f"--markers: {error}") from None
     reading = Reading(judge, label, task, receipts, part, parse_columns(columns), blanks, read_as)
     left, right = read_sides(before, after, reading, labels)
-    found = compare(left, right, target=target, examples=examples, level=level)
+    found = compare(left, right, target=target, examples=examples, level=level, margin=margin)
     if json == "-":
         print(json_text(found), end="")
     else:
@@ -107,6 +115,12 @@ def compare_command(
         write_atomic(Path(json), json_text(found))
     if csv:
         write_csv(found, csv)
+
+
+def check_margin(margin: float | None) -> None:
+    """Raise MoteError for a margin of equivalence that is none."""
+    if margin is not None and not 0 < margin < math.inf:
+        raise MoteError(f"--margin {margin:g}: a margin of equivalence is above 0, for instance 0.05.")
 
 
 def _check_outputs(json: str | None, csv: Path | None) -> None:

@@ -117,14 +117,19 @@ def show(
     judge: Annotated[str | None, typer.Option(help="One judge only.")] = None,
     original: Annotated[str | None, typer.Option(help="What is subtracted.  [default: the first model]")] = None,
     paper: Annotated[bool, typer.Option("--paper/--no-paper", help="Draw the paper's two rows beside.")] = True,
+    margin: Annotated[
+        float | None, typer.Option(help="Test whether a model differs by less than so many points (equivalence).")
+    ] = None,
 ) -> None:
     """Show scores by category and turn with intervals, tuned minus original, wins, and what is unscored; draw charts.
 
     Example: mote mt-bench show results/mt-bench/demo
     """
+    from mote.harness.cli.compare import check_margin
     from mote.harness.mt_bench.commands import show as run
 
-    run(bench, Console(highlight=False), judge=judge, original=original, with_paper=paper)
+    check_margin(margin)
+    run(bench, Console(highlight=False), judge=judge, original=original, with_paper=paper, margin=margin)
 
 
 def _markers(name: str) -> Any:

@@ -61,10 +61,17 @@ class Comparison:
 
 
 def compare(
-    before: Answers, after: Answers, *, target: str | None = None, examples: int = 2, level: float = 0.95
+    before: Answers,
+    after: Answers,
+    *,
+    target: str | None = None,
+    examples: int = 2,
+    level: float = 0.95,
+    margin: float | None = None,
 ) -> Comparison:
     """Pair two sets of answers and count what changed; ``target`` is the class whose flips are counted.
 
+    With a ``margin`` each metric is tested for a change smaller than that, in its own unit.
     ``examples`` pairs of each transition are shown, those whose keys have the smallest sha256: the text doesn't choose.
     Raises MoteError where the sides are of different tasks, share no prompt, or have nothing in common to compare.
     """
@@ -77,7 +84,7 @@ def compare(
             " answers): they are logs of different tasks, or of different versions of one."
         )
     keys = set(pairs["key"])
-    scores = paired_scores(_only(before.scores, keys), _only(after.scores, keys), level)
+    scores = paired_scores(_only(before.scores, keys), _only(after.scores, keys), level, margin)
     labelled = pairs.dropna(subset=["before", "after"])
     matrix = rates = clustered = mcnemar = margins = None
     if len(labelled):

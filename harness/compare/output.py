@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Hashable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from rich.console import Console
@@ -123,6 +125,8 @@ def _scores(scores: pd.DataFrame) -> Table:
     one_filter = scores["filter"].nunique() == 1
     for title in ("pairs", "before", "after", "difference", "interval", "up/down", "p"):
         table.add_column(title, justify="right", no_wrap=True)
+    if "margin" in scores:
+        table.add_column(f"within {float(scores['margin'].iloc[0]):g}", justify="right", no_wrap=True)
     for row in scores.to_dict("records"):
         # lm_eval's own way to write a metric and its filter.
         metric = str(row["metric"]) if one_filter else f"{row['metric']},{row['filter']}"
@@ -135,8 +139,15 @@ def _scores(scores: pd.DataFrame) -> Table:
             f"{row['low']:+.3f} to {row['high']:+.3f}",
             f"{row['up']}/{row['down']}",
             _p(float(row["p"])).removeprefix("= "),
+            *([_within(row)] if "margin" in scores else []),
         )
     return table
+
+
+def _within(row: dict[Hashable, Any]) -> str:
+    """Return whether a change is shown to be smaller than the margin, with the p of the equivalence test."""
+    p = float(row["equivalence_p"])
+    return "–" if math.isnan(p) else f"{'yes' if row['equivalent'] else 'not shown'}, p {_p(p)}"
 
 
 def _example(example: Example, console: Console) -> None:

@@ -7,6 +7,7 @@ bootstrap and a sign-flip permutation test. Pure functions on frames.
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from mote.harness.preconditions import DataError, check_level
+from mote.harness.science.equivalence import equivalent_scores, equivalent_shares
 from mote.harness.science.inference import Interval, cluster_rate_interval, cluster_sign_test, mcnemar_exact
 
 COLUMNS = (
@@ -34,6 +36,9 @@ COLUMNS = (
 )
 
 
+EQUIVALENCE = ("margin", "equivalent", "equivalence_p")
+
+
 class Difference(NamedTuple):
     """A metric before and after; ``up`` and ``down`` count the documents whose value rose and fell."""
 
@@ -50,8 +55,13 @@ class Difference(NamedTuple):
     interval: str
 
 
-def paired_scores(before: pd.DataFrame, after: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
+def paired_scores(
+    before: pd.DataFrame, after: pd.DataFrame, level: float = 0.95, margin: float | None = None
+) -> pd.DataFrame:
     """Return one row for each metric and filter that both sides have, over the documents that both have.
+
+    With a ``margin``, in the metric's own unit, the columns margin, equivalent (whether the change is shown to be
+    smaller, at alpha 0.05) and equivalence_p are there too.
 
     Both frames have the columns key, metric, filter and value, each (key, metric, filter) once. A metric with a value
     that isn't finite on a side is compared on the other documents.
@@ -68,8 +78,22 @@ def paired_scores(before: pd.DataFrame, after: pd.DataFrame, level: float = 0.95
     for (metric, filter_name), some in both.groupby(["metric", "filter"], sort=False):
         left = some["value_before"].to_numpy(dtype=np.float64)
         right = some["value_after"].to_numpy(dtype=np.float64)
-        rows.append({"metric": metric, "filter": filter_name, **paired_difference(left, right, level)._asdict()})
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+        row = {"metric": metric, "filter": filter_name, **paired_difference(left, right, level)._asdict()}
+        rows.append(row | ({} if margin is None else within(left, right, margin)))
+    return pd.DataFrame(rows, columns=[*COLUMNS, *(() if margin is None else EQUIVALENCE)])
+
+
+def within(
+    before: NDArray[np.float64], after: NDArray[np.float64], margin: float, units: Sequence[Hashable] | None = None
+) -> dict[str, Any]:
+    """Return margin, equivalent and equivalence_p of paired values (``science.equivalence``); nan for a single unit."""
+    binary = np.isin(before, (0.0, 1.0)).all() and np.isin(after, (0.0, 1.0)).all()
+    each = list(range(before.size)) if units is None else list(units)
+    if len(set(each)) < 2:
+        return dict(zip(EQUIVALENCE, (margin, False, math.nan), strict=True))
+    test = equivalent_shares if binary else equivalent_scores
+    found = test(before, after, margin, each)
+    return dict(zip(EQUIVALENCE, (margin, found.equivalent, found.p), strict=True))
 
 
 def paired_difference(before: NDArray[np.float64], after: NDArray[np.float64], level: float = 0.95) -> Difference:

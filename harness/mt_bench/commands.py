@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -206,10 +207,17 @@ def judge(
 
 
 def show(
-    folder: Path, console: Console, *, judge: str | None = None, original: str | None = None, with_paper: bool = True
+    folder: Path,
+    console: Console,
+    *,
+    judge: str | None = None,
+    original: str | None = None,
+    with_paper: bool = True,
+    margin: float | None = None,
 ) -> list[Shown]:
     """Print the tables of a bench, and write them as CSV and the charts as SVG and PNG.
 
+    ``margin``: points by which a model may differ from the original and still be called equivalent.
     Raises MoteError where nothing was judged, or there is no such judge or model.
     """
     with BenchStore(folder, read_only=True) as store:
@@ -224,7 +232,7 @@ def show(
             raise MoteError(f"the bench has no model '{base}'.{nearest(base, models)}")
         order = [base, *(name for name in models if name != base)]
         found = [
-            _shown(store, name, reference_set, base)
+            _shown(store, name, reference_set, base, margin)
             for name in ([judge] if judge else judges)
             for reference_set in REFERENCE_SETS
         ]
@@ -264,13 +272,13 @@ def _complete(
     )
 
 
-def _shown(store: BenchStore, judge: str, reference_set: str, base: str) -> Shown:
+def _shown(store: BenchStore, judge: str, reference_set: str, base: str, margin: float | None) -> Shown:
     rated = ratings(store, judge, reference_set)
     return Shown(
         judge,
         reference_set,
         score_table(rated),
-        difference_table(rated, base),
+        difference_table(rated, base, margin=margin),
         state_table(rated),
         win_table(matches(store, judge, reference_set)),
     )
@@ -302,6 +310,13 @@ def _print(one: Shown, models: Sequence[str], console: Console) -> None:
             f" {row['high']:+.2f}, p = {row['p']:.3f}) on {row['pairs']} pairs, {row['unpaired']} without a pair",
             soft_wrap=True,
         )
+        if "margin" in row and not math.isnan(row["equivalence_p"]):
+            shown = "is shown to be" if row["equivalent"] else "is not shown to be"
+            console.print(
+                f"  This difference {shown} within {row['margin']:g} points (equivalence,"
+                f" p = {row['equivalence_p']:.3f})",
+                soft_wrap=True,
+            )
     wins = one.wins[(one.wins["category"] == ALL) & (one.wins["turn"] == ALL)]
     for row in wins.to_dict("records"):
         console.print(

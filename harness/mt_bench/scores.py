@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import pandas as pd
 
+from mote.harness.science.equivalence import equivalent_scores
 from mote.harness.science.inference import cluster_rate_interval, cluster_sign_test
 from mote.judges.llm.asks import SCORED
 from mote.judges.mt_bench import CATEGORIES, ERROR, MODEL_1, MODEL_2, TIE
@@ -21,6 +22,7 @@ ALL: Final = "all"
 """The category, or turn, of a row over all of them."""
 
 _WORST: Final = 1.0
+_EQUIVALENCE: Final = ("margin", "equivalent", "equivalence_p")
 
 
 def score_table(ratings: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
@@ -51,8 +53,13 @@ def score_table(ratings: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def difference_table(ratings: pd.DataFrame, original: str, level: float = 0.95) -> pd.DataFrame:
+def difference_table(
+    ratings: pd.DataFrame, original: str, level: float = 0.95, margin: float | None = None
+) -> pd.DataFrame:
     """Return each model minus the original, paired by question, choice and turn, by category and turn.
+
+    With a ``margin``, in points, ``equivalent`` says whether the change is shown to be smaller, at alpha 0.05, with
+    ``equivalence_p``; questions are the units.
 
     ``pairs`` have a rating of both, ``unpaired`` of one or none; ``p`` is of the sign-flip test over questions.
     """
@@ -76,10 +83,19 @@ def difference_table(ratings: pd.DataFrame, original: str, level: float = 0.95) 
                 "low": low,
                 "high": high,
                 "p": cluster_sign_test(known["difference"], list(known["question_id"])).p if len(known) else math.nan,
+                **({} if margin is None else _within(known, margin)),
             }
         )
     columns = ["model", "original", "category", "turn", "pairs", "unpaired", "difference", "low", "high", "p"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=[*columns, *([] if margin is None else _EQUIVALENCE)])
+
+
+def _within(known: pd.DataFrame, margin: float) -> dict[str, Any]:
+    questions = list(known["question_id"])
+    if len(set(questions)) < 2:
+        return dict(zip(_EQUIVALENCE, (margin, False, math.nan), strict=True))
+    found = equivalent_scores(known["base"], known["score"], margin, questions)
+    return dict(zip(_EQUIVALENCE, (margin, found.equivalent, found.p), strict=True))
 
 
 def win_table(matches: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from statsmodels.stats import weightstats  # type: ignore[import-untyped]
 
 from mote.harness.compare.scores import agresti_min, paired_difference, paired_scores
 from mote.harness.preconditions import DataError
@@ -86,3 +87,31 @@ def test_counts_that_are_none_are_refused(up: int, down: int, pairs: int) -> Non
 def test_lists_of_two_lengths_are_refused() -> None:
     with pytest.raises(DataError, match="two equally long lists, not 1 and 2"):
         paired_difference(np.zeros(1), np.zeros(2))
+
+
+def frame(values: list[float], metric: str = "score") -> pd.DataFrame:
+    keys = [str(number) for number in range(len(values))]
+    return pd.DataFrame({"key": keys, "metric": metric, "filter": "none", "value": values})
+
+
+def test_a_change_is_shown_to_be_smaller_than_a_margin_by_two_one_sided_tests() -> None:
+    rng = np.random.default_rng(3)
+    before = rng.normal(5, 1, 40)
+    after = before + rng.normal(0.1, 0.5, 40)
+    (row,) = paired_scores(frame(before.tolist()), frame(after.tolist()), margin=0.4).to_dict("records")
+    # statsmodels' own paired test of equivalence.
+    theirs = weightstats.ttost_paired(after, before, -0.4, 0.4)[0]
+    assert row["equivalence_p"] == pytest.approx(theirs, abs=1e-9)
+    assert (row["margin"], row["equivalent"]) == (0.4, theirs <= 0.05)
+    (row,) = paired_scores(frame(before.tolist()), frame(after.tolist()), margin=0.05).to_dict("records")
+    assert not row["equivalent"]
+
+
+def test_right_or_wrong_within_a_margin_is_read_off_the_interval_and_one_document_shows_nothing() -> None:
+    same = [1.0, 0.0] * 60
+    assert paired_scores(frame(same, "acc"), frame(same, "acc"), margin=0.1)["equivalent"].tolist() == [True]
+    few = [1.0, 0.0, 1.0]
+    assert paired_scores(frame(few, "acc"), frame(few, "acc"), margin=0.1)["equivalent"].tolist() == [False]
+    (row,) = paired_scores(frame([1.0]), frame([1.0]), margin=0.1).to_dict("records")
+    assert math.isnan(row["equivalence_p"])
+    assert "margin" not in paired_scores(frame(few), frame(few))

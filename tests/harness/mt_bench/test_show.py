@@ -143,6 +143,9 @@ def test_the_difference_is_paired_by_question(tmp_path: Path) -> None:
     assert whole["low"] <= whole["difference"] <= whole["high"]
     assert found.at[("writing", "all"), "difference"] == 1.0
     assert found.at[("roleplay", "all"), "pairs"] == 0
+    within = difference_table(rows, "m", margin=3.0).set_index(["category", "turn"])
+    assert (within.at[("all", "all"), "margin"], within.at[("all", "all"), "equivalent"]) == (3.0, True)
+    assert not difference_table(rows, "m", margin=0.5).set_index(["category", "turn"]).at[("all", "all"), "equivalent"]
 
 
 @pytest.fixture
