@@ -61,14 +61,14 @@ families: .venv/installed
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.venv/locked: requirements-cpu.lock
+.venv/locked: requirements-cpu.lock requirements-pip.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "MoTE Harness needs Python 3.11 or newer; name one: make PYTHON=python3.12"; exit 2; }
 	@echo "Making .venv (about 1 GB to download, 3 GB on disk; a few minutes)"
 	$(PYTHON) -m venv --clear .venv
-	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --require-hashes -r requirements-pip.lock
 	$(BIN)/pip install --quiet --no-deps '$(TORCH)' || $(BIN)/pip install --quiet --no-deps --index-url $(TORCH_INDEX) '$(TORCH)'
-	$(BIN)/pip install --quiet --no-deps -r requirements-cpu.lock
+	$(BIN)/pip install --quiet --no-deps --require-hashes -r requirements-cpu.lock
 	@touch $@
 
 clean:

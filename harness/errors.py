@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 MOST_SHOWN: Final = 400
 """Characters of a line that says what is wrong: it may quote what a stranger wrote, at any length."""
+
+MOST_NAMES: Final = 12
+"""Names that a message lists; whoever needs all of them looks at the command that shows them."""
 
 
 class MoteError(Exception):
@@ -29,10 +32,16 @@ def printable(text: str) -> str:
 
 
 def nearest(wrong: str, known: Iterable[str]) -> str:
-    """Return `` Did you mean 'x'?`` for the closest known name, or a list of the names when none is close."""
+    """Return `` Did you mean 'x'?`` for the closest known name, or a few of the names when none is close."""
     names = sorted(name for name in known if len(name) <= MOST_SHOWN)
     wrong = wrong[:MOST_SHOWN]
     close = difflib.get_close_matches(wrong, names, n=1, cutoff=0.5)
     if close:
         return f" Did you mean '{close[0]}'?"
-    return f" Known: {', '.join(names)}." if names else ""
+    return f" Known: {a_few(names)}." if names else ""
+
+
+def a_few(names: Sequence[str]) -> str:
+    """Return names with commas, those beyond the first ``MOST_NAMES`` counted."""
+    shown = ", ".join(names[:MOST_NAMES])
+    return shown if len(names) <= MOST_NAMES else f"{shown}, and {len(names) - MOST_NAMES} more"

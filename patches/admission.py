@@ -6,11 +6,12 @@ What is accepted is replaced by its canonical form, so that workers parse nothin
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+from collections import OrderedDict
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,34 @@ from mote.reading import UnreadableError, parse_json
 PROFILES_VARIABLE = "MOTE_PROFILES"
 """Environment variable: a folder of profile files that requests may name."""
 SALT_PREFIX = "mote:"
-_KEPT = 1024
-_SHORT = 64 << 10
+_KEPT = 32 << 20
 _LONGEST = 8 << 20
+
+
+class _Kept:
+    """The tickets of texts that were accepted, the last used ones, as many as fit into so many characters."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._size = 0
+        self._tickets: OrderedDict[str, Ticket] = OrderedDict()
+
+    def get(self, text: str) -> Ticket | None:
+        found = self._tickets.get(text)
+        if found is not None:
+            # Requests may come from several threads: another one may have taken it out meanwhile.
+            with contextlib.suppress(KeyError):
+                self._tickets.move_to_end(text)
+        return found
+
+    def add(self, text: str, ticket: Ticket) -> None:
+        if text in self._tickets:
+            return
+        self._tickets[text] = ticket
+        self._size += len(text) + len(ticket.spec)
+        while self._size > self._most:
+            old, gone = self._tickets.popitem(last=False)
+            self._size -= len(old) + len(gone.spec)
 
 
 class Admission:
@@ -55,14 +81,15 @@ class Admission:
         self._why_not = why_not
         self._encode = encode
         self._limit = limit
-        self._named: dict[str, Profile] = {}
+        self.profiles: dict[str, Profile] = {}
         if folder is not None:
-            self._named = _read_folder(folder)
-            for profile in self._named.values():
+            self.profiles = _read_folder(folder)
+            for profile in self.profiles.values():
                 if layout is not None:
                     profile.check(layout)
                 self._check_room(profile)
-        self._kept = lru_cache(maxsize=_KEPT)(self._accept_text)
+        self._named = _by_every_name(self.profiles)
+        self._kept = _Kept(_KEPT)
 
     @classmethod
     def from_environment(
@@ -83,8 +110,15 @@ class Admission:
                 entry = json.dumps(entry)
             except (TypeError, ValueError, RecursionError) as error:
                 raise ProfileError(f"'mote' must hold JSON values: {error}") from None
-        # A profile of many edits is read anew each time: a thousand kept ones would take gigabytes.
-        return self._kept(entry) if len(entry) <= _SHORT else self._accept_text(entry)
+        found = self._kept.get(entry)
+        if found is None:
+            found = self._accept_text(entry)
+            self._kept.add(entry, found)
+        return found
+
+    def check_name(self, name: str) -> None:
+        """Raise :class:`ProfileError`, with the nearest name, unless a profile of the folder is named so."""
+        self._profile(name)
 
     def _accept_text(self, text: str) -> Ticket:
         try:
@@ -114,14 +148,24 @@ class Admission:
                 "leave out some, or run it on a CPU, where there is no limit"
             )
 
+    def _check_length(self, value: Any) -> None:
+        """Refuse more edits than the model has experts before each is looked at: other requests wait meanwhile."""
+        edits = value.get("edits") if isinstance(value, Mapping) else None
+        experts = len(self._layout.layers) * self._layout.experts if self._layout is not None else 0
+        if isinstance(edits, list) and len(edits) > experts:
+            raise ProfileError(f"'edits' has {len(edits):,} edits, and the model has {experts:,} experts to edit")
+
     def _profile(self, value: Any) -> Profile:
         if not isinstance(value, str):
+            self._check_length(value)
             return Profile.from_request(value)
         if value in self._named:
             return self._named[value]
         if value == EMPTY_PROFILE.name:
             return EMPTY_PROFILE
-        hint = nearest(value, self._named) if self._named else f" {PROFILES_VARIABLE} names no folder with profiles."
+        hint = (
+            nearest(value, self.profiles) if self.profiles else f" {PROFILES_VARIABLE} names no folder with profiles."
+        )
         raise ProfileError(f"no profile is named '{value[:80]}' here.{hint}")
 
 
@@ -142,12 +186,18 @@ def refuse_forged_salt(given: str | None) -> None:
 
 
 def _read_folder(folder: Path) -> dict[str, Profile]:
+    """Return the profiles of a folder by their files' names, without the ``.json``."""
     if not folder.is_dir():
         raise ProfileError(f"{PROFILES_VARIABLE}: {folder} is no folder")
-    named: dict[str, Profile] = {}
-    for file in sorted(folder.glob("*.json")):
-        profile = Profile.read(file)
-        if profile.name in named:
-            raise ProfileError(f"{file}: another profile of {folder} is named '{profile.name}' too")
-        named[profile.name] = profile
+    return {file.stem: Profile.read(file) for file in sorted(folder.glob("*.json"))}
+
+
+def _by_every_name(profiles: Mapping[str, Profile]) -> dict[str, Profile]:
+    """Return profiles by the names of their files and by their own; raise ProfileError where one is of two."""
+    named = dict(profiles)
+    for file, profile in profiles.items():
+        if named.setdefault(profile.name, profile) is not profile:
+            raise ProfileError(f"{file}.json: another profile of its folder is named '{profile.name}' too")
+    if (own := named.get(EMPTY_PROFILE.name)) is not None and own.spec != EMPTY_PROFILE.spec:
+        raise ProfileError(f"a profile with edits must not be called '{EMPTY_PROFILE.name}', as the untouched model is")
     return named

@@ -29,6 +29,7 @@ MOST_EDITS = 100_000
 """Several times the experts of the largest models; a profile is checked while a server's other requests wait."""
 MOST_NAME = 200
 _SHOWN = 80
+_FEW = 12
 MAX_FACTOR = 1000.0
 """Above this a scaled weight leaves nothing of the others in float32 arithmetic; stimulate says that better."""
 
@@ -263,10 +264,13 @@ EMPTY_PROFILE = Profile("baseline", ())
 
 
 def nearest(wrong: object, known: Iterable[str]) -> str:
-    """Return `` Did you mean 'x'?`` for the closest known name, or the known names when none is close."""
+    """Return `` Did you mean 'x'?`` for the closest known name, or a few of the names when none is close."""
     known = tuple(known)
     close = difflib.get_close_matches(_short(wrong), known, n=1, cutoff=0.4)
-    return f" Did you mean '{close[0]}'?" if close else f" Known: {', '.join(known)}."
+    if close:
+        return f" Did you mean '{close[0]}'?"
+    more = f", and {len(known) - _FEW} more" if len(known) > _FEW else ""
+    return f" Known: {', '.join(known[:_FEW])}{more}."
 
 
 def _short(value: object) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 
 from vllm.utils.serial_utils import numpy2base64
 
+from mote.patches.front import admission_of, hook_front, take_profile
 from mote.patches.messages import KEY
 
 _PREFIX = "data: "
@@ -108,7 +109,7 @@ def _refuse(owner: type, name: str, no_place: str | None = None) -> None:
 
     @wraps(original)
     async def guarded(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
-        reason = unfit(request, no_place)
+        reason = take_profile(request, self.models, admission_of(self)) or unfit(request, no_place)
         if reason is not None:
             return self.create_error_response(reason, param=KEY)
         return await original(self, request, *args, **kwargs)
@@ -126,6 +127,7 @@ def hook() -> None:
 
     if hasattr(OpenAIServingChat, _HOOKED):
         return
+    hook_front()
     chat = OpenAIServingChat.chat_completion_stream_generator
     completion = OpenAIServingCompletion.completion_stream_generator
 

@@ -9,9 +9,12 @@ import typer
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
+from mote.harness.cli.whole_help import WholeHelp
 from mote.harness.errors import MoteError
 
-demo_app = typer.Typer(help="The demo models: make one yourself.", no_args_is_help=True, rich_markup_mode=None)
+demo_app = typer.Typer(
+    cls=WholeHelp, help="The demo models: make one yourself.", no_args_is_help=True, rich_markup_mode=None
+)
 
 
 def mount(app: typer.Typer) -> None:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from typer.core import TyperGroup
 
 from mote.harness.cli.endpoint import body_of, endpoint_of
+from mote.harness.cli.whole_help import WholeHelp
 from mote.harness.errors import MoteError, nearest
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _OLD_FORMS = {"--judge": "ask RUN --judge MODEL", "--sample": "sheet RUN --size N", "--read": "read RUN SHEET"}
 
 
-class _Commands(TyperGroup):
+class _Commands(WholeHelp):
     """The commands; ``mote judge RUN --judge ...`` of version 0.1.0 is refused with the command that took its place."""
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
@@ -191,7 +191,7 @@ def _agreement(run: Path, truth: str | None, console: Console, *, every: bool = 
     try:
         from mote.harness.judging.audit import audit_run, show_audit, write_audit
     except ImportError as error:
-        raise MoteError(f'agreement needs another package ({error}): pip install "mote-harness[judge]".') from None
+        raise MoteError(f'agreement needs another package ({error}): pip install ".[judge]".') from None
 
     found = audit_run(run, truth=truth)
     show_audit(found, console, judge=_label_set(run).judge, every=every)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import json
 import os
-import signal
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -33,15 +30,17 @@ from mote.harness.cli import recipe as cli_recipe
 from mote.harness.cli import scan as cli_scan
 from mote.harness.cli import serve as cli_serve
 from mote.harness.cli import verify as cli_verify
+from mote.harness.cli.ending import drop_stdout, fail, fail_for_user, interrupted, open_streams, signals_heard, stopped
 from mote.harness.cli.tables import table_console
-from mote.harness.errors import MoteError, one_line
-from mote.harness.secrets import hide
+from mote.harness.cli.whole_help import WholeHelp
+from mote.harness.errors import MoteError
 
 if TYPE_CHECKING:
     from mote.harness.engine.once import StartsEngine
     from mote.harness.recipe.schema import Recipe
 
 app = typer.Typer(
+    cls=WholeHelp,
     name="mote",
     help="Which experts of a mixture-of-experts language model carry a behaviour? Find them, tune them, prove it.",
     no_args_is_help=True,
@@ -52,7 +51,6 @@ app = typer.Typer(
 )
 
 RUNS = Path("results/runs")
-_MENDED_BY_USERS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
 
 
 class Protocol(StrEnum):
@@ -68,56 +66,29 @@ _UsageError: type[Exception] = next(base for base in typer.BadParameter.__mro__ 
 
 def main() -> None:
     """Run the command line; the entry point of ``mote``."""
+    open_streams()
     try:
-        code = app(standalone_mode=False)
+        with signals_heard():
+            code = app(standalone_mode=False)
         sys.stdout.flush()
     except MoteError as error:
-        _fail(str(error))
+        fail(str(error))
     except (typer.Abort, KeyboardInterrupt):
-        sys.exit(130)
+        sys.exit(interrupted())
     except BrokenPipeError:
         # Whoever read what was printed has gone, as `head` does.
-        _drop_stdout()
+        drop_stdout()
         sys.exit(141)
-    except OSError as error:
-        # A path that cannot be read or written is the user's to mend, and so is a full disk; of another error without
-        # a path nobody knows.
-        if error.filename is None and error.errno not in _MENDED_BY_USERS:
-            # What pandas says of a store is an OSError, too.
-            _fail_if_damaged()
-            raise
-        _drop_stdout()
-        _fail(f"{error.filename or 'writing'}: {error.strerror}.")
     except _UsageError as error:
         message = getattr(error, "format_message", error.__str__)()
         if type(error).__name__ == "NoArgsIsHelpError":
             print(message)
             sys.exit(2)
-        _fail(message)
-    except Exception:
-        _fail_if_damaged()
+        fail(message)
+    except Exception as error:
+        fail_for_user(error)
         raise
     sys.exit(code if isinstance(code, int) else 0)
-
-
-def _fail_if_damaged() -> None:
-    """Fail where a run that was read is damaged, and a command broke down over it; else the mistake is ours."""
-    if "mote.harness.store.foreign" in sys.modules:
-        from mote.harness.store.checking import damage
-
-        if (said := damage()) is not None:
-            _fail(said)
-
-
-def _drop_stdout() -> None:
-    """Let nothing more be printed: the interpreter would try once more at its end, and fail with a traceback."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _fail(message: str) -> NoReturn:
-    print(f"mote: {one_line(hide(message))}", file=sys.stderr)
-    sys.exit(2)
 
 
 def _version(asked: bool) -> None:
@@ -142,7 +113,10 @@ def run(
     recipe: Annotated[
         str, typer.Argument(help="A recipe: the name of a packaged one, or a YAML file.", metavar="RECIPE")
     ],
-    out: Annotated[Path | None, typer.Option(help="The run's folder.  [default: results/runs/<recipe's name>]")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The run's folder.  [default: results/runs/NAME, with --limit N results/runs/NAME-N]"),
+    ] = None,
     changes: Annotated[
         list[str] | None,
         typer.Option("--set", help="Override a value of the recipe: key.path=value.", metavar="KEY=VALUE"),
@@ -171,7 +145,8 @@ def run(
     # A model that lies in a folder needs nothing from a hub; set before any library that would ask one is imported.
     if loaded.model.path == "demo" or Path(loaded.model.path).is_dir():
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    folder = out or RUNS / loaded.name
+    # A look at a few prompts is another run than the whole, which would refuse its folder.
+    folder = out or RUNS / (loaded.name if limit is None else f"{loaded.name}-{limit}")
 
     from mote.harness.engine.once import started_once
     from mote.harness.experts.further import further_rankings
@@ -180,20 +155,15 @@ def run(
     checked = study.check(loaded)
     further = further_rankings(loaded, console) if protocol is Protocol.sound else ()
     starter = started_once()
-    # A second Ctrl-C while rows are being written must not tear the first one's clean-up.
     try:
         study.run(checked, folder, console, force=force, paper=protocol is Protocol.paper, engine=starter)
         failed = None
         if protocol is Protocol.sound:
             failed = _measure_further(folder, loaded, further, console, starter)
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
         flags = [*(["--force"] if force else []), *(["--protocol paper"] if protocol is Protocol.paper else [])]
         again = _again(recipe, out, overrides, flags)
-        console.print(f"Stopped. What was generated is stored; go on with: {again}", soft_wrap=True)
-        console.file.flush()
-        # vLLM's threads may take long to end, and everything of ours is on the disk.
-        os._exit(130)
+        stopped(console, f"Stopped. What was generated is stored; go on with: {again}")
     # The paper's table is all that its protocol says; the report is of the sound study.
     if protocol is Protocol.sound:
         _report(folder, console)

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
-from typer.core import TyperGroup
+
+from mote.harness.cli.ending import interrupted
+from mote.harness.cli.whole_help import WholeHelp
 
 if TYPE_CHECKING:
     from mote.harness.merge.plan import Plan
@@ -22,7 +24,7 @@ _RATES = {"kept": 0.48e9, "copied": 0.48e9, "mixed": 0.30e9, "converted": 0.30e9
 _FP8_RATE = 0.06e9
 
 
-class _RecipeFirst(TyperGroup):
+class _RecipeFirst(WholeHelp):
     """``mote merge RECIPE`` without a word for it, beside ``mote merge diff`` and ``check``."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -88,7 +90,7 @@ def make(
             result = make_child(plan, out, threads=threads or _DEFAULT_THREADS, advance=_in_mib(advance))
     except KeyboardInterrupt:
         console.print("Stopped. Finished shards are kept; the same command goes on.")
-        raise typer.Exit(130) from None
+        raise typer.Exit(interrupted()) from None
     _print_threshold(result.record["threshold"], console)
     done = "was finished before" if result.before else "is finished"
     console.print(f"The child {done}: {out} ({result.record['child']['digest'][:16]})", soft_wrap=True)

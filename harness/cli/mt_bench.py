@@ -9,11 +9,13 @@ import typer
 from rich.console import Console
 
 from mote.harness.cli.endpoint import body_of, endpoint_of
+from mote.harness.cli.whole_help import WholeHelp
 from mote.harness.errors import MoteError, nearest
 
 BENCHES = Path("results/mt-bench")
 
 app = typer.Typer(
+    cls=WholeHelp,
     help="MT-Bench under any profile: answer both turns, judge them, show scores beside the untouched model's.",
     no_args_is_help=True,
     rich_markup_mode=None,

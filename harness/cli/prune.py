@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mote.harness.cli import own
+from mote.harness.cli.ending import STOPPED, stopped
 
 
 def mount(app: typer.Typer) -> None:
@@ -33,7 +34,6 @@ def prune_command(
 
     Example: mote prune results/runs/demo --k 20
     """
-    from mote.harness.cli.scan import stopped
     from mote.harness.experts.prune import prune_run
 
     console = Console(highlight=False)
@@ -41,7 +41,7 @@ def prune_command(
     try:
         rounds = prune_run(run, k, keep, console, own=said)
     except KeyboardInterrupt:
-        stopped(console)
+        stopped(console, STOPPED)
     table = Table(box=None, pad_edge=False)
     for title in ("taken out", "left", "flips"):
         table.add_column(title, justify="right", no_wrap=True)

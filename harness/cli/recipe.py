@@ -8,7 +8,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from mote.harness.cli.whole_help import WholeHelp
+
 app = typer.Typer(
+    cls=WholeHelp,
     name="recipe",
     help="Recipes for editors and scripts: their schema, what one resolves to, whether it can be run.",
     no_args_is_help=True,

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from mote.harness.cli import own
+from mote.harness.cli.ending import STOPPED, stopped
 from mote.harness.errors import MoteError, nearest
 
 _RUN = typer.Argument(help="The folder of a run.", metavar="RUN")
@@ -66,7 +65,7 @@ def scan_command(
     try:
         scan = scan_run(run, options, console, max_passes=max_passes, own=said)
     except KeyboardInterrupt:
-        stopped(console)
+        stopped(console, STOPPED)
     with RunStore(run, read_only=True) as store:
         effects = causal_effects(Scans(store), scan)
     show_scan(effects, console)
@@ -106,7 +105,7 @@ def rankings_command(
     try:
         found = rank_run(run, options, console, own=said)
     except KeyboardInterrupt:
-        stopped(console)
+        stopped(console, STOPPED)
     show_rankings(found, console)
     for path in write_rankings(found, run):
         console.print(str(path), soft_wrap=True)
@@ -125,12 +124,3 @@ def _numbers(text: str) -> tuple[int, ...]:
     if not all(part.isascii() and part.isdigit() for part in parts):
         raise MoteError(f"--k {text}: write numbers with commas, for instance --k 5,10,20.")
     return tuple(dict.fromkeys(int(part) for part in parts))
-
-
-def stopped(console: Console) -> NoReturn:
-    """End a command that Ctrl-C stopped, and say how to go on."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    console.print("Stopped. What was measured is stored; the same command goes on.", soft_wrap=True)
-    console.file.flush()
-    # vLLM's threads may take long to end, and everything of ours is on the disk.
-    os._exit(130)

@@ -17,6 +17,7 @@ _CONTEXT = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
 LOOPBACK: Final = "127.0.0.1"
+FRONT: Final = "mote.patches.front.Front"
 _WHERE: Final = ("--host", "--uds", "--config")
 
 
@@ -29,7 +30,8 @@ def serve_command(
     context: typer.Context,
     model: Annotated[str, typer.Argument(help="'demo', a folder, or a Hugging Face id.", metavar="MODEL")],
     profiles: Annotated[
-        Path | None, typer.Option(help="A folder of profile files that requests may name.", metavar="FOLDER")
+        Path | None,
+        typer.Option(help="A folder of profile files; each is a model, too: MODEL:PROFILE.", metavar="FOLDER"),
     ] = None,
 ) -> None:
     """Serve a model over HTTP; further options are vLLM's own and are passed on.
@@ -45,7 +47,7 @@ def serve_command(
 
     source = resolve_model(model)
     if util.find_spec("vllm") is None:
-        raise MoteError('no vLLM here: pip install "mote-harness[vllm]" for a GPU, or `make .venv` for a CPU.')
+        raise MoteError('no vLLM here: pip install ".[vllm]" for a GPU, or `make .venv` for a CPU.')
     if os.environ.get(SWITCH, "1") == "0":
         raise MoteError(f"{SWITCH}=0 switches the router patch off; without it use vLLM's own server.")
     # The plugin is found by its entry point: a checkout that was not installed would serve without it.
@@ -64,6 +66,7 @@ def serve_command(
         [] if any(one.startswith("--generation-config") for one in context.args) else ["--generation-config", "vllm"]
     )
     command += [] if any(_gives(one, *_WHERE) for one in context.args) else ["--host", LOOPBACK]
+    command += ["--middleware", FRONT]
     if said := open_without_key(context.args, os.environ.get("VLLM_API_KEY")):
         print(f"mote: {said}", file=sys.stderr)
     sys.stderr.flush()

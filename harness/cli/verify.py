@@ -37,6 +37,8 @@ def verify_command(
     from mote.patches import ObservationError
     from mote.patches.verify import verify
 
+    if out is not None and not (out.parent.is_dir() and os.access(out.parent, os.W_OK) and not out.is_dir()):
+        raise MoteError(f"--out {out}: nothing can be written there; name a file in a folder that is there.")
     source = resolve_model(model)
     if Path(source.path).is_dir():
         os.environ.setdefault("HF_HUB_OFFLINE", "1")

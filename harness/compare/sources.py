@@ -139,7 +139,9 @@ def _unnamed(path: Path, name: str | None) -> None:
 def _near(path: Path) -> str:
     if not path.parent.is_dir():
         return f" There is no folder {path.parent}."
-    return nearest(path.name, [item.name for item in path.parent.iterdir() if not item.name.startswith(".")])
+    said = nearest(path.name, [item.name for item in path.parent.iterdir() if not item.name.startswith(".")])
+    # Where nothing is close, what else lies there is not the answer.
+    return said if said.startswith(" Did you mean") else ""
 
 
 def _by_text(before: str, after: str, left: Answers, right: Answers, reading: Reading) -> tuple[Answers, Answers]:

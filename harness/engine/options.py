@@ -49,7 +49,7 @@ def engine_arguments(path: str, given: Mapping[str, Any], seed: int = 0) -> Engi
         from vllm.engine.arg_utils import EngineArgs
     except ImportError as error:
         raise MoteError(
-            f'no vLLM here ({error}): pip install "mote-harness[vllm]" for a GPU, or `make .venv` for a CPU.'
+            f'no vLLM here ({error}): pip install ".[vllm]" for a GPU, or `make .venv` for a CPU.'
         ) from None
     known = {field.name for field in dataclasses.fields(EngineArgs)}
     for name in given:

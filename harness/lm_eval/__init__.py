@@ -35,5 +35,5 @@ def register() -> None:
         # The built-in models register when this package is imported; imported after ours, they would never be.
         import lm_eval.models  # type: ignore[import-untyped]  # noqa: F401
     except ImportError as error:
-        raise MoteError(f'no lm_eval here ({error}): pip install "mote-harness[lm-eval]".') from None
+        raise MoteError(f'no lm_eval here ({error}): pip install ".[lm-eval]".') from None
     import mote.harness.lm_eval.model  # noqa: F401

@@ -123,7 +123,7 @@ def _check_names(values: Mapping[str, Any]) -> None:
         from vllm.engine.arg_utils import EngineArgs
     except ImportError as error:
         raise MoteError(
-            f'no vLLM here ({error}): pip install "mote-harness[vllm]" for a GPU, or `make .venv` for a CPU.'
+            f'no vLLM here ({error}): pip install ".[vllm]" for a GPU, or `make .venv` for a CPU.'
         ) from None
     known = {field.name for field in dataclasses.fields(EngineArgs)} - set(_ELSEWHERE) | set(_OURS)
     for name in values:

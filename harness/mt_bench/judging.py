@@ -75,7 +75,7 @@ def judge_bench(
     try:
         from mote.judges.llm.panel import judge_all
     except ImportError as error:
-        raise MoteError(f'LLM judges need another package ({error}): pip install "mote-harness[judge]".') from None
+        raise MoteError(f'LLM judges need another package ({error}): pip install ".[judge]".') from None
     with step(console, f"Judgments, {mode}", len(asks)) as advance:
 
         def done(ask: BenchAsk, judgment: Judgment) -> None:

@@ -41,11 +41,16 @@ def _url(text: str) -> str:
 
 
 class ServersPart(Part):
-    """vLLM servers with the patch: ``window`` requests under way at each, each given up after ``timeout`` seconds."""
+    """vLLM servers with the patch: ``window`` requests under way at each, each given up after ``timeout`` seconds.
+
+    What a busy, broken or silent server did not answer is asked again for ``patience`` seconds, of all servers; a
+    request whose replies are no answers is given up after ``attempts`` of them.
+    """
 
     urls: list[Annotated[str, AfterValidator(_url)]] = Field(min_length=1)
     window: Positive = 256
     timeout: Annotated[Number, Field(gt=0, le=1e9)] = 3600.0
+    patience: Annotated[Number, Field(gt=0, le=1e9)] = 1800.0
     attempts: Positive = 6
     key_env: str | None = Field(default=None, description="the environment variable that holds the servers' key")
 

@@ -172,7 +172,7 @@ def _agreement(store: RunStore, judge: str) -> str:
     try:
         from mote.harness.judging.audit import agreement_words
     except ImportError:
-        return 'not computed: it needs pip install "mote-harness[judge]"'
+        return 'not computed: it needs pip install ".[judge]"'
     return agreement_words(store, judge)
 
 

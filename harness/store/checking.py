@@ -11,6 +11,7 @@ import hashlib
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,6 +39,19 @@ def faults_of(folder: Path) -> list[str]:
             return [f"{store.path.name} cannot be read to its end: {error}"]
 
 
+def refuse_damaged(store: RunStore) -> None:
+    """Raise MoteError where SQLite finds a store broken, or a text is not what was stored.
+
+    Done before a run is gone on with; ``faults_of`` looks at the rest, too, and takes some twenty times as long.
+    """
+    try:
+        found = next(chain(_broken_pages(store.db), _other_texts(store.db)), None)
+    except sqlite3.DatabaseError as error:
+        found = f"it cannot be read to its end: {error}"
+    if found is not None:
+        raise MoteError(f"{store.path} is damaged: {found}. Nothing is added to it; take a copy that is whole.")
+
+
 def damage() -> str | None:
     """Return what is wrong with the runs that this process has opened, in a line; None where nothing is found."""
     for path, schema in opened_here():
@@ -61,18 +75,29 @@ def _bench_faults(path: Path) -> list[str]:
 
 def _faults(db: sqlite3.Connection) -> Iterator[str]:
     yield from _broken(db, _FORMS)
+    yield from _other_texts(db)
+    yield from _blobs(db)
+
+
+def _other_texts(db: sqlite3.Connection) -> Iterator[str]:
     for number, digest, text in db.execute("select text_id, digest, text from texts"):
         if not isinstance(text, str) or hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:16] != digest:
             yield f"text {number} is not what was stored: its digest differs"
             break
-    yield from _blobs(db)
 
 
-def _broken(db: sqlite3.Connection, forms: Sequence[_JsonForm]) -> Iterator[str]:
+def _broken_pages(db: sqlite3.Connection) -> Iterator[str]:
     for (said,) in db.execute("pragma quick_check(3)").fetchall():
         if said != "ok":
             yield f"SQLite finds it broken: {str(said)[:120]}"
             return
+
+
+def _broken(db: sqlite3.Connection, forms: Sequence[_JsonForm]) -> Iterator[str]:
+    broken = list(_broken_pages(db))
+    yield from broken
+    if broken:
+        return
     for table in _tables(db):
         yield from _types(db, table)
     for what, query, whole in forms:

@@ -76,8 +76,13 @@ class Transaction:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Commit or roll back."""
-        self._db.execute("commit" if kind is None else "rollback")
+        """Commit or roll back; SQLite itself rolls back what finds no room on the disk."""
+        try:
+            if kind is None:
+                self._db.execute("commit")
+        finally:
+            if self._db.in_transaction:
+                self._db.execute("rollback")
 
 
 def copy_of(db: sqlite3.Connection) -> sqlite3.Connection:

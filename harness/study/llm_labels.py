@@ -143,7 +143,7 @@ class Work:
         try:
             from mote.judges.llm.panel import judge_all
         except ImportError as error:
-            raise MoteError(f'LLM judges need another package ({error}): pip install "mote-harness[judge]".') from None
+            raise MoteError(f'LLM judges need another package ({error}): pip install ".[judge]".') from None
         with step(console, f"Judge {self._judge.kind}", len(self._asks)) as advance:
 
             def done(ask: PromptAsk, judgment: Judgment) -> None:

@@ -29,6 +29,7 @@ from mote.harness.recipe.label_sets import decided_label
 from mote.harness.recipe.schema import Recipe, recipe_of
 from mote.harness.science.controls import BASELINE, RANDOM
 from mote.harness.science.splits import units_of
+from mote.harness.store.checking import refuse_damaged
 from mote.harness.store.generations import DECIDED
 from mote.harness.store.run import STORE_NAME, LabelRow, PromptRow, RunStore, Unlabelled
 from mote.harness.store.token_rows import TokenRows, add_token_rows, choose_prompts, read_token_rows
@@ -99,7 +100,7 @@ def run(
         log.keep(folder / LOG_NAME)
         # Made when the first answer is needed: a run of which only labels are missing loads no model.
         start = engine(study.recipe, study.model, folder / LOG_NAME, console)
-        with RunStore(folder) as store, _noted(folder, earlier or study.manifest) as manifest:
+        with RunStore(folder) as store, _noted(store, earlier or study.manifest) as manifest:
             _clear(folder)
             session = Session(folder, manifest, store, console, recipe, study.model, start)
             _baseline(session, study.prompts)
@@ -191,16 +192,17 @@ def _planned(folder: Path) -> bool:
 
 
 @contextmanager
-def _noted(folder: Path, manifest: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _noted(store: RunStore, manifest: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Note in the manifest that a start of the run began and how long it lasted; yields the manifest to add to."""
+    refuse_damaged(store)
     session = manifests.new_session()
     manifest["sessions"].append(session)
-    manifests.write_manifest(folder, manifest)
+    manifests.write_manifest(store.folder, manifest)
     try:
         yield manifest
     finally:
         session["ended"] = manifests.now()
-        manifests.write_manifest(folder, manifest)
+        manifests.write_manifest(store.folder, manifest)
 
 
 def _label(session: Session) -> None:

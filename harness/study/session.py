@@ -24,6 +24,7 @@ from mote.harness.errors import MoteError
 from mote.harness.recipe.label_sets import LabelSet, label_set
 from mote.harness.recipe.manifest import read_manifest
 from mote.harness.recipe.schema import Recipe, markers_of, recipe_of
+from mote.harness.store.checking import refuse_damaged
 from mote.harness.store.run import GenerationRow, MapRow, RunStore
 from mote.judges import Markers, split_reasoning
 
@@ -105,9 +106,13 @@ class Session(OpenRun):
 
 @contextmanager
 def open_run(folder: Path, console: Console) -> Iterator[OpenRun]:
-    """Open a run's rows for adding to them. Raises MoteError where there is no run, or it is in use."""
+    """Open a run's rows for adding to them.
+
+    Raises MoteError where there is no run, and where it is in use or damaged.
+    """
     manifest = read_manifest(folder)
     with RunStore(folder, existing=True) as store:
+        refuse_damaged(store)
         yield OpenRun(folder, manifest, store, console)
 
 
@@ -126,6 +131,7 @@ def open_session(
     model = resolve_model(recipe.model.path)
     _check_model(folder, recipe, model, manifest["model"]["files"])
     with RunStore(folder, existing=True) as store, EngineLog(console) as log:
+        refuse_damaged(store)
         log.keep(folder / LOG_NAME)
         start = engine(recipe, model, folder / LOG_NAME, console)
         yield Session(folder, manifest, store, console, recipe, model, start)

@@ -30,6 +30,16 @@ class Server(NamedTuple):
     process: subprocess.Popen[bytes]
     log: Path
 
+    def get(self, path: str, timeout: float = 120) -> Reply:
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        try:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            text = response.read().decode()
+        finally:
+            connection.close()
+        return Reply(response.status, json.loads(text) if text else {}, [])
+
     def post(self, path: str, body: dict[str, Any], timeout: float = 120) -> Reply:
         connection = HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mote.harness.cli.serve import FRONT
 from mote.patches import (
     EMPTY_PROFILE,
     Edit,
@@ -30,7 +33,10 @@ NAMED = Profile("top-10", (Edit(1, 2, "suppress"), Edit(2, 3, "stimulate")))
 def server(checkpoints: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     work = tmp_path_factory.mktemp("server")
     NAMED.write(work / "top.json")
-    with serve(checkpoints("glm4"), work / "log", "--enforce-eager", MOTE_PROFILES=str(work)) as running:
+    # As `mote serve` starts it.
+    with serve(
+        checkpoints("glm4"), work / "log", "--enforce-eager", "--middleware", FRONT, MOTE_PROFILES=str(work)
+    ) as running:
         yield running
 
 
@@ -126,6 +132,63 @@ def test_profiles_by_name(server: Server) -> None:
     wrong = server.post("/v1/completions", {"prompt": [1, 2, 3], "vllm_xargs": {"mote": '{"profile": "top10"}'}})
     assert wrong.status == 400
     assert "Did you mean 'top-10'?" in wrong.body["error"]["message"]
+
+
+def test_profiles_are_listed_and_are_models(server: Server) -> None:
+    listed = server.get("/v1/profiles").body["data"]
+    assert [(one["id"], one["name"], one["model"], one["digest"], one["edits"]) for one in listed] == [
+        ("top", "top-10", "m:top", NAMED.digest, 2)
+    ]
+    models = server.get("/v1/models").body["data"]
+    assert [(one["id"], one["parent"]) for one in models] == [("m", None), ("m:top", "m")]
+    for name in ("m:top", "m:top-10"):
+        for path, asked in (
+            ("/v1/completions", {"prompt": [1, 2, 3]}),
+            ("/v1/chat/completions", {"messages": [{"role": "user", "content": "w1 w2"}]}),
+        ):
+            reply = server.post(path, {"model": name, "max_tokens": 2, **asked})
+            assert reply.status == 200, reply
+            assert read_observation(reply.body["choices"][0]).receipt.digest == NAMED.digest
+    wrong = server.post("/v1/completions", {"model": "m:topp", "prompt": [1, 2, 3]})
+    assert (wrong.status, "Did you mean 'top'?" in wrong.body["error"]["message"]) == (400, True)
+    batch = server.post("/v1/responses", {"model": "m:top", "input": "w1 w2"})
+    assert (batch.status, "the Responses API" in batch.body["error"]["message"]) == (400, True)
+
+
+def test_mote_may_be_an_object_and_is_refused_at_the_top(server: Server) -> None:
+    request = {"prompt": [1, 2, 3], "max_tokens": 2}
+    asked = server.post("/v1/completions", {**request, "vllm_xargs": {"mote": request_args(NAMED)["mote"]}})
+    assert asked.status == 200, asked
+    assert read_observation(asked.body["choices"][0]).receipt.digest == NAMED.digest
+    wrong = server.post("/v1/completions", {**request, "vllm_xargs": {"mote": {"profil": "x"}}})
+    assert (wrong.status, "unknown key 'profil'" in wrong.body["error"]["message"]) == (400, True)
+    for top in ({"mote": request_args(NAMED)["mote"]}, {"mote": "{}"}, {"MOTE": 1}):
+        for path, more in (("/v1/completions", request), ("/v1/chat/completions", {"messages": []})):
+            reply = server.post(path, {**more, **top})
+            assert (reply.status, "belongs into" in reply.body["error"]["message"]) == (400, True), reply
+
+
+def test_a_profile_of_many_edits_keeps_nobody_waiting(server: Server) -> None:
+    edits = [[1, 0, "suppress"]] * 100_000
+    waited: list[float] = []
+
+    def look() -> None:
+        while not done.is_set():
+            began = time.monotonic()
+            assert server.get("/health").status == 200
+            waited.append(time.monotonic() - began)
+
+    done = threading.Event()
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        entry_of = {"mote": json.dumps({"profile": {"edits": edits}})}
+        reply = server.post("/v1/completions", {"prompt": [1, 2, 3], "vllm_xargs": entry_of})
+    finally:
+        done.set()
+        thread.join()
+    assert (reply.status, "100,000 edits" in reply.body["error"]["message"]) == (400, True)
+    assert max(waited) < 3
 
 
 @pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])

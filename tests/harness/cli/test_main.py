@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from mote.harness.cli import main as cli
+from mote.harness.errors import nearest
 from mote.harness.store.schema import names_of_tables
 from tests.harness.report.written_run import WrittenRun, write_run
 
@@ -65,6 +66,7 @@ def test_every_command_has_help_with_an_example(mote: Mote) -> None:
         (["demo", "train", "--out", "/dev/null/model"], "/dev/null/model cannot be made"),
         (["demo", "train-parents", "--out", "/dev/null"], "cannot be made"),
         (["report", "/dev/null"], "/dev/null"),
+        (["verify", "demo", "--out", "/nowhere/report.md"], "--out /nowhere/report.md: nothing can be written there"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(mote: Mote, arguments: list[str], said: str) -> None:
@@ -158,3 +160,12 @@ def test_the_data_sets_are_listed_with_licence_and_state(
     assert "756  ready" in lines["refusal_grid"]
     assert "not fetched" in lines["mt_bench"]
     assert "CC BY-NC 4.0" in lines["ccp_sensitive"]
+
+
+def test_a_name_that_is_like_none_brings_a_few_and_no_files_of_others(mote: Mote, tmp_path: Path) -> None:
+    for at in range(40):
+        (tmp_path / f"letter-{at}.txt").touch()
+    code, _, err = mote("compare", str(tmp_path / "zq"), str(tmp_path / "zq"))
+    assert (code, "letter" in err) == (2, False)
+    assert "Did you mean 'letter-1.txt'" in mote("compare", str(tmp_path / "leter-1.txt"), "x")[2]
+    assert nearest("zq", [f"name-{at:02d}" for at in range(40)]).endswith("name-11, and 28 more.")

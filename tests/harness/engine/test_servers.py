@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -44,7 +46,7 @@ SMALL = [
     "study.controls.layers=1",
     "study.controls.frequency=1",
 ]
-Fault = Callable[[str, int], int | str | None]
+Fault = Callable[[str, int, bytes], int | str | None]
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +61,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @contextmanager
 def proxy(target: Server, fault: Fault) -> Iterator[str]:
-    """Pass requests on, but for those that ``fault(path, n)`` names: a status, "strip" the receipt, or "drop"."""
+    """Pass requests on, but for those that ``fault(path, n)`` names: a status, "broken", "strip" or "drop"."""
     seen = {"n": 0}
     lock = threading.Lock()
 
@@ -78,18 +80,27 @@ def proxy(target: Server, fault: Fault) -> Iterator[str]:
         def _pass_on(self, method: str, body: bytes) -> None:
             with lock:
                 seen["n"] += method == "POST"
-                wrong = fault(self.path, seen["n"])
+                wrong = fault(self.path, seen["n"], body)
             if wrong == "drop":
                 self.close_connection = True
                 self.connection.close()
                 return
+            if wrong == "broken":
+                self._send(200, b'{"choices": [{"text": null')
+                return
             if isinstance(wrong, int):
                 self._send(wrong, json.dumps({"error": {"message": "out of order"}}).encode())
                 return
-            connection = HTTPConnection("127.0.0.1", target.port, timeout=60)
-            connection.request(method, self.path, body, {"Content-Type": "application/json"})
-            response = connection.getresponse()
-            found = json.loads(response.read())
+            try:
+                connection = HTTPConnection("127.0.0.1", target.port, timeout=60)
+                connection.request(method, self.path, body, {"Content-Type": "application/json"})
+                response = connection.getresponse()
+                found = json.loads(response.read())
+            except (OSError, HTTPException):
+                # The server behind has gone: whoever asked sees its connection end.
+                self.close_connection = True
+                self.connection.close()
+                return
             if wrong == "strip":
                 for choice in found["choices"]:
                     choice.pop("routed_experts", None)
@@ -114,9 +125,11 @@ def proxy(target: Server, fault: Fault) -> Iterator[str]:
         front.server_close()
 
 
-def engine(*urls: str, layout: ModelLayout | None = None, attempts: int = 3) -> ServerEngine:
-    part = ServersPart(urls=list(urls), attempts=attempts, window=4)
-    return ServerEngine(part, str(MODEL_DIR), layout or ModelLayout.from_config(MODEL_DIR), SAMPLING, "<think>")
+def engine(*urls: str, layout: ModelLayout | None = None, said: list[str] | None = None, **part: Any) -> ServerEngine:
+    servers = ServersPart(urls=list(urls), window=4, **{"attempts": 3, "patience": 60, **part})
+    own = layout or ModelLayout.from_config(MODEL_DIR)
+    tell = said.append if said is not None else lambda line: None
+    return ServerEngine(servers, str(MODEL_DIR), own, SAMPLING, "<think>", say=tell)
 
 
 def url(server: Server) -> str:
@@ -136,14 +149,48 @@ def rows(folder: Path) -> list[tuple[Any, ...]]:
     return [*frame[columns].itertuples(index=False, name=None), maps.sum(axis=0).tolist()]
 
 
-def test_a_study_on_servers_has_the_rows_of_one_in_this_process(server: Server, tmp_path: Path) -> None:
-    away = ["model.engine=server", "model.options={}", f"model.servers.urls=[{url(server)}, {url(server)}]"]
-    for name, more in (("here", []), ("away", away)):
-        study.run(study.check(load_recipe("demo", [*SMALL, *more])), tmp_path / name, Console(quiet=True), force=True)
-    assert rows(tmp_path / "away") == rows(tmp_path / "here")
+def ask_study(folder: Path, *more: str) -> None:
+    study.run(study.check(load_recipe("demo", [*SMALL, *more])), folder, Console(quiet=True), force=True)
+
+
+def away(*urls: str) -> list[str]:
+    return ["model.engine=server", "model.options={}", f"model.servers.urls=[{', '.join(urls)}]"]
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The study on vLLM in this process."""
+    folder = tmp_path_factory.mktemp("here") / "run"
+    ask_study(folder)
+    return folder
+
+
+def test_a_study_on_servers_has_the_rows_of_one_in_this_process(server: Server, here: Path, tmp_path: Path) -> None:
+    ask_study(tmp_path / "away", *away(url(server), url(server)))
+    assert rows(tmp_path / "away") == rows(here)
     # Where the answers came from may change between two starts of one run.
-    moved = [*away[:2], f"model.servers.urls=[{url(server)}]"]
-    study.run(study.check(load_recipe("demo", [*SMALL, *moved])), tmp_path / "away", Console(quiet=True), force=True)
+    ask_study(tmp_path / "away", *away(url(server)))
+
+
+def test_a_study_ends_by_itself_where_one_server_dies_and_the_other_fails_a_fifth(
+    server: Server, here: Path, tmp_path: Path
+) -> None:
+    draw = random.Random(7)  # noqa: S311
+    faults = (503, "broken", "drop", 429, "strip")
+    asked_of = {"dying": 0, "failing": 0}
+
+    def dying(path: str, n: int, body: bytes) -> str | None:
+        asked_of["dying"] += n <= 30
+        return "drop" if n > 30 else None
+
+    def failing(path: str, n: int, body: bytes) -> int | str | None:
+        asked_of["failing"] += 1
+        return draw.choice(faults) if draw.random() < 0.2 else None
+
+    with proxy(server, dying) as one, proxy(server, failing) as other:
+        ask_study(tmp_path / "hurt", *away(one, other))
+    assert rows(tmp_path / "hurt") == rows(here)
+    assert min(asked_of.values()) > 20
 
 
 def test_scores_over_http_are_those_of_the_profile(server: Server) -> None:
@@ -157,31 +204,73 @@ def test_scores_over_http_are_those_of_the_profile(server: Server) -> None:
 
 @pytest.mark.parametrize("wrong", [503, 429, "drop"])
 def test_a_server_that_fails_for_a_while_costs_no_answer(server: Server, wrong: int | str) -> None:
-    with proxy(server, lambda path, n: wrong if n in (2, 3, 5) else None) as front:
+    with proxy(server, lambda path, n, body: wrong if n in (2, 3, 5) else None) as front:
         found = [index for some in engine(front).generate(asked(8)) for index, _ in some]
     assert sorted(found) == list(range(8))
 
 
 def test_a_server_that_dies_leaves_its_requests_to_the_others(server: Server) -> None:
-    with proxy(server, lambda path, n: "drop" if n > 3 else None) as front:
+    with proxy(server, lambda path, n, body: "drop" if n > 3 else None) as front:
         found = [index for some in engine(front, url(server)).generate(asked(12)) for index, _ in some]
     assert sorted(found) == list(range(12))
 
 
 def test_what_no_server_answers_ends_in_one_line(server: Server) -> None:
     with (
-        proxy(server, lambda path, n: 500 if n > 1 else None) as front,
-        pytest.raises(MoteError, match=r"in 2 attempts, the last from http.*: out of order\. What was answered"),
+        proxy(server, lambda path, n, body: 500 if n > 1 else None) as front,
+        pytest.raises(MoteError, match=r"prompt .* got no answer: no server has answered for 2 s.*: out of order"),
     ):
-        list(engine(front, attempts=2).generate(asked(2)))
+        list(engine(front, patience=2).generate(asked(2)))
+
+
+def test_a_request_without_an_answer_is_counted_and_keeps_no_other(server: Server) -> None:
+    worst: list[bytes] = []
+
+    def fault(path: str, n: int, body: bytes) -> str | None:
+        if n == 3:
+            worst.append(body)
+        return "broken" if body in worst else None
+
+    found: list[int] = []
+    with proxy(server, fault) as front, pytest.raises(MoteError, match=r"1 requests got no answer; prompt .* 3 times"):
+        found.extend(index for some in engine(front).generate(asked(8)) for index, _ in some)
+    assert len(found) == 7
+
+
+def test_one_server_is_enough_to_start_and_the_other_joins(server: Server) -> None:
+    said: list[str] = []
+    with proxy(server, lambda path, n, body: "drop" if not said else None) as front:
+        asking = engine(front, url(server), said=said)
+        assert "nothing answers there" in said[0]
+        assert said[0].endswith("1 of 2 servers can be asked.")
+        time.sleep(1)
+        for _ in range(3):
+            assert len([index for some in asking.generate(asked(12)) for index, _ in some]) == 12
+    assert said[1:] == [f"{front} answers again."]
+
+
+def test_a_server_that_is_another_when_it_comes_back_is_not_asked_again(server: Server) -> None:
+    said = [""]
+
+    def fault(path: str, n: int, body: bytes) -> int | str | None:
+        return "twice" if path.endswith("models") and n > 4 else 503 if 2 < n < 6 else None
+
+    with proxy(server, fault) as front:
+        asking = engine(front, url(server), said=said)
+        while "not asked again" not in said[-1]:
+            assert len([index for some in asking.generate(asked(12)) for index, _ in some]) == 12
+            time.sleep(0.4)
+    assert (
+        said[-1] == f"{front} is not asked again: server {front} lists 2 models; a study needs a server of one model."
+    )
 
 
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        (lambda path, n: "strip" if n else None, r"a first request under 'baseline'.*Start it with `mote serve`"),
-        (lambda path, n: "twice" if path.endswith("models") else None, "lists 2 models"),
-        (lambda path, n: 404 if n else None, "refused a first request: out of order"),
+        (lambda path, n, body: "strip" if n else None, r"a first request under 'baseline'.*Start it with `mote serve`"),
+        (lambda path, n, body: "twice" if path.endswith("models") else None, "lists 2 models"),
+        (lambda path, n, body: 404 if n else None, "refused a first request: out of order"),
     ],
 )
 def test_a_server_without_the_patch_or_the_model_is_refused_at_the_start(
@@ -193,7 +282,7 @@ def test_a_server_without_the_patch_or_the_model_is_refused_at_the_start(
 
 def test_a_receipt_that_is_lost_later_is_noticed(server: Server) -> None:
     with (
-        proxy(server, lambda path, n: "strip" if n > 2 else None) as front,
+        proxy(server, lambda path, n, body: "strip" if n > 2 else None) as front,
         pytest.raises(MoteError, match=r"prompt '.*' under '"),
     ):
         list(engine(front).generate(asked(4)))
@@ -211,10 +300,36 @@ def test_a_request_that_is_refused_is_named_and_nothing_is_left_running(server: 
 def test_nobody_there_and_another_model_are_one_line(server: Server) -> None:
     with pytest.raises(MoteError, match=r"server http://127\.0\.0\.1:9/v1: nothing answers there"):
         engine("http://127.0.0.1:9/v1")
+    with pytest.raises(MoteError, match=r"nothing answers there.*None of 2 servers can be asked"):
+        engine("http://127.0.0.1:9/v1", "http://127.0.0.1:10/v1")
     own = resolve_model("demo").layout
     for layers, experts in ((own.layers[1:], own.experts), (own.layers, 2 * own.experts)):
         with pytest.raises(MoteError, match=r"it is another model\."):
             engine(url(server), layout=ModelLayout(own.architecture, layers, experts, own.top_k))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_server_killed_in_the_midst_and_another_that_fails_a_fifth(
+    server: Server, here: Path, tmp_path: Path
+) -> None:
+    """Two real servers: one ends by SIGKILL, the other fails a fifth of its requests."""
+    draw, asked_of = random.Random(11), {"killed": 0}  # noqa: S311
+
+    def failing(path: str, n: int, body: bytes) -> int | str | None:
+        return draw.choice((503, "broken", "drop", 429, "strip")) if draw.random() < 0.2 else None
+
+    with serve(MODEL_DIR, tmp_path / "log", "--enforce-eager", "--no-enable-chunked-prefill") as doomed:
+
+        def killing(path: str, n: int, body: bytes) -> None:
+            asked_of["killed"] = n
+            if n == 30:
+                doomed.process.kill()
+
+        with proxy(server, failing) as one, proxy(doomed, killing) as other:
+            ask_study(tmp_path / "hurt", *away(one, other))
+    assert rows(tmp_path / "hurt") == rows(here)
+    assert asked_of["killed"] >= 30
 
 
 @pytest.mark.slow

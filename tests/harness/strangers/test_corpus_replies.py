@@ -1,8 +1,9 @@
-"""URLs that are none, and what judges' servers may send: 120 replies over real HTTP, bombs and redirects among them."""
+"""URLs that are none, and what servers and judges may send: 240 replies over HTTP, bombs and redirects among them."""
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import gzip
 import io
 import json
@@ -12,9 +13,12 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import numpy as np
 import pytest
 
 from mote.harness.errors import MoteError
+from mote.patches import EMPTY_PROFILE, ActivationMap, ModelLayout, Observation, Receipt
+from mote.patches.observation import pack
 from tests.harness.strangers.corpus import counted, each, said, whole
 from tests.harness.strangers.mutations import broken_texts, not_json, wrong_values
 
@@ -136,7 +140,121 @@ def test_replies_of_judges(monkeypatch: pytest.MonkeyPatch) -> None:
         assert json_verdict(content.decode("utf-8", "replace"), ["REFUSED", "ANSWERED"]) is None
 
 
+LAYOUT = ModelLayout("Test", (0, 1), 4, 2)
+
+
+def packet(counts: int = 4, digest: str = EMPTY_PROFILE.digest) -> str:
+    """The field of an answer that holds what the patch observed, as vLLM sends it."""
+    seen = {"prompt": ActivationMap(np.ones((2, counts), np.int32), 3, 3)}
+    file = io.BytesIO()
+    np.save(file, pack(Observation(Receipt(digest, 0, "0"), LAYOUT.layers, seen)))
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def huge() -> str:
+    """An array that says it has 10^12 bytes, and has none."""
+    file = io.BytesIO()
+    write: Any = np.lib.format.write_array_header_1_0
+    write(file, {"descr": "|u1", "fortran_order": False, "shape": (10**12,)})
+    return base64.b64encode(file.getvalue()).decode()
+
+
+ANSWER: dict[str, Any] = {
+    "choices": [
+        {
+            "text": "so",
+            "finish_reason": "stop",
+            "routed_experts": packet(),
+            "prompt_logprobs": [None, {"2": {"logprob": -1.0, "rank": 1}}, {"3": {"logprob": -2.0}}],
+        }
+    ],
+    "usage": {"prompt_tokens": 3, "completion_tokens": 2},
+}
+
+
+UNREAD = {"half a character", "a long number", "a longer number", "too large a number", "a key twice", "NaN"}
+UNREAD |= {"Infinity", "-Infinity"}
+"""What stands beside the parts of an answer that are read, or repeats them."""
+
+
+def answers_of_servers() -> Iterator[tuple[bytes, dict[str, str], int]]:
+    """What may come instead of an answer; every one is to be told apart from one."""
+    for name, content in (*broken_texts(ANSWER), *not_json(ANSWER)):
+        if name not in UNREAD:
+            yield content, {}, 200
+    choice: dict[str, Any]
+    values: tuple[Any, ...]
+    value: Any
+    usage: Any
+    for name, values in {
+        "text": (None, 3, ["x"], {"a": 1}),
+        "finish_reason": (3, [], {}),
+        "routed_experts": (None, "", "x", 7, "AAAA", packet(5), packet(digest="0" * 64), huge()),
+        "prompt_logprobs": (
+            "x",
+            [1],
+            [{}],
+            [None, {"9": {"logprob": 1.0}}, None],
+            [None, {"2": {"logprob": "x"}}, None],
+        ),
+    }.items():
+        for value in values:
+            choice = {**ANSWER["choices"][0], name: value}
+            yield json.dumps({**ANSWER, "choices": [choice]}).encode(), {}, 200
+    for part in ("\\ud800", "\\udfff x"):
+        yield json.dumps(ANSWER).replace('"so"', f'"{part}"').encode(), {}, 200
+    for usage in (
+        None,
+        [],
+        "x",
+        {},
+        *({"prompt_tokens": 3, "completion_tokens": n} for n in ("2", 2.5, None, -1, 2**40)),
+    ):
+        yield json.dumps({**ANSWER, "usage": usage}).encode(), {}, 200
+    for choices in (None, [], "x", [1], ANSWER["choices"] * 2):
+        yield json.dumps({**ANSWER, "choices": choices}).encode(), {}, 200
+    yield json.dumps({**ANSWER, "usage": {"prompt_tokens": 4, "completion_tokens": 2}}).encode(), {}, 200
+    yield b"<html>busy</html>", {"content-type": "text/html"}, 200
+    yield b"", {"content-encoding": "gzip"}, 200
+    for status in (301, 307, 308):
+        yield b"", {"location": "http://evil.example/v1"}, status
+    for status in (400, 404, 418, 429, 500, 503):
+        for after in ("²", "nan", "-1", "1e999", "9" * 400, "0.01"):
+            yield b'{"error": {"message": "\\ud800 no"}}', {"retry-after": after.encode().decode("latin-1")}, status
+
+
+def test_replies_of_servers_of_a_study() -> None:
+    """Each is the failure of that request: none is a traceback, and none is taken for an answer."""
+    from mote.harness.engine.server import AwayError, BrokenReplyError, RefusedError, Server, UnfitError
+    from mote.harness.engine.stepping import Call
+    from mote.harness.recipe.schema import ServersPart
+
+    bodies = [*answers_of_servers(), (json.dumps(ANSWER).encode(), {}, 200)]
+    total = len(bodies)
+    found: list[Any] = []
+    call = Call("a prompt", [1, 2, 3], EMPTY_PROFILE, {"max_tokens": 2, "temperature": 0.0}, "prompt")
+
+    async def ask(url: str) -> None:
+        server = Server(url, ServersPart(urls=[url], timeout=30), LAYOUT)
+        server.model, server.context = "m", 256
+        for _ in range(total):
+            try:
+                found.append(await server.ask(0, call))
+            except (AwayError, BrokenReplyError, RefusedError, UnfitError) as error:
+                said(error)
+                found.append(error)
+
+    with replies(bodies) as (url, asked):
+        asyncio.run(ask(url))
+    assert len(found) == total == len(asked)
+    counted["server reply"] = total
+    assert [at for at, one in enumerate(found[:-1]) if not isinstance(one, Exception)] == []
+    assert found[-1].text == "so"
+    assert found[-1].logprobs[1:] == [-1.0, -2.0]
+    assert max(one.wait for one in found if isinstance(one, AwayError)) < 1
+
+
 def test_there_were_as_many_as_is_said(request: pytest.FixtureRequest) -> None:
     """The last of this file: it counts what the others tried, where all of them ran before it."""
     if whole(request):
-        assert sum(counted.values()) >= 180, counted
+        assert sum(counted.values()) >= 280, counted

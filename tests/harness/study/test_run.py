@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import sqlite3
 import subprocess
@@ -120,9 +121,7 @@ def test_a_run_killed_in_every_step_ends_with_the_rows_of_one_that_was_not(whole
 
     code, _, err = mote("none", *STUDY, "--out", str(folder))
     assert (code, err) == (0, "")
-    for (name, expected), found in zip(rows(whole).items(), rows(folder).values(), strict=True):
-        # Log-probabilities of a batch that was cut elsewhere differ in their last digits; nothing else may.
-        pd.testing.assert_frame_equal(found, expected, obj=name, atol=1e-4)
+    same_rows(folder, whole)
     assert (folder / "report.html").exists()
     tokens, expected_tokens = (tokens_of(one) for one in (folder, whole))
     assert [one[:2] for one in tokens] == [one[:2] for one in expected_tokens]
@@ -135,6 +134,46 @@ def test_a_run_killed_in_every_step_ends_with_the_rows_of_one_that_was_not(whole
         key: other[key] for key in ("recipe_digest", "profiles", "prompts")
     }
     assert manifest["finished"]
+
+
+def same_rows(folder: Path, whole: Path) -> None:
+    for (name, expected), found in zip(rows(whole).items(), rows(folder).values(), strict=True):
+        # Log-probabilities of a batch that was cut elsewhere differ in their last digits; nothing else may.
+        pd.testing.assert_frame_equal(found, expected, obj=name, atol=1e-4)
+
+
+def stored(folder: Path) -> int:
+    """How many rows of any kind are stored."""
+    if not answered(folder):
+        return 0
+    with closing(sqlite3.connect(f"file:{folder / 'run.sqlite'}?mode=ro", uri=True)) as db:
+        tables = ("generations", "labels", "surprises", "chances", "divergences")
+        return sum(int(db.execute(f"select count(*) from {table}").fetchone()[0]) for table in tables)  # noqa: S608
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.slow
+def test_a_run_killed_at_twenty_random_moments_ends_with_the_same_rows(whole: Path, tmp_path: Path) -> None:
+    folder, draw = tmp_path / "run", random.Random(18)  # noqa: S311
+    seen = []
+    for moment in sorted(draw.sample(range(stored(whole)), 20)):
+        began, delay = stored(folder), draw.uniform(0, 0.5)
+        process = start("none", *STUDY, "--out", str(folder))
+        # Rows come many at a time: where the moment has gone by already, any moment of this start will do.
+        end = time.monotonic() + (draw.uniform(0, 30) if began >= moment else 600)
+        while process.poll() is None and time.monotonic() < end and (began >= moment or stored(folder) < moment):
+            time.sleep(0.02)
+        time.sleep(delay)
+        process.kill()
+        process.communicate()
+        seen.append((began, stored(folder), process.returncode))
+    assert [before for _, before, _ in seen[:-1]] == [began for began, _, _ in seen[1:]], "no kill lost a row"
+    assert sum(code == -signal.SIGKILL for _, _, code in seen) >= 15, seen
+    assert sum(0 < after < stored(whole) for _, after, _ in seen) >= 10, seen
+    code, _, err = mote("none", *STUDY, "--out", str(folder))
+    assert (code, err) == (0, "")
+    same_rows(folder, whole)
+    print(f"kills: {seen}")
 
 
 def test_every_generation_carries_the_receipt_of_its_profile(whole: Path) -> None:

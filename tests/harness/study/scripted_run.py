@@ -1,0 +1,33 @@
+"""``mote run`` with the scripted engine, in a process that something happens to; run by the tests of endings.
+
+Usage: scripted_run.py SIGNAL AFTER ROOM ARGUMENTS-OF-MOTE. The signal (0 for none) comes in the midst of the answer of
+that number; no file may grow beyond ROOM bytes (0 for as large as it likes). The report is left out.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import resource
+import sys
+
+from mote.harness.cli import main as cli
+from mote.harness.engine.vllm import Request
+from mote.harness.study import run as study
+from tests.harness.study.scripted_engine import ScriptedEngine
+
+if __name__ == "__main__":
+    number, after, room = map(int, sys.argv[1:4])
+    engine = ScriptedEngine()
+
+    def happen(request: Request) -> None:
+        if number and len(engine.asked) == after:
+            os.kill(os.getpid(), number)
+
+    engine.before = happen
+    study.run = functools.partial(study.run, engine=lambda *_: lambda: engine)
+    cli._report = lambda *_: None
+    if room:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
+    sys.argv = ["mote", *sys.argv[4:]]
+    cli.main()
