@@ -20,6 +20,7 @@ from mote.harness.cli import check as cli_check
 from mote.harness.cli import compare as cli_compare
 from mote.harness.cli import data as cli_data
 from mote.harness.cli import demo as cli_demo
+from mote.harness.cli import expert as cli_expert
 from mote.harness.cli import export as cli_export
 from mote.harness.cli import judge as cli_judge
 from mote.harness.cli import label as cli_label
@@ -235,6 +236,7 @@ def _again(recipe: str, out: Path | None, overrides: list[str], flags: list[str]
 
 for part in (
     cli_export,
+    cli_expert,
     cli_recipe,
     cli_plan,
     cli_check,
