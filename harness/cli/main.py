@@ -41,7 +41,6 @@ app = typer.Typer(
     name="mote",
     help="Which experts of a mixture-of-experts language model carry a behaviour? Find them, tune them, prove it.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

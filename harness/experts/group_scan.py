@@ -168,8 +168,8 @@ class _Work:
         plan = plan_singles(self.budget - spent, look, whole, self.groups.leading, len(self.all))
         best = [self.all[at] for at in np.argsort(-effects.effect, kind="stable")[: plan.looked]]
         self._singles([(expert, self.looks) for expert in best], "Leading experts")
-        seen = self._alone().set_index(["layer", "expert"])["effect"]
-        finalists = sorted(best, key=lambda expert: -float(seen[expert]))[: plan.finalists]
+        seen = self._looked()
+        finalists = sorted(best, key=lambda expert: -seen[expert])[: plan.finalists]
         self._singles([(expert, self.prompts) for expert in finalists], "Finalists")
         return True
 
@@ -258,6 +258,15 @@ class _Work:
         stored = StoredScan(self.scan_id, self.scan.settings, 0)
         found = causal_effects(self.scans, stored)
         return found[["layer", "expert", "prompts", "effect", "low", "high", "p"]].rename(columns={"p": "p_alone"})
+
+    def _looked(self) -> dict[Expert, float]:
+        """The mean falls on the prompts of a look alone, whatever else is measured by now: a resumed scan's choice."""
+        found = scan_margins(self.scans.scores(self.scan_id), self.scan.plan.openings)
+        rows = found.scan[found.scan["prompt_id"].isin(self.looks)]
+        falls = rows["prompt_id"].map(found.untouched) - rows["margin"]
+        means = rows.assign(fall=falls).groupby(["layer", "expert"], as_index=False)["fall"].mean()
+        experts = zip(means["layer"].astype(int), means["expert"].astype(int), strict=True)
+        return dict(zip(experts, means["fall"].astype(float), strict=True))
 
     def _measure_pairs(self, pairs: pd.DataFrame, telling: Mapping[str, Sequence[int]], left: int) -> int:
         """Measure the certain pairs, both experts off and each alone, as far as half of what is left goes."""

@@ -26,9 +26,9 @@ from mote.patches import Edit, Profile
 from tests.harness.experts.test_scan import llm, run, session, written  # noqa: F401 - fixtures
 
 QUIET = Console(quiet=True)
-SMALL = ScanOptions(prompts=3, alternatives=2)
-GROUPS = GroupOptions(budget=0.12, leading=4)
-BUDGET = int(0.12 * 385 * 3 * 3)
+SMALL = ScanOptions(prompts=6, alternatives=2)
+GROUPS = GroupOptions(budget=0.08, leading=4)
+BUDGET = int(0.08 * 385 * 6 * 3)
 
 
 @pytest.fixture
