@@ -18,6 +18,7 @@ from mote.harness.cli import compare as cli_compare
 from mote.harness.cli import cross as cli_cross
 from mote.harness.cli import data as cli_data
 from mote.harness.cli import demo as cli_demo
+from mote.harness.cli import expert as cli_expert
 from mote.harness.cli import export as cli_export
 from mote.harness.cli import judge as cli_judge
 from mote.harness.cli import label as cli_label
@@ -44,7 +45,6 @@ app = typer.Typer(
     name="mote",
     help="Which experts of a mixture-of-experts language model carry a behaviour? Find them, tune them, prove it.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -243,6 +243,7 @@ def _again(recipe: str, out: Path | None, overrides: list[str], flags: list[str]
 
 for part in (
     cli_export,
+    cli_expert,
     cli_recipe,
     cli_plan,
     cli_check,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich.console import Console
@@ -12,6 +12,11 @@ from mote.harness.cli import own
 from mote.harness.cli.ending import STOPPED, stopped
 from mote.harness.errors import MoteError, nearest
 
+if TYPE_CHECKING:
+    from mote.harness.engine.trust import Own
+    from mote.harness.experts.scan import ScanOptions
+
+METHODS: Final = ("single", "groups")
 _RUN = typer.Argument(help="The folder of a run.", metavar="RUN")
 
 
@@ -32,6 +37,19 @@ def scan_command(
     factor: Annotated[float | None, typer.Option(help="By how much --action scale multiplies its weight.")] = None,
     opening: Annotated[int, typer.Option(help="Tokens of an opening.", min=1)] = 4,
     alternatives: Annotated[int, typer.Option(help="Openings of other classes, at most.", min=1)] = 4,
+    method: Annotated[str, typer.Option(help="single: each expert alone; groups: masks of many, then the leading.")] = (
+        "single"
+    ),
+    share: Annotated[
+        float | None, typer.Option(help="groups: share of all experts in a mask.  [default: 0.02]")
+    ] = None,
+    budget: Annotated[
+        float | None, typer.Option(help="groups: passes, as a share of the full scan's.  [default: 0.1]")
+    ] = None,
+    rate: Annotated[float | None, typer.Option(help="groups: the false discovery rate.  [default: 0.1]")] = None,
+    leading: Annotated[
+        int | None, typer.Option(help="groups: experts measured alone on all prompts, at most.  [default: 30]", min=0)
+    ] = None,
     max_passes: Annotated[int | None, typer.Option(help="Forward passes at this start, at most.", min=1)] = None,
     seed: Annotated[int, typer.Option(help="The seed of the choice of prompts.", min=0)] = 0,
     model: own.Model = None,
@@ -44,6 +62,8 @@ def scan_command(
     Each forward pass is stored as it comes; the same command goes on with a scan that was stopped.
 
     Example: mote scan results/runs/demo --prompts 24 --experts all
+
+    Example: mote scan results/runs/demo --method groups --budget 0.1
     """
     from mote.harness.experts.output import show_scan, write_scan
     from mote.harness.experts.rankings import causal_effects
@@ -62,6 +82,11 @@ def scan_command(
     )  # fmt: skip
     console = Console(highlight=False)
     said = own.own_of(run, model, engine, server, key_env)
+    given = {"share": share, "budget": budget, "rate": rate, "leading": leading}
+    if _by_groups(method, given):
+        _scan_groups(run, options, {name: value for name, value in given.items() if value is not None},
+                     console, said, max_passes)  # fmt: skip
+        return
     try:
         scan = scan_run(run, options, console, max_passes=max_passes, own=said)
     except KeyboardInterrupt:
@@ -70,6 +95,34 @@ def scan_command(
         effects = causal_effects(Scans(store), scan)
     show_scan(effects, console)
     console.print(f"Scan {scan.scan_id} ({scan.title}): {write_scan(effects, run)}", soft_wrap=True)
+
+
+def _by_groups(method: str, given: dict[str, Any]) -> bool:
+    if method not in METHODS:
+        raise MoteError(f"There is no --method '{method}'.{nearest(method, METHODS)}")
+    said = [f"--{name}" for name, value in given.items() if value is not None]
+    if method == "single" and said:
+        raise MoteError(f"{said[0]} is for --method groups; a scan of single experts has none.")
+    return method == "groups"
+
+
+def _scan_groups(
+    run: Path, options: ScanOptions, given: dict[str, Any], console: Console, said: Own, max_passes: int | None
+) -> None:
+    from mote.harness.experts.group_output import show_groups, write_groups
+    from mote.harness.experts.group_scan import GroupOptions, group_scan_run
+
+    groups = GroupOptions(**given)
+    try:
+        found = group_scan_run(run, options, groups, console, max_passes=max_passes, own=said)
+    except KeyboardInterrupt:
+        stopped(console, STOPPED)
+    if not found.finished:
+        console.print(f"{found.scan.passes:,} passes are stored; the same command goes on.", soft_wrap=True)
+        return
+    show_groups(found, groups.rate, console)
+    paths = ", ".join(str(path) for path in write_groups(found, run))
+    console.print(f"Scan {found.scan.scan_id} ({found.scan.title}): {paths}", soft_wrap=True)
 
 
 def rankings_command(

@@ -18,7 +18,8 @@ SCAN_TABLE: Final = "causal_scan.csv"
 RANKINGS_TABLE: Final = "rankings.csv"
 EXPERTS_TABLE: Final = "expert_rankings.csv"
 THIRDS_TABLE: Final = "thirds_chance.csv"
-TABLES: Final = (SCAN_TABLE, RANKINGS_TABLE, EXPERTS_TABLE, THIRDS_TABLE)
+GROUP_TABLES: Final = ("group_scan.csv", "group_scan_pairs.csv")
+TABLES: Final = (SCAN_TABLE, RANKINGS_TABLE, EXPERTS_TABLE, THIRDS_TABLE, *GROUP_TABLES)
 """What lies in a run's ``tables/`` beside the tables of its report; a report leaves them there."""
 
 _INDEPENDENT: Final = "taken as independent; where they are of few places or subjects, they are not"
@@ -96,19 +97,19 @@ def write_rankings(found: Rankings, folder: Path) -> list[Path]:
     """Write the comparison and every expert's scores as CSV in a run's ``tables``; return the paths."""
     known = [name for name in _COLUMNS if name in found.table]
     return [
-        _write(found.table[known], folder / "tables" / RANKINGS_TABLE),
-        _write(found.experts, folder / "tables" / EXPERTS_TABLE),
+        write_table(found.table[known], folder / "tables" / RANKINGS_TABLE),
+        write_table(found.experts, folder / "tables" / EXPERTS_TABLE),
     ]
 
 
 def write_thirds(table: pd.DataFrame, folder: Path) -> Path:
     """Write the thirds among their random sets as CSV in a run's ``tables``; return the path."""
-    return _write(table, folder / "tables" / THIRDS_TABLE)
+    return write_table(table, folder / "tables" / THIRDS_TABLE)
 
 
 def write_scan(effects: pd.DataFrame, folder: Path) -> Path:
     """Write a scan's effects as CSV in a run's ``tables``; return the path."""
-    return _write(effects, folder / "tables" / SCAN_TABLE)
+    return write_table(effects, folder / "tables" / SCAN_TABLE)
 
 
 def _agreement(rows: pd.DataFrame) -> Table:
@@ -138,7 +139,8 @@ def _cells(row: dict[Any, Any]) -> list[str]:
     ]
 
 
-def _write(frame: pd.DataFrame, path: Path) -> Path:
+def write_table(frame: pd.DataFrame, path: Path) -> Path:
+    """Write a table of a run as CSV, whole or not at all; return the path."""
     subfolder(path.parent.parent, path.parent.name)
     write_atomic(path, frame.to_csv(index=False, float_format="%.6g"))
     return path

@@ -126,10 +126,7 @@ def scan_run(
         scan_id = scans.begin(scan.settings, new_session())
         missing = remaining(scan.plan, scans.done(scan_id))
         _announce(scan, len(missing), max_passes, console)
-        asked = missing[:max_passes]
-        requests = _requests(scan, asked, halves, session.model.layout)
-        if asked:
-            _measure(session, scans, scan_id, asked, requests)
+        measure_singles(session, scans, scan_id, missing[:max_passes], scan, halves, "Causal scan")
         return next(each for each in scans.scans() if each.scan_id == scan_id)
 
 
@@ -188,11 +185,15 @@ def _announce(scan: Scan, missing: int, max_passes: int | None, console: Console
         console.print(f"  alternative opening: {text!r}", soft_wrap=True, markup=False)
 
 
-def _measure(
-    session: Session, scans: Scans, scan_id: int, asked: Sequence[Measurement], requests: Sequence[Scoring]
+def measure_singles(
+    session: Session, scans: Scans, scan_id: int, asked: Sequence[Measurement], scan: Scan, halves: Halves, what: str
 ) -> None:
+    """Measure single experts on the engine and store each pass as it comes; nothing asked, no engine is started."""
+    if not asked:
+        return
+    requests = _requests(scan, asked, halves, session.model.layout)
     scored = session.engine.score(requests)
-    with step(session.console, "Causal scan", len(asked)) as advance:
+    with step(session.console, what, len(asked)) as advance:
         for some in scored:
             scans.add(scan_id, [_row(asked[index], one) for index, one in some])
             advance(len(some))

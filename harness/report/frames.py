@@ -25,6 +25,7 @@ from mote.harness.recipe.label_sets import label_set
 from mote.harness.recipe.manifest import read_manifest
 from mote.harness.recipe.study_part import StudyPart
 from mote.harness.report.analysis import StudyResult, analyse
+from mote.harness.report.expert import ExpertPage, expert_page
 from mote.harness.report.sides import sides_of
 from mote.harness.science.controls import BASELINE
 from mote.harness.science.maps import ranked_maps
@@ -197,6 +198,10 @@ class Run:
     def effects(self) -> pd.DataFrame:
         """One row a profile and view: flips, reverse flips, broken answers, with exact intervals and paired tests."""
         return self.result.changes.effects
+
+    def expert(self, layer: int, expert: int, top: int = 10) -> ExpertPage:
+        """Return what the run says of one expert, as frames: what it is seen for, and what it is needed for."""
+        return expert_page(self, layer, expert, top)
 
     def maps(self, role: str = "prompt") -> tuple[list[str], NDArray[Any]]:
         """Return prompt ids and the untouched model's activation maps of a role, int32 [prompts, layers, experts]."""

@@ -45,3 +45,24 @@ create view divergences as select p.prompt_id, f.name as profile, d.tokens, d.lo
 from divergence_rows d join prompts p on p.position = d.prompt join profiles f on f.position = d.profile
 where d.tokens > 0;
 """
+
+VERSION_6: Final = """
+create table mask_score_rows (
+    scan_id integer not null references scans,
+    prompt integer not null references prompts (position),
+    experts integer not null references texts,    -- JSON: [[layer, expert], ...] edited together, sorted
+    opening integer not null,          -- 0 the prompt's own, 1 and up the alternatives
+    logprob real not null,             -- natural log, of the whole opening
+    selected integer not null,         -- how often the edited experts were chosen by tokens of prompt and opening
+    profile_digest integer not null references texts,  -- of the receipt
+    tokens_edited integer not null,    -- of the receipt
+    primary key (scan_id, prompt, experts, opening)
+) without rowid;
+create view mask_scores as select
+    m.scan_id, p.prompt_id, experts.text as experts, m.opening, m.logprob, m.selected, digest.text as profile_digest,
+    m.tokens_edited
+from mask_score_rows m
+    join prompts p on p.position = m.prompt
+    join texts experts on experts.text_id = m.experts
+    join texts digest on digest.text_id = m.profile_digest;
+"""

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from mote.harness.store import older
-from mote.harness.store.newer import VERSION_4
+from mote.harness.store.newer import VERSION_4, VERSION_6
 from mote.harness.store.sqlite import Transaction, run_script
 
 _SHOWN: Final = """
@@ -338,6 +338,9 @@ MIGRATIONS: Final = (
         5,
         "Version 4 kept a judge's reply that was cut off as its last word: it is asked for again with a larger budget.",
         _JUDGED_AGAIN,
+    ),
+    Migration(
+        6, "Version 5 knew scans of one expert at a time alone: passes under masks of many have a table.", VERSION_6
     ),
 )
 BASE_VERSION: Final = 3
