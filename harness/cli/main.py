@@ -32,6 +32,7 @@ from mote.harness.cli import recipe as cli_recipe
 from mote.harness.cli import scan as cli_scan
 from mote.harness.cli import serve as cli_serve
 from mote.harness.cli import verify as cli_verify
+from mote.harness.cli.extras import hint
 from mote.harness.cli.tables import table_console
 from mote.harness.errors import MoteError, one_line
 from mote.harness.secrets import hide
@@ -89,6 +90,10 @@ def main() -> None:
             print(message)
             sys.exit(2)
         _fail(message)
+    except ModuleNotFoundError as error:
+        if (said := hint(error)) is not None:
+            _fail(said)
+        raise
     except Exception:
         _fail_if_damaged()
         raise
