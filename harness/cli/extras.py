@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 ENGINE: Final = 'for a GPU `pip install ".[vllm]"`, for a CPU `make .venv` (docs/installing.md), both in a clone'
-_EXTRAS: Final = {
+EXTRAS: Final = {
     "vllm": ENGINE,
     "torch": ENGINE,
     "transformers": f'{ENGINE}; for servers elsewhere `pip install ".[server]"`',
@@ -23,4 +23,4 @@ _EXTRAS: Final = {
 def hint(error: ModuleNotFoundError) -> str | None:
     """Return what to install for a module that is not there; None for one that no extra brings: that is our mistake."""
     name = (error.name or "").partition(".")[0]
-    return f"this needs {name}, which is not installed: {_EXTRAS[name]}." if name in _EXTRAS else None
+    return f"this needs {name}, which is not installed: {EXTRAS[name]}." if name in EXTRAS else None
