@@ -13,7 +13,7 @@ WORKERS ?= 2
 # The harness runs on what is on this disk: no hub, no usage reports.
 OFFLINE := HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 DO_NOT_TRACK=1
 
-.PHONY: demo test check format docs slow kernel versions families clean
+.PHONY: demo test check format docs slow kernel versions families installs clean
 
 demo: .venv/installed
 	$(OFFLINE) $(BIN)/mote run demo
@@ -48,6 +48,10 @@ kernel: .venv/installed .triton/$(TRITON)
 versions: .venv/installed
 	$(OFFLINE) $(BIN)/python -m tests.versions --out results/reach
 
+# Every install line of the README, in an empty environment each (minutes, 2 GB); `LINES=vllm` tries what a GPU needs.
+installs:
+	$(PYTHON) -m tests.installs $(LINES)
+
 families: .venv/installed
 	$(BIN)/python -c 'from mote.patches.families import to_markdown; print(to_markdown(), end="")' > results/reach/families.md
 
@@ -72,4 +76,4 @@ families: .venv/installed
 	@touch $@
 
 clean:
-	rm -rf .venv .triton .versions .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .triton .versions .installs .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -32,6 +32,7 @@ from mote.harness.cli import scan as cli_scan
 from mote.harness.cli import serve as cli_serve
 from mote.harness.cli import verify as cli_verify
 from mote.harness.cli.ending import drop_stdout, fail, fail_for_user, interrupted, open_streams, signals_heard, stopped
+from mote.harness.cli.extras import hint
 from mote.harness.cli.tables import table_console
 from mote.harness.cli.whole_help import WholeHelp
 from mote.harness.errors import MoteError
@@ -85,6 +86,10 @@ def main() -> None:
             print(message)
             sys.exit(2)
         fail(message)
+    except ModuleNotFoundError as error:
+        if (said := hint(error)) is not None:
+            fail(said)
+        raise
     except Exception as error:
         fail_for_user(error)
         raise

@@ -140,7 +140,7 @@ def read_lm_eval(path: Path, label: str, receipts: bool) -> Answers:
         profile=str(first.get("profile", "")),
         digests=frozenset(found),
         model=str(first.get("model", "")),
-        judge="the task's filter",
+        judge="the task's filter, which sees the text alone",
         # A document has a line for each filter; the answer is the same in all of them, a label only in ours.
         rows=rows.sort_values("label", na_position="last", kind="stable").drop_duplicates("key").sort_index(),
         scores=scores,

@@ -10,7 +10,7 @@ import dataclasses
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ValidationError
 
@@ -36,6 +36,10 @@ def parse_options(texts: Iterable[str]) -> dict[str, Any]:
     # What is a secret among them is known as one from now on.
     redacted(found)
     return found
+
+
+CPU_CACHE_BYTES: Final = 4 << 30
+"""The KV cache on a CPU where no option says how large it is: this, or a quarter of the memory that is free."""
 
 
 def engine_arguments(path: str, given: Mapping[str, Any], seed: int = 0) -> EngineArgs:
@@ -92,7 +96,19 @@ def _for_this_platform(options: Mapping[str, Any]) -> dict[str, Any]:
             "engine option 'enable_chunked_prefill': vLLM on a CPU can't cut the prompts of requests that have a seed"
             " of their own, as every request here has; leave it out."
         )
-    return {"enable_chunked_prefill": False}
+    return {"enable_chunked_prefill": False, **_cache_size(options)}
+
+
+def _cache_size(options: Mapping[str, Any]) -> dict[str, int]:
+    """Return the size of the KV cache on a CPU, where nothing says it.
+
+    vLLM would take 92% of the machine's memory, and does not start where other programs hold more than the rest.
+    """
+    if options.keys() & {"kv_cache_memory_bytes", "gpu_memory_utilization"} or "VLLM_CPU_KVCACHE_SPACE" in os.environ:
+        return {}
+    import psutil  # type: ignore[import-untyped]
+
+    return {"kv_cache_memory_bytes": min(CPU_CACHE_BYTES, psutil.virtual_memory().available // 4)}
 
 
 def _set_fields(arguments: EngineArgs) -> Iterable[dataclasses.Field[Any]]:

@@ -9,6 +9,7 @@ said to matter whatever they carry.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -169,11 +170,12 @@ def causal_effects(scans: Scans, scan: StoredScan) -> pd.DataFrame:
     return scan_effects(found.untouched, found.scan).join(selected, on=["layer", "expert"])
 
 
-def run_rankings(folder: Path, scan: int | None = None) -> dict[str, NDArray[np.float64]]:
+def run_rankings(folder: str | os.PathLike[str], scan: int | None = None) -> dict[str, NDArray[np.float64]]:
     """Return every ranking that a run has, by name, each [layers, experts]; ``causal`` where it was scanned.
 
     nan marks an expert that the scan has not measured on all its prompts.
     """
+    folder = Path(folder)
     with RunStore(folder, read_only=True) as store:
         halves = read_halves(store, read_manifest(folder))
         return {**seen_rankings(halves), **causal_ranking(halves, Scans(store), scan)}
@@ -188,12 +190,13 @@ def causal_ranking(halves: Halves, scans: Scans, number: int | None = None) -> d
     return {CAUSAL: scan_ranking(effects, halves.layers, halves.experts)}
 
 
-def rankings_frame(folder: Path, scan: int | None = None) -> pd.DataFrame:
+def rankings_frame(folder: str | os.PathLike[str], scan: int | None = None) -> pd.DataFrame:
     """Return one row an expert: layer, expert, and for each ranking its score and its rank (column ``NAME_rank``).
 
     For a report's table of experts. Ranks are from 1, equal scores share one; of experts that the causal scan has not
     measured both are missing.
     """
+    folder = Path(folder)
     with RunStore(folder, read_only=True) as store:
         layers = read_halves(store, read_manifest(folder)).layers
     return frame_of(run_rankings(folder, scan), layers)

@@ -305,9 +305,14 @@ def _print(one: Shown, models: Sequence[str], console: Console) -> None:
                 soft_wrap=True,
             )
             continue
+        spread = (
+            "one question, no interval"
+            if math.isnan(row["low"])
+            else f"{row['low']:+.2f} to {row['high']:+.2f}, p = {row['p']:.3f}"
+        )
         console.print(
-            f"{row['model']} minus {row['original']}: {row['difference']:+.2f} ({row['low']:+.2f} to"
-            f" {row['high']:+.2f}, p = {row['p']:.3f}) on {row['pairs']} pairs, {row['unpaired']} without a pair",
+            f"{row['model']} minus {row['original']}: {row['difference']:+.2f} ({spread})"
+            f" on {row['pairs']} pairs, {row['unpaired']} without a pair",
             soft_wrap=True,
         )
         if "margin" in row and not math.isnan(row["equivalence_p"]):
@@ -335,8 +340,10 @@ def _mean(scores: pd.DataFrame, category: str, model: str) -> str:
     row: Any = scores.loc[(category, model)]
     if not row["scored"]:
         return f"- ({row['unscored']} unscored)"
+    # One question has no interval: its questions are what is drawn anew.
+    spread = "one question" if math.isnan(row["low"]) else f"{row['low']:.2f} to {row['high']:.2f}"
     missing = f", {row['unscored']} unscored" if row["unscored"] else ""
-    return f"{row['mean']:.2f} ({row['low']:.2f} to {row['high']:.2f}{missing})"
+    return f"{row['mean']:.2f} ({spread}{missing})"
 
 
 def _write(one: Shown, models: Sequence[str], folder: Path, *, with_paper: bool) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import re
 from collections.abc import Collection, Hashable, Mapping
 from importlib import metadata, resources
@@ -73,7 +74,11 @@ class Read(NamedTuple):
 
 
 def make_report(
-    folder: Path, *, mt_bench: Path | None = None, judge: str | None = None, console: Console | None = None
+    folder: str | os.PathLike[str],
+    *,
+    mt_bench: Path | None = None,
+    judge: str | None = None,
+    console: Console | None = None,
 ) -> Path:
     """Write ``report.html``, ``figures/`` and ``tables/`` of a run and return the report's path.
 
@@ -83,8 +88,9 @@ def make_report(
     ``console`` the summary of the same analysis is printed. Raises MoteError where the folder holds no run, or there is
     no such judge.
     """
-    read = _read(folder, mt_bench, judge)
-    run, folder = folder, _place(folder, read, judge)
+    run = Path(folder)
+    read = _read(run, mt_bench, judge)
+    folder = _place(run, read, judge)
     figures, missing, drawn_tables = draw_all(read.data)
     beside = beside_the_paper(read.result, read.manifest)
     tables = all_tables(read.result, read.gap, beside) | drawn_tables

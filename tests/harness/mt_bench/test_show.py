@@ -182,6 +182,9 @@ def test_the_commands_judge_and_show(tmp_path: Path, app: typer.Typer) -> None:
     assert "m+suppress-1 minus m: +0.93" in output
     assert "2 won, 10 tied, 2 lost, 2 unscored" in output
     assert "16 turns: scored 14, unusable 2" in output
+    # A question a category: a mean, and nothing that an interval could be of.
+    assert "one question" in output
+    assert "nan" not in output
     figures = {path.name for path in (tmp_path / "b/figures").iterdir()}
     assert figures == {
         f"mt-bench-{kind}-scripted-{reference}.{ending}"
