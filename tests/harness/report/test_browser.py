@@ -29,7 +29,9 @@ HOSTILE = (
 BROWSER = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
 )
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
+pytestmark = pytest.mark.skipif(
+    BROWSER is None, reason="no Chromium is in reach: `apt-get install chromium`, or have google-chrome on the PATH"
+)
 
 OPTIONS = (
     "--headless",

@@ -184,6 +184,7 @@ def answers_of_servers() -> Iterator[tuple[bytes, dict[str, str], int]]:
             yield content, {}, 200
     choice: dict[str, Any]
     values: tuple[Any, ...]
+    value: Any
     usage: Any
     for name, values in {
         "text": (None, 3, ["x"], {"a": 1}),
