@@ -163,9 +163,7 @@ class Admission:
             return self._named[value]
         if value == EMPTY_PROFILE.name:
             return EMPTY_PROFILE
-        hint = (
-            nearest(value, self.profiles) if self.profiles else f" {PROFILES_VARIABLE} names no folder with profiles."
-        )
+        hint = nearest(value, self._named) if self._named else f" {PROFILES_VARIABLE} names no folder with profiles."
         raise ProfileError(f"no profile is named '{value[:80]}' here.{hint}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import sqlite3
 import subprocess
@@ -56,6 +57,24 @@ def test_sigterm_and_sighup_end_a_run_as_ctrl_c_does(whole: Path, recipe: Path, 
         code, out, err = run(recipe, tmp_path / "run", number, after)
         assert (code, err) == (128 + number, "")
         assert f"Stopped. What was generated is stored; go on with: mote run {recipe}" in out
+    assert run(recipe, tmp_path / "run")[0] == 0
+    assert rows_of(tmp_path / "run") == rows_of(whole)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_a_run_killed_at_twenty_random_moments_ends_with_the_same_rows(
+    whole: Path, recipe: Path, tmp_path: Path
+) -> None:
+    """The same with the real engine is in test_run."""
+    draw, codes, kept = random.Random(20), [], [0]  # noqa: S311
+    for _ in range(20):
+        codes.append(run(recipe, tmp_path / "run", signal.SIGKILL, draw.randrange(1, 22))[0])
+        if (tmp_path / "run" / "run.sqlite").exists():
+            with RunStore(tmp_path / "run", read_only=True) as store:
+                kept.append(len(store.stored()))
+    assert codes.count(-signal.SIGKILL) >= 15, codes
+    assert kept == sorted(kept), "no kill lost a row"
     assert run(recipe, tmp_path / "run")[0] == 0
     assert rows_of(tmp_path / "run") == rows_of(whole)
 
