@@ -1,6 +1,7 @@
 """`verdicts.md` and `verdicts.csv`: what the studies of several models say, each by its own verdict, in one table.
 
-`python -m mote.harness.demo.verdicts NAME=RUN ... --out FOLDER` reads finished runs of `mote run`.
+`python -m mote.harness.demo.verdicts NAME=RUN ... --out FOLDER` reads finished runs of `mote run`; rows of other names
+that the folder's table has stay.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ def row_of(name: str, result: StudyResult) -> dict[str, Any]:
 def build(runs: Mapping[str, Path], out: Path) -> Path:
     """Write `verdicts.csv` and `verdicts.md` into a folder, and return the latter's path.
 
-    Raises MoteError where a folder holds no run.
+    Rows of other names that are there stay, so that not all runs have to be kept. Raises MoteError where a folder holds
+    no run.
     """
     rows = []
     for name, folder in runs.items():
@@ -66,11 +68,22 @@ def build(runs: Mapping[str, Path], out: Path) -> Path:
             rows.append(row_of(name, analyse(store, read_manifest(folder))))
     if not rows:
         raise MoteError("no run is named: name one as NAME=RUN.")
-    table = pd.DataFrame(rows)
+    table = _beside(pd.DataFrame(rows), out / "verdicts.csv")
     write_atomic(out / "verdicts.csv", table.to_csv(index=False, float_format="%.6g"))
     text = _TEMPLATE.format(table=markdown(_shown(table)))
     write_atomic(out / "verdicts.md", text)
     return out / "verdicts.md"
+
+
+def _beside(rows: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Put rows in the place of those of the same name in an earlier table, and new ones behind it."""
+    if not path.exists():
+        return rows
+    earlier = pd.read_csv(path)
+    names = list(dict.fromkeys([*earlier["model"], *rows["model"]]))
+    kept = earlier[~earlier["model"].isin(rows["model"])]
+    table = pd.concat([kept, rows], ignore_index=True).set_index("model").loc[names].reset_index()
+    return table[[*earlier.columns, *(name for name in rows.columns if name not in earlier.columns)]]
 
 
 def _shown(table: pd.DataFrame) -> pd.DataFrame:

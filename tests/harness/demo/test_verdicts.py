@@ -33,6 +33,16 @@ def test_each_run_has_a_row_with_its_own_figures(tmp_path: Path, capsys: pytest.
     assert f"{result.effect.flips.share:.1%} of {len(result.chance.targets)}" in page
 
 
+def test_rows_of_other_runs_stay_where_they_were(tmp_path: Path) -> None:
+    folders = {name: write_run(tmp_path / name, RUN) for name in ("one", "two", "three")}
+    build({"one": folders["one"], "two": folders["two"]}, tmp_path)
+    before = pd.read_csv(tmp_path / "verdicts.csv")
+    build({"three": folders["three"], "one": folders["one"]}, tmp_path)
+    after = pd.read_csv(tmp_path / "verdicts.csv")
+    assert after["model"].tolist() == ["one", "two", "three"]
+    pd.testing.assert_frame_equal(after.iloc[:2], before)
+
+
 def test_a_run_that_is_not_there_and_a_name_without_one(tmp_path: Path) -> None:
     with pytest.raises(MoteError):
         build({"x": tmp_path / "nowhere"}, tmp_path)
