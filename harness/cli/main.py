@@ -147,8 +147,9 @@ def run(
     console = Console(highlight=False)
     overrides = [*(changes or []), *([f"task.limit={limit}"] if limit is not None else [])]
     loaded = load_recipe(recipe, overrides)
-    # A model that lies in a folder needs nothing from a hub; set before any library that would ask one is imported.
-    if loaded.model.path == "demo" or Path(loaded.model.path).is_dir():
+    # A model that lies in a folder needs nothing from a hub, where prompts may come from one; set before any library
+    # that would ask one is imported.
+    if (loaded.model.path == "demo" or Path(loaded.model.path).is_dir()) and loaded.task.hub is None:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
     # A look at a few prompts is another run than the whole, which would refuse its folder.
     folder = out or RUNS / (loaded.name if limit is None else f"{loaded.name}-{limit}")

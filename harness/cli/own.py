@@ -24,11 +24,23 @@ Server = Annotated[
 ]
 KeyEnv = Annotated[str | None, typer.Option("--key-env", help="The environment variable that holds the servers' key.")]
 
+Function = Annotated[
+    str | None,
+    typer.Option(
+        "--function", help="The function that gives the run's classes: it is code, and is run.", metavar="FILE.py:NAME"
+    ),
+]
+
 
 def own_of(
-    run: Path, model: str | None, engine: list[str] | None, servers: list[str] | None, key_env: str | None
+    run: Path,
+    model: str | None,
+    engine: list[str] | None,
+    servers: list[str] | None,
+    key_env: str | None,
+    function: str | None = None,
 ) -> Own:
-    """Return what the user says of a run's model, and keep the hub out of it where the model lies in a folder.
+    """Return what the user says of a run, and keep the hub out of it where the model lies in a folder.
 
     To be called before any library that would ask the hub is imported. Raises MoteError for what is wrong in it.
     """
@@ -36,7 +48,7 @@ def own_of(
     from mote.harness.engine.trust import Own
     from mote.harness.recipe.manifest import read_manifest
 
-    own = Own(model, parse_options(engine or []), tuple(servers or ()), key_env)
+    own = Own(model, parse_options(engine or []), tuple(servers or ()), key_env, function)
     path = model or str(read_manifest(run)["recipe"]["model"]["path"])
     if path == "demo" or Path(path).is_dir():
         os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -26,6 +26,7 @@ def prune_command(
     engine: own.Engine = None,
     server: own.Server = None,
     key_env: own.KeyEnv = None,
+    function: own.Function = None,
 ) -> None:
     """Take the distinctive experts out of their profile one by one: which are needed for the effect?
 
@@ -37,7 +38,7 @@ def prune_command(
     from mote.harness.experts.prune import prune_run
 
     console = Console(highlight=False)
-    said = own.own_of(run, model, engine, server, key_env)
+    said = own.own_of(run, model, engine, server, key_env, function)
     try:
         rounds = prune_run(run, k, keep, console, own=said)
     except KeyboardInterrupt:

@@ -141,6 +141,7 @@ def rankings_command(
     engine: own.Engine = None,
     server: own.Server = None,
     key_env: own.KeyEnv = None,
+    function: own.Function = None,
 ) -> None:
     """Set all rankings side by side: correlation with the causal scan, and what each one's top experts flip.
 
@@ -154,7 +155,7 @@ def rankings_command(
     names = tuple(name.strip() for name in rankings.split(",")) if rankings is not None else None
     options = RankingOptions(_numbers(k), sets, names, limit, seed, scan)
     console = Console(highlight=False)
-    said = own.own_of(run, model, engine, server, key_env)
+    said = own.own_of(run, model, engine, server, key_env, function)
     try:
         found = rank_run(run, options, console, own=said)
     except KeyboardInterrupt:

@@ -4,7 +4,7 @@ A run's folder may come from a stranger. Its manifest names a model, options of 
 name code that vLLM imports (``trust_remote_code``, ``worker_cls``, ``logits_processors``, ``hf_overrides``, ...), and a
 server's address is one that prompts and a key are sent to. So the options that are taken from a manifest are listed
 here by name, and have plain values; every other one, a model that would be fetched or that lies in the run's own
-folder, and all servers are named on the command line by whoever runs the command.
+folder, all servers, and a function that classes answers are named on the command line by whoever runs the command.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from mote.harness.errors import MoteError
+from mote.harness.recipe.own_function import function_digest, load_function, parse_function
 from mote.harness.recipe.schema import Recipe
+from mote.judges.functions import Classify
 
 SAFE: Final = frozenset(
     {
@@ -33,12 +35,16 @@ _PLAIN: Final = re.compile(r"[A-Za-z0-9_.-]{1,40}")
 
 
 class Own(NamedTuple):
-    """What the user of a command says of a run's model: its path, engine options, servers and the variable of a key."""
+    """What the user of a command says of a run's model: its path, engine options, servers and the variable of a key.
+
+    The ``function`` (``FILE.py:NAME``) gives the run's classes, and is code.
+    """
 
     model: str | None = None
     options: Mapping[str, Any] = MappingProxyType({})
     servers: tuple[str, ...] = ()
     key_env: str | None = None
+    function: str | None = None
 
 
 NOTHING_OWN: Final = Own()
@@ -72,6 +78,29 @@ def trusted_recipe(recipe: Recipe, folder: Path, own: Own = NOTHING_OWN) -> Reci
         )
     kept = {name: value for name, value in model.options.items() if name not in unsafe}
     return _with(recipe, path=path, options={**kept, **own.options})
+
+
+def trusted_function(recipe: Recipe, folder: Path, own: Own = NOTHING_OWN) -> Classify | None:
+    """Return the function that its user names for the classes of a run; None where none is named, whatever it says.
+
+    Raises MoteError where the run's classes are no function's, and where its code is not what labelled the run.
+    """
+    if own.function is None:
+        return None
+    classes = recipe.task.classes
+    if classes is None or classes.function is None:
+        raise MoteError(f"--function: the classes of {folder} are not given by a function.")
+    try:
+        named, ran = parse_function(own.function), parse_function(classes.function)
+    except ValueError as error:
+        raise MoteError(f"--function: {error}.") from None
+    digest = function_digest(own.function)
+    if (digest, named.name) != (classes.sha256, ran.name):
+        raise MoteError(
+            f"--function: {folder} was labelled by {ran.called} of the digest {str(classes.sha256)[:8]}, and"
+            f" {own.function} is {named.called} of {digest[:8]}: its labels would not go with the run's."
+        )
+    return load_function(own.function, digest)
 
 
 def is_safe(name: str, value: Any) -> bool:

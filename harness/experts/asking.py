@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
@@ -16,7 +16,8 @@ from mote.harness.store.answers import Answers
 from mote.harness.store.run import GenerationRow, Purpose
 from mote.harness.study.session import Session
 from mote.harness.study.surprise import run_threshold, surprises
-from mote.judges import STATES, Label, label_by_surprise, split_reasoning
+from mote.harness.study.text_labels import TextLabels
+from mote.judges import STATES, label_by_surprise, split_reasoning
 from mote.patches import Edit, EditEffect, ModelLayout, Profile
 
 Asked = tuple[Profile, str]
@@ -32,11 +33,15 @@ class Asking:
                 f"{session.folder} goes by the labels of '{halves.label_set.judge}', and answers under further sets of"
                 " experts are labelled by the run's rules alone: make a run without judges.llm for this."
             )
+        if halves.label_set.by_function and session.function is None:
+            raise MoteError(
+                f"{session.folder} was labelled by a function, {session.text_judge}, which is code, and a run's folder"
+                " does not decide what is run: if you trust it, name it with --function FILE.py:NAME."
+            )
         self.session, self.halves = session, halves
         seeds = {key: session.seed_of(key) for key in halves.prompts}
         self._answers = Answers(session.store, purpose, session.recipe.sampling.seed, seeds)
-        # Short answers are often the same to the letter, and so are then their labels.
-        self._by_text = cache(self._text_label)
+        self._texts = TextLabels(session.labels, session.markers, halves.prompts, strict=False)
 
     def missing(self, profiles: Collection[Profile], prompts: Collection[str]) -> list[Asked]:
         """Return what neither the study nor a ranking nor a pruning has asked for yet."""
@@ -66,8 +71,11 @@ class Asking:
         return row._replace(mechanism=summed(answer.request.profile, answer.observation.mechanism))
 
     def _labels(self, frame: pd.DataFrame) -> list[str]:
-        columns = (frame[name] for name in ("raw", "prompt_opens", "finish_reason"))
-        texts = [self._by_text(raw, bool(opens), reason) for raw, opens, reason in zip(*columns, strict=True)]
+        columns = (frame[name] for name in ("prompt_id", "raw", "prompt_opens", "finish_reason"))
+        texts = [
+            self._texts.label(str(key), raw, bool(opens), reason)
+            for key, raw, opens, reason in zip(*columns, strict=True)
+        ]
         # The run's own record decides: one that is older than the second judge has the default in its recipe by now.
         if self.halves.label_set.judge == self.session.text_judge:
             return [label.label for label in texts]
@@ -78,9 +86,6 @@ class Asking:
             label_by_surprise(label, key[1], found.get(key), self._below).label
             for key, label in zip(keys, texts, strict=True)
         ]
-
-    def _text_label(self, raw: str, opens: bool, reason: str | None) -> Label:
-        return self.halves.label_set.label(raw, finish_reason=reason, markers=self.session.markers, prompt_opens=opens)
 
     @cached_property
     def _below(self) -> float:

@@ -65,4 +65,5 @@ def _own(recipe: Recipe) -> Own:
         recipe.model.options,
         () if servers is None else tuple(servers.urls),
         None if servers is None else servers.key_env,
+        None if recipe.task.classes is None else recipe.task.classes.function,
     )

@@ -18,11 +18,13 @@ def recipe_schema() -> dict[str, Any]:
     _also(parts["ModelPart"]["properties"], "markers", {"type": "string"})
     _also(parts["JudgesPart"]["properties"], "llm", {"const": "self"})
     _also(parts["ClassesPart"]["properties"], "patterns", {"type": "object", "additionalProperties": _WORDS})
+    # Either kind of classes, as the part itself checks.
+    parts["ClassesPart"]["anyOf"] = [{"required": ["patterns", "otherwise"]}, {"required": ["function", "names"]}]
     parts["ContrastPart"]["properties"]["value"] |= _VALUE
     _also(parts["ContrastPart"]["properties"], "others", {"type": "array", "items": _VALUE})
     # A file of prompts names its task.
     parts["TaskPart"]["required"] = []
-    parts["TaskPart"]["anyOf"] = [{"required": ["name"]}, {"required": ["file"]}]
+    parts["TaskPart"]["anyOf"] = [{"required": ["name"]}, {"required": ["file"]}, {"required": ["hub"]}]
     return schema | {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "A recipe of MoTE Harness"}
 
 

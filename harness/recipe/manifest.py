@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from mote.harness.errors import MoteError
 from mote.harness.files import read_document, refuse_links, write_atomic
 from mote.harness.recipe.llm_judge import ASKING
+from mote.harness.recipe.own_function import parse_function
 from mote.harness.recipe.schema import Recipe, differences, recipe_of
 from mote.harness.recipe.study_part import WITHOUT_ECONOMY
 from mote.harness.recipe.written_manifest import WrittenManifest
@@ -103,18 +104,21 @@ def new_manifest(recipe: Recipe, model: Mapping[str, Any], prompts: Mapping[str,
 def check_same(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any], *, planned: bool = True) -> None:
     """Raise MoteError, showing each difference, unless a run has the recipe, model and prompts of a new one.
 
-    Until a run is ``planned`` its study may be another: the baseline is the same. What an older run's recipe could not
-    say stays as it was meant.
+    Until a run is ``planned`` its study may be another, and so may the code of its classes: the baseline is the same.
+    What an older run's recipe could not say stays as it was meant.
     """
     asking = [f"judges.llm.{name}:" for name in ASKING]
+    if _called(old) == _called(new):
+        asking.append("task.classes.function:")
     free = (
         "model: path:",
         "model.servers",
         "task.file:",
+        "task.hub.dataset:",
         "prompts: file:",
         *asking,
         *old.get("older", ()),
-        *(() if planned else ("study.",)),
+        *(() if planned else ("study.", "task.classes.sha256:")),
     )
     known = {**old, "recipe": redacted(recipe_of(old["recipe"]).model_dump(mode="json"))}
     changed = [
@@ -130,6 +134,12 @@ def check_same(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any], *, 
             f"{folder} holds a run of another recipe ({'; '.join(changed)}). Take another folder with --out,"
             " or the recipe that it was made with."
         )
+
+
+def _called(manifest: Mapping[str, Any]) -> str | None:
+    """Return what the function of a run's classes is called, wherever its file lies."""
+    classes = manifest["recipe"]["task"].get("classes") or {}
+    return parse_function(classes["function"]).called if classes.get("function") else None
 
 
 def new_session() -> dict[str, Any]:

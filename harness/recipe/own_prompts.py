@@ -60,29 +60,38 @@ def read_prompts(path: Path, columns: ColumnsPart, kept: Iterable[str] = ()) -> 
         raise MoteError(f"task.file: there is no file {path}.{_beside(path)}")
     if suffix(path) not in SUFFIXES:
         raise MoteError(f"task.file: {path} ends in none of {', '.join(SUFFIXES)}.")
+    return checked_prompts(str(path), table_rows(path), columns, kept)
+
+
+def checked_prompts(
+    source: str, rows: Iterable[tuple[int, Row]], columns: ColumnsPart, kept: Iterable[str] = (), unit: str = "line"
+) -> list[OwnPrompt]:
+    """Return the prompts of numbered rows; ``unit`` is what a row is called. Raises MoteError as ``read_prompts``."""
     found: list[OwnPrompt] = []
+    wanted = dict.fromkeys([*columns.attributes, *kept])
     ids: dict[str, int] = {}
     asked: dict[str, int] = {}
     called: ColumnsPart | None = None
-    for line, row in table_rows(path):
-        called = called or _called(path, row, columns)
-        one = _prompt(f"{path}, line {line}", line, row, called, dict.fromkeys([*columns.attributes, *kept]))
+    for line, row in rows:
+        called = called or _called(source, row, columns)
+        one = _prompt(f"{source}, {unit} {line}", line, row, called, wanted)
         if (first := ids.setdefault(one.key, line)) != line:
-            raise MoteError(f"{path}, line {line}: the id '{one.key[:80]}' is that of line {first} as well.")
+            raise MoteError(f"{source}, {unit} {line}: the id '{one.key[:80]}' is that of {unit} {first} as well.")
         if (first := asked.setdefault(canonical_json(one.messages), line)) != line:
             raise MoteError(
-                f"{path}, line {line} asks what line {first} asks; for several answers to a prompt set task.samples."
+                f"{source}, {unit} {line} asks what {unit} {first} asks; for several answers to a prompt set"
+                " task.samples."
             )
         found.append(one)
     return found
 
 
-def _called(path: Path, first: Row, columns: ColumnsPart) -> ColumnsPart:
+def _called(source: str, first: Row, columns: ColumnsPart) -> ColumnsPart:
     """Return the columns with what was left out; raise MoteError for one that the file's first row does not have."""
     prompt = columns.prompt or next((name for name in _PROMPTS if name in first), None)
     if prompt is None:
         known = nearest(_PROMPTS[0], map(str, first))
-        raise MoteError(f"{path} has no column 'prompt' or 'messages'; name yours in task.columns.prompt.{known}")
+        raise MoteError(f"{source} has no column 'prompt' or 'messages'; name yours in task.columns.prompt.{known}")
     return columns.model_copy(update={"prompt": prompt, "id": columns.id or ("id" if "id" in first else None)})
 
 

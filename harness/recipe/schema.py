@@ -147,15 +147,16 @@ class Recipe(Part):
 
     @model_validator(mode="after")
     def _own_classes_are_said(self) -> Recipe:
-        patterns, llm = self.task.classes, self.judges.llm
-        if patterns is not None and self.task.label != OWN:
+        own, llm = self.task.classes, self.judges.llm
+        classes = () if own is None else own.reading().classes
+        if own is not None and self.task.label != OWN:
             raise ValueError(f"task.classes are given, and task.label is '{self.task.label}': leave one of them out")
-        if self.task.label == OWN and patterns is None and llm is None:
+        if self.task.label == OWN and own is None and llm is None:
             raise ValueError("task.label: classes needs task.classes, or judges.llm with a prompt of your own")
-        if patterns is not None and llm is not None and {*patterns.reading.classes} != {*(llm.classes or ())}:
+        if own is not None and llm is not None and {*classes} != {*(llm.classes or ())}:
             raise ValueError(
                 f"the prompt of judges.llm has the classes {', '.join(llm.classes or ())}, task.classes"
-                f" {', '.join(patterns.reading.classes)}: they label the same answers and need the same classes"
+                f" {', '.join(classes)}: they label the same answers and need the same classes"
             )
         return self
 
@@ -281,6 +282,13 @@ def _from_its_folder(content: dict[str, Any], folder: Path) -> None:
     task, judges = content.get("task"), content.get("judges")
     if isinstance(task, dict) and isinstance(task.get("file"), str):
         task["file"] = str(folder / task["file"])
+    hub = task.get("hub") if isinstance(task, dict) else None
+    # A dataset that is no folder beside the recipe is one of the hub.
+    if isinstance(hub, dict) and isinstance(hub.get("dataset"), str) and (folder / hub["dataset"]).is_dir():
+        hub["dataset"] = str(folder / hub["dataset"])
+    classes = task.get("classes") if isinstance(task, dict) else None
+    if isinstance(classes, dict) and isinstance(classes.get("function"), str) and ".py:" in classes["function"]:
+        classes["function"] = str(folder / classes["function"])
     llm = judges.get("llm") if isinstance(judges, dict) else None
     if isinstance(llm, dict) and isinstance(llm.get("prompt"), str) and (folder / llm["prompt"]).is_file():
         llm["prompt"] = str(folder / llm["prompt"])

@@ -21,6 +21,11 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
+def absent(value: Any) -> bool:
+    """Whether a key is left out of the resolved recipe, so that recipes older than the key keep their digests."""
+    return value is None
+
+
 def _number(value: Any) -> Any:
     if isinstance(value, bool | str):
         raise ValueError("should be a number")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 MOST_LAYERS = 10_000
 MOST_EXPERTS = 100_000
@@ -64,8 +64,21 @@ class _ModelPath(_Written):
     path: _Name
 
 
+class _Classes(_Written):
+    function: _Name | None = None
+    sha256: _Name | None = None
+
+    @model_validator(mode="after")
+    def _resolved(self) -> _Classes:
+        # A resolved recipe has it: without it the function's file would be looked for to make it.
+        if self.function is not None and not self.sha256:
+            raise ValueError("sha256 is missing beside function")
+        return self
+
+
 class _Task(_Written):
     name: _Name
+    classes: _Classes | None = None
 
 
 class _Judge(_Written):

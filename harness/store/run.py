@@ -86,6 +86,7 @@ class Unlabelled(NamedTuple):
     raw: str
     prompt_opens: bool
     finish_reason: str | None
+    prompt_id: str = ""
 
 
 class LabelRow(NamedTuple):
@@ -264,11 +265,11 @@ class RunStore(Closing):
     def unlabelled(self, judge: str) -> list[Unlabelled]:
         """Return what a judge has not labelled yet, in the order in which it was generated."""
         cursor = self.db.execute(
-            "select generation_id, raw, prompt_opens, finish_reason from generations"
+            "select generation_id, raw, prompt_opens, finish_reason, prompt_id from generations"
             " where generation_id not in (select generation_id from labels where judge = ?) order by generation_id",
             (judge,),
         )
-        return [Unlabelled(key, raw, bool(opens), reason) for key, raw, opens, reason in cursor]
+        return [Unlabelled(key, raw, bool(opens), reason, prompt) for key, raw, opens, reason, prompt in cursor]
 
     def generations_frame(self, judge: str) -> pd.DataFrame:
         """Return one row a generation, with its label by a judge (NaN where unlabelled), prompt, and profile.

@@ -29,7 +29,7 @@ from mote.harness.study.foresight import (
     stopping_rule,
 )
 from mote.harness.study.plan import part_that_measures, parts_of_retests, split_of
-from mote.harness.study.prompts import file_digest, prompts_of
+from mote.harness.study.prompts import prompts_of, source_of
 
 
 def plan_by_run(recipe: Recipe, folder: Path) -> dict[str, Any]:
@@ -47,8 +47,10 @@ def plan_by_run(recipe: Recipe, folder: Path) -> dict[str, Any]:
             f"{folder} asks the task {manifest['recipe']['task']['name']}, the recipe {recipe.task.name}: a baseline"
             " tells nothing of other prompts."
         )
-    if recipe.task.file is not None and file_digest(recipe.task) != manifest["prompts"].get("file_sha256"):
-        raise MoteError(f"{folder} asks the prompts of another file than {recipe.task.file} is now.")
+    for name, digest in source_of(recipe).items():
+        if name.endswith("sha256") and digest != manifest["prompts"].get(name):
+            source = recipe.task.file or (recipe.task.hub and recipe.task.hub.called)
+            raise MoteError(f"{folder} asks the prompts of another file than {source} is now.")
     baseline = frame[(frame["profile"] == BASELINE) & frame["label"].notna()]
     if len(baseline) < len(prompts) or not prompts:
         raise MoteError(

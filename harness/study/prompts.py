@@ -1,4 +1,4 @@
-"""The prompts of a study as rows: those of a packaged task, or of the recipe's own file, as often as they are asked.
+"""The prompts of a study as rows: of a packaged task, or of one's own file or dataset, as often as they are asked.
 
 Each of several samples is a row of its own, with an id of its own and so with a seed of its own; samples of a prompt
 are one unit, which a split by units keeps together and every interval draws as one.
@@ -6,13 +6,14 @@ are one unit, which a split by units keeps together and every interval draws as 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from mote.harness.errors import MoteError
 from mote.harness.files import digest_file, digest_of
-from mote.harness.recipe.own_prompts import UNIT, ColumnsPart, read_prompts
+from mote.harness.recipe.hub import hub_rows
+from mote.harness.recipe.own_prompts import UNIT, ColumnsPart, checked_prompts, read_prompts
 from mote.harness.recipe.schema import Recipe
 from mote.harness.recipe.task import TaskPart
 from mote.harness.science.splits import evenly, units_of
@@ -30,7 +31,7 @@ def prompts_of(recipe: Recipe) -> list[PromptRow]:
     what there is, and a system message beside one that a prompt has of its own.
     """
     task, contrast = recipe.task, recipe.study.contrast
-    rows = _packaged(task) if task.file is None else _own(task, () if contrast is None else contrast.kept)
+    rows = _own(recipe) if task.is_own else _packaged(task)
     limit = task.limit or len(rows)
     if limit > len(rows):
         raise MoteError(f"task.limit: {limit}, but {task.name} has {len(rows)} prompts.")
@@ -39,25 +40,34 @@ def prompts_of(recipe: Recipe) -> list[PromptRow]:
     rows = evenly(rows, limit) if pair is None else _whole_pairs(rows, limit, pair)
     rows = [_with_system(task, row) for row in rows]
     if pair is not None:
-        rows = _paired(rows, pair, own=task.file is not None)
+        rows = _paired(rows, pair, own=task.is_own)
     return rows if task.samples == 1 else list(_sampled(rows, task.samples))
 
 
 def describe(recipe: Recipe, rows: Sequence[PromptRow]) -> dict[str, Any]:
-    """Return what a run's manifest says of its prompts: task, count, the digest of what is asked, the file's digest."""
+    """Return what a run's manifest says of its prompts: task, count, the digest of what is asked, and of the source.
+
+    The source is the file of prompts, or of a dataset the rows that prompts are made of, in their order.
+    """
     described = {
         "task": recipe.task.name,
         "count": len(rows),
         "digest": digest_of([[row.prompt_id, list(row.messages)] for row in rows]),
     }
-    if recipe.task.file is None:
-        return described
-    return {**described, "file": Path(recipe.task.file).name, "file_sha256": file_digest(recipe.task)}
+    return {**described, **source_of(recipe)}
 
 
-def file_digest(task: TaskPart) -> str:
-    """Return the sha256 of a task's own file of prompts. Raises OSError where it is gone."""
-    return digest_file(Path(str(task.file)))
+def source_of(recipe: Recipe) -> dict[str, str]:
+    """Return the digest of a recipe's own prompts as a manifest names it, nothing for a packaged task.
+
+    Raises OSError where the file is gone, and MoteError as ``prompts_of``.
+    """
+    task = recipe.task
+    if task.file is not None:
+        return {"file": Path(task.file).name, "file_sha256": digest_file(Path(task.file))}
+    if task.hub is not None:
+        return {"rows_sha256": digest_of([[row.prompt_id, list(row.messages), row.attributes] for row in _own(recipe)])}
+    return {}
 
 
 def _packaged(task: TaskPart) -> list[PromptRow]:
@@ -67,8 +77,13 @@ def _packaged(task: TaskPart) -> list[PromptRow]:
         raise MoteError(f"task.name: {error}") from None
 
 
-def _own(task: TaskPart, kept: Iterable[str]) -> list[PromptRow]:
-    found = read_prompts(Path(str(task.file)), task.columns or ColumnsPart(), kept)
+def _own(recipe: Recipe) -> list[PromptRow]:
+    task, contrast = recipe.task, recipe.study.contrast
+    columns, kept = task.columns or ColumnsPart(), () if contrast is None else contrast.kept
+    if task.hub is not None:
+        found = checked_prompts(task.hub.called, hub_rows(task.hub), columns, kept, "row")
+    else:
+        found = read_prompts(Path(str(task.file)), columns, kept)
     return [PromptRow(f"{task.name}/{one.key}", task.name, one.messages, one.attributes) for one in found]
 
 

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,12 +19,13 @@ from mote.harness.engine.log import EngineLog
 from mote.harness.engine.model import ModelSource, resolve_model
 from mote.harness.engine.servers import engine_starter
 from mote.harness.engine.vllm import Request, check_engine
-from mote.harness.errors import MoteError
+from mote.harness.errors import MoteError, one_line
 from mote.harness.files import is_unfinished
 from mote.harness.progress import step
 from mote.harness.recipe import manifest as manifests
 from mote.harness.recipe.contrast import check_contrast
 from mote.harness.recipe.label_sets import decided_label
+from mote.harness.recipe.own_classes import function_of
 from mote.harness.recipe.schema import Recipe, recipe_of
 from mote.harness.science.controls import BASELINE, RANDOM
 from mote.harness.science.splits import units_of
@@ -44,7 +44,9 @@ from mote.harness.study.plan_step import plan_run
 from mote.harness.study.prompts import describe, prompts_of
 from mote.harness.study.session import LOG_NAME, Session, StartsEngine
 from mote.harness.study.surprise import label_run_by_surprise
-from mote.judges import Label, unset_marker
+from mote.harness.study.text_labels import TextLabels
+from mote.judges import unset_marker
+from mote.judges.functions import Classify
 from mote.patches import EMPTY_PROFILE
 
 _LABELS_AT_ONCE = 256
@@ -57,10 +59,14 @@ class Study(NamedTuple):
     model: ModelSource
     prompts: list[PromptRow]
     manifest: dict[str, Any]
+    function: Classify | None = None
 
 
 def check(recipe: Recipe) -> Study:
-    """Find everything that a recipe names; raise MoteError for what isn't there. Loads no weights, writes nothing."""
+    """Find everything that a recipe names; raise MoteError for what isn't there. Loads no weights, writes nothing.
+
+    The recipe is the user's own: a function that it names for its classes is loaded, which runs its file.
+    """
     model = resolve_model(recipe.model.path)
     check_study(recipe.study, model.layout)
     prompts = prompts_of(recipe)
@@ -70,7 +76,8 @@ def check(recipe: Recipe) -> Study:
     if recipe.study.contrast is not None:
         check_contrast(recipe.study.contrast, attributes, unit, units)
     check_llm(recipe)
-    return Study(recipe, model, prompts, manifests.new_manifest(recipe, model.manifest(), describe(recipe, prompts)))
+    manifest = manifests.new_manifest(recipe, model.manifest(), describe(recipe, prompts))
+    return Study(recipe, model, prompts, manifest, function_of(recipe.task.classes))
 
 
 def run(
@@ -102,7 +109,7 @@ def run(
         start = engine(study.recipe, study.model, folder / LOG_NAME, console)
         with RunStore(folder) as store, _noted(store, earlier or study.manifest) as manifest:
             _clear(folder)
-            session = Session(folder, manifest, store, console, recipe, study.model, start)
+            session = Session(folder, manifest, store, console, recipe, study.model, start, function=study.function)
             _baseline(session, study.prompts)
             if paper:
                 follow_paper(session, _label)
@@ -186,9 +193,13 @@ def _planned(folder: Path) -> bool:
     """Return whether a run's experts were chosen, or its rows are not here to tell."""
     try:
         with RunStore(folder, read_only=True) as store:
-            return any(row.kind not in (BASELINE, PAPER) for row in store.profiles())
+            return _planned_in(store)
     except MoteError:
         return True
+
+
+def _planned_in(store: RunStore) -> bool:
+    return any(row.kind not in (BASELINE, PAPER) for row in store.profiles())
 
 
 @contextmanager
@@ -214,26 +225,27 @@ def _label(session: Session) -> None:
 
 
 def _label_texts(session: Session, missing: Sequence[Unlabelled]) -> None:
-    labels = session.labels
-
-    # Short answers are often the same to the letter, and so are then their labels.
-    @cache
-    def judged(raw: str, opens: bool, reason: str | None) -> Label:
-        if reason == DECIDED:
-            return decided_label(labels, session.recipe.study.target, raw)
-        return labels.label(raw, finish_reason=reason, markers=session.markers, prompt_opens=opens)
-
+    labels, target = session.labels, session.recipe.study.target
+    prompts = {row.prompt_id: row for row in session.store.prompts()}
+    # Before experts are chosen a function may still be mended.
+    texts = TextLabels(labels, session.markers, prompts, strict=not _planned_in(session.store))
     if said := unset_marker((one.raw for one in missing), session.markers):
         session.console.print(f"! {said}", soft_wrap=True)
     with step(session.console, "Labels", len(missing)) as advance:
         for start in range(0, len(missing), _LABELS_AT_ONCE):
             rows = []
             for one in missing[start : start + _LABELS_AT_ONCE]:
-                label = judged(one.raw, one.prompt_opens, one.finish_reason)
+                if one.finish_reason == DECIDED:
+                    label = decided_label(labels, target, one.raw)
+                else:
+                    label = texts.label(one.prompt_id, one.raw, one.prompt_opens, one.finish_reason)
                 evidence = [asdict(entry) for entry in label.evidence]
                 rows.append(LabelRow(one.generation_id, label.judge, label.label, evidence))
             session.store.add_labels(rows)
             advance(len(rows))
+    if texts.failed:
+        said = f"! {len(texts.failed)} answers have no class and are UNSCORED; the first: {texts.failed[0]}"
+        session.console.print(one_line(said), soft_wrap=True, markup=False)
 
 
 def _tokens(session: Session) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from mote.harness.engine import once
 from mote.harness.engine.log import EngineLog
 from mote.harness.engine.model import ModelSource, resolve_model
 from mote.harness.engine.servers import engine_starter
-from mote.harness.engine.trust import NOTHING_OWN, Own, trusted_recipe
+from mote.harness.engine.trust import NOTHING_OWN, Own, trusted_function, trusted_recipe
 from mote.harness.engine.vllm import Answer, Engine, check_engine, request_seed
 from mote.harness.errors import MoteError
 from mote.harness.recipe.label_sets import LabelSet, label_set
@@ -27,6 +27,7 @@ from mote.harness.recipe.schema import Recipe, markers_of, recipe_of
 from mote.harness.store.checking import refuse_damaged
 from mote.harness.store.run import GenerationRow, MapRow, RunStore
 from mote.judges import Markers, split_reasoning
+from mote.judges.functions import Classify
 
 LOG_NAME = "vllm.log"
 
@@ -36,17 +37,21 @@ StartsEngine = once.StartsEngine
 
 @dataclass(frozen=True)
 class OpenRun:
-    """A run's folder, manifest and rows, and the console that its work is shown on."""
+    """A run's folder, manifest and rows, and the console that its work is shown on.
+
+    ``function`` gives classes of one's own, where the user named one: a manifest brings none.
+    """
 
     folder: Path
     manifest: dict[str, Any]
     store: RunStore
     console: Console
+    function: Classify | None = field(default=None, kw_only=True)
 
     @cached_property
     def labels(self) -> LabelSet:
         """The label set of the run; its judge is the one that the run goes by."""
-        return label_set(self.manifest["recipe"])
+        return label_set(self.manifest["recipe"], self.function)
 
     @property
     def text_judge(self) -> str:
@@ -128,13 +133,14 @@ def open_session(
     """
     manifest = read_manifest(folder)
     recipe = trusted_recipe(recipe_of(manifest["recipe"]), folder, own)
+    function = trusted_function(recipe, folder, own)
     model = resolve_model(recipe.model.path)
     _check_model(folder, recipe, model, manifest["model"]["files"])
     with RunStore(folder, existing=True) as store, EngineLog(console) as log:
         refuse_damaged(store)
         log.keep(folder / LOG_NAME)
         start = engine(recipe, model, folder / LOG_NAME, console)
-        yield Session(folder, manifest, store, console, recipe, model, start)
+        yield Session(folder, manifest, store, console, recipe, model, start, function=function)
 
 
 def _check_model(folder: Path, recipe: Recipe, model: ModelSource, files: dict[str, str]) -> None:

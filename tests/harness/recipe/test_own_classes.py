@@ -112,7 +112,7 @@ def test_a_contrast_ranks_a_token_unless_the_recipe_says_otherwise() -> None:
             [FILE, "task.samples=2", "study.split=units", "sampling.temperature=0", "study.controls.retest=0"],
             "same text again at sampling.temperature 0",
         ),
-        (["task.classes={patterns: {A: x}}"], "'task.classes.otherwise' is missing"),
+        (["task.classes={patterns: {A: x}}"], "'task.classes': otherwise is missing"),
         (["task.classes={patterns: {A: '('}, otherwise: B}"], "the pattern '(' of 'A' is no regular expression"),
         (["task.classes={patterns: {A: x}, otherwise: A}"], "'A' has patterns and is 'otherwise' as well"),
         (["task.classes={patterns: [{name: A, patterns: [x]}, {name: A, patterns: [y]}], otherwise: B}"], "'A' stands"),

@@ -52,7 +52,7 @@ def test_rows_come_back_as_they_were_stored(folder: Path) -> None:
         assert store.prompts() == PROMPTS
         assert store.profiles() == [BASELINE]
         assert store.stored() == {("t/1", "baseline")}
-        assert store.unlabelled("rules") == [Unlabelled(1, "</think>x", True, "stop")]
+        assert store.unlabelled("rules") == [Unlabelled(1, "</think>x", True, "stop", "t/1")]
         ids, maps, tokens = store.maps("baseline", "prompt")
     assert ids == ["t/1"]
     assert tokens == [(8, 9)]
