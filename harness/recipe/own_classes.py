@@ -81,7 +81,7 @@ class ClassesPart(Part):
         for name in wanted:
             if getattr(self, name) is None:
                 raise ValueError(f"{name} is missing; classes are {' and '.join(wanted)}, or {' and '.join(other)}")
-        for name in (*other, *(() if self.function is None else ("ignore_case",))):
+        for name in (*other, "sha256" if self.function is None else "ignore_case"):
             if getattr(self, name):
                 raise ValueError(f"{name} does not go with {wanted[0]}; leave it out")
         if self.function is not None and self.reads != "answer":

@@ -117,6 +117,8 @@ def test_a_contrast_ranks_a_token_unless_the_recipe_says_otherwise() -> None:
         (["task.classes={patterns: {A: x}, otherwise: A}"], "'A' has patterns and is 'otherwise' as well"),
         (["task.classes={patterns: [{name: A, patterns: [x]}, {name: A, patterns: [y]}], otherwise: B}"], "'A' stands"),
         (["task.classes={patterns: {A: x}, otherwise: B, ignorecase: true}"], "Did you mean 'ignore_case'?"),
+        ([PRAISE, f"task.classes.sha256={'a' * 64}"], "sha256 does not go with patterns; leave it out"),
+        (["task.classes={otherwise: A}"], "patterns is missing; classes are patterns and otherwise, or function and"),
         ([PRAISE, "study.target=PRAISE"], "no class of the label set 'classes'. Did you mean 'PRAISES'?"),
         ([PRAISE, "task.label=refusal"], "task.classes are given, and task.label is 'refusal'"),
         (["task.label=classes"], "task.label: classes needs task.classes, or judges.llm with a prompt of your own"),
