@@ -221,7 +221,9 @@ def list_runs(
     folder: Annotated[Path, typer.Argument(help="Where runs lie.", metavar="FOLDER")] = RUNS,
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects, for scripts.")] = False,
 ) -> None:
-    """List the runs in a folder: model, task, generations, and whether each is finished.
+    """List the runs in a folder: model, task, whether each is finished, and what its last report found.
+
+    The effect is the share of target prompts that flipped, with its 95% interval; a run without a report has blanks.
 
     Example: mote ls results/runs
     """

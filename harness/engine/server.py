@@ -66,39 +66,50 @@ class UnfitError(MoteError):
     """A server is none for this study: it has no patch, another model, or limits of its own."""
 
 
-class _Lenient(BaseModel):
+class Lenient(BaseModel):
+    """A part of a reply: what is read of it has its type, what else is there does not count."""
+
     model_config = ConfigDict(extra="ignore", strict=True)
 
 
-class _Model(_Lenient):
+class _Model(Lenient):
     id: StrictStr
     parent: StrictStr | None = None
     max_model_len: StrictInt | None = None
 
 
-class _Models(_Lenient):
+class Models(Lenient):
+    """What a server lists at ``/models``."""
+
     data: list[_Model]
 
+    def own(self) -> list[_Model]:
+        """Return the models alone: profiles are listed as models of the one that they edit, and so are adapters."""
+        ids = {one.id for one in self.data}
+        return [one for one in self.data if one.parent not in ids]
 
-class _LogProb(_Lenient):
+
+class _LogProb(Lenient):
     logprob: FiniteFloat
 
 
-class _Choice(_Lenient):
+class _Choice(Lenient):
     text: StrictStr
     finish_reason: StrictStr | None = None
     routed_experts: StrictStr | None = None
     prompt_logprobs: list[dict[str, _LogProb] | None] | None = None
 
 
-class _Usage(_Lenient):
+class Usage(Lenient):
+    """Tokens of a prompt and of its answer."""
+
     prompt_tokens: StrictInt
     completion_tokens: StrictInt
 
 
-class _Completion(_Lenient):
+class _Completion(Lenient):
     choices: list[_Choice]
-    usage: _Usage
+    usage: Usage
 
 
 class Server:
@@ -130,9 +141,7 @@ class Server:
         ``least`` is the context that a study already counts on. Raises AwayError where nothing answers as a server of
         models does, UnfitError for one that the study can't use, and RefusedError where the request is refused.
         """
-        listed = (await self._listed()).data
-        # Profiles are listed as models of the one that they edit, and so are adapters.
-        models = [one for one in listed if one.parent not in {other.id for other in listed}]
+        models = (await self._listed()).own()
         if len(models) != 1:
             raise UnfitError(f"server {self.url} lists {len(models)} models; a study needs a server of one model.")
         self.model, context = models[0].id, models[0].max_model_len or 0
@@ -178,7 +187,7 @@ class Server:
                 finally:
                     self._limits.discard(limit)
         except (openai.OpenAIError, TimeoutError) as error:
-            raise _told_apart(error) from None
+            raise told_apart(error) from None
         return self._read(number, call, sent.content)
 
     def let_go(self) -> None:
@@ -186,7 +195,7 @@ class Server:
         for limit in list(self._limits):
             limit.reschedule(asyncio.get_running_loop().time())
 
-    async def _listed(self) -> _Models:
+    async def _listed(self) -> Models:
         import openai
 
         listing: Any = self._client.models.with_raw_response.list
@@ -196,15 +205,15 @@ class Server:
         except (TimeoutError, openai.OpenAIError) as error:
             raise AwayError(f"server {self.url}: nothing answers there ({_said(error)}).") from None
         try:
-            return _Models.model_validate_json(sent.content)
+            return Models.model_validate_json(sent.content)
         except ValidationError as error:
-            raise AwayError(f"server {self.url} does not list its models: {_first(error)}.") from None
+            raise AwayError(f"server {self.url} does not list its models: {first_error(error)}.") from None
 
     def _read(self, number: int, call: Call, content: bytes) -> Reply:
         try:
             found = _Completion.model_validate_json(content)
         except ValidationError as error:
-            raise BrokenReplyError(f"{self.url} did not send an answer: {_first(error)}.") from None
+            raise BrokenReplyError(f"{self.url} did not send an answer: {first_error(error)}.") from None
         usage, room = found.usage, min(int(call.params["max_tokens"]), self.context - len(call.tokens))
         if len(found.choices) != 1:
             raise BrokenReplyError(f"{self.url} sent {len(found.choices)} answers to one request.")
@@ -272,7 +281,7 @@ def _is_counted(effect: Any) -> bool:
     )
 
 
-def _told_apart(error: Exception) -> Exception:
+def told_apart(error: Exception) -> Exception:
     """Return the error of this module that says what the client library's means."""
     import openai
 
@@ -299,7 +308,8 @@ def _said(error: BaseException) -> str:
     return " ".join(str(text or error.__cause__ or error or type(error).__name__).split())[:300]
 
 
-def _first(error: ValidationError) -> str:
+def first_error(error: ValidationError) -> str:
+    """Return in a line what is wrong first in a reply, and where."""
     found = error.errors(include_input=False, include_url=False)[0]
     where = ".".join(str(part) for part in found["loc"])[:80]
     return f"{where}: {found['msg'][:120]}" if where else str(found["msg"])[:120]

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mote.harness.compare.run_answers import profile_of_run
 from mote.harness.errors import MoteError, nearest
 from mote.harness.experts.rankings import run_rankings
 from mote.harness.preconditions import STATES
@@ -33,6 +34,7 @@ from mote.harness.science.resonance import resonance
 from mote.harness.science.splits import units_of
 from mote.harness.store.questions import last_question
 from mote.harness.store.run import RunStore
+from mote.patches import Profile
 
 _GENERATIONS: Final = [
     *("generation_id", "prompt_id", "profile", "kind", "part", "label", "raw", "reasoning", "answer"),
@@ -198,6 +200,10 @@ class Run:
     def effects(self) -> pd.DataFrame:
         """One row a profile and view: flips, reverse flips, broken answers, with exact intervals and paired tests."""
         return self.result.changes.effects
+
+    def profile(self, name: str) -> Profile:
+        """Return a profile of the study by its name, as ``mote.client`` sends it; raise MoteError for another name."""
+        return profile_of_run(self.folder, name)
 
     def expert(self, layer: int, expert: int, top: int = 10) -> ExpertPage:
         """Return what the run says of one expert, as frames: what it is seen for, and what it is needed for."""

@@ -14,6 +14,7 @@ from mote.harness.report.model_text import visible
 from mote.harness.science import paper
 from mote.harness.science.inference import Rate, rate
 from mote.harness.science.verdict import ControlLeg
+from mote.harness.store.reported import ANSWERS, FLIPS, RESAMPLED
 
 
 def all_tables(result: StudyResult, gap: pd.DataFrame, beside: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -49,12 +50,12 @@ def null_table(result: StudyResult) -> pd.DataFrame:
 def legs_table(result: StudyResult) -> pd.DataFrame:
     """Return one row a leg of the verdict: kind, p, least_p, reached, sets, stopped; noise floor and exact legs too."""
     columns = ["measure", "kind", "p", "least_p", "reached", "sets", "stopped"]
-    rows: list[tuple[Any, ...]] = [("answers", *_leg(leg)) for leg in result.chance.verdict.legs]
+    rows: list[tuple[Any, ...]] = [(ANSWERS, *_leg(leg)) for leg in result.chance.verdict.legs]
     if result.effect.exact is not None:
         rows += [("exact probabilities", *_leg(leg)) for leg in result.effect.exact.legs]
     noise = result.chance.verdict.noise
     if noise is not None:
-        rows.append(("answers", "retest", noise.p, noise.least_p, None, len(noise.retests), False))
+        rows.append((ANSWERS, RESAMPLED, noise.p, noise.least_p, None, len(noise.retests), False))
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -71,7 +72,7 @@ def effect_table(result: StudyResult) -> pd.DataFrame:
         rows.append(("net fall of the class's share", one.net, one.low, one.high, one.rows, one.units_that_count))
     if found.flips is not None:
         share = found.flips
-        rows.append(("flips among target prompts", share.share, share.low, share.high, share.rows, share.units))
+        rows.append((FLIPS, share.share, share.low, share.high, share.rows, share.units))
     if found.stay is not None:
         stay = found.stay
         rows.append(("others that enter the class", stay.change, stay.low, stay.high, stay.rows, stay.units))

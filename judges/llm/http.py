@@ -7,7 +7,7 @@ can be a thousand times what came over the wire. Both are refused, and a reply i
 from __future__ import annotations
 
 import importlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, Final
 
 import openai
@@ -33,26 +33,61 @@ class _Bounded(_httpx.AsyncByteStream):  # type: ignore[misc]
         read = 0
         async for part in self._stream:
             read += len(part)
-            if read > MOST_REPLY:
-                raise UntrustedReplyError(f"the reply is longer than {MOST_REPLY:,} bytes")
+            _hold_to_bound(read)
             yield part
 
     async def aclose(self) -> None:
         await self._stream.aclose()
 
 
-async def _checked(response: Any) -> None:
+class _BoundedWaiting(_httpx.SyncByteStream):  # type: ignore[misc]
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __iter__(self) -> Iterator[bytes]:
+        read = 0
+        for part in self._stream:
+            read += len(part)
+            _hold_to_bound(read)
+            yield part
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+def _hold_to_bound(read: int) -> None:
+    if read > MOST_REPLY:
+        raise UntrustedReplyError(f"the reply is longer than {MOST_REPLY:,} bytes")
+
+
+def _check_head(response: Any) -> None:
     packed = response.headers.get("content-encoding", "identity").strip().casefold()
     if packed not in ("", "identity"):
         raise UntrustedReplyError(f"the reply is packed ({packed[:40]}), which was not asked for")
     if response.is_redirect:
         to = response.headers.get("location", "").partition("?")[0]
         raise UntrustedReplyError(f"the server redirects to {to[:120]}: redirects are not followed; give that URL")
+
+
+async def _checked(response: Any) -> None:
+    _check_head(response)
     response.stream = _Bounded(response.stream)
+
+
+def _checked_waiting(response: Any) -> None:
+    _check_head(response)
+    response.stream = _BoundedWaiting(response.stream)
 
 
 def http_client() -> Any:
     """Return a client for ``openai.AsyncOpenAI(http_client=...)`` with these bounds."""
     return openai.DefaultAsyncHttpxClient(
         follow_redirects=False, headers={"accept-encoding": "identity"}, event_hooks={"response": [_checked]}
+    )
+
+
+def http_client_that_waits() -> Any:
+    """Return a client for ``openai.OpenAI(http_client=...)`` with these bounds."""
+    return openai.DefaultHttpxClient(
+        follow_redirects=False, headers={"accept-encoding": "identity"}, event_hooks={"response": [_checked_waiting]}
     )

@@ -4,7 +4,8 @@ Four rooms, and dependencies that point one way: ``mote.patches`` (the router pa
 (from text to label) import nothing of ours, ``mote.tasks`` (what is asked) may import the judges, ``mote.harness``
 (the study) composes all. Import-linter holds the rule.
 
-``mote.open("results/runs/demo")`` gives what a run says as pandas frames.
+``mote.open("results/runs/demo")`` gives what a run says as pandas frames; ``mote.client(url)`` asks a server under a
+profile.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mote.harness.engine.client import Client
     from mote.harness.report.frames import Run
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "open"]
+__all__ = ["__version__", "client", "open"]
 
 
 def open(run: str | os.PathLike[str]) -> Run:
@@ -28,3 +30,14 @@ def open(run: str | os.PathLike[str]) -> Run:
     from mote.harness.report.frames import open_run
 
     return open_run(run)
+
+
+def client(url: str, api_key: str | None = None) -> Client:
+    """Return a client of a server with the patch; its ``complete`` sends a profile and checks the answer's receipt.
+
+    ``url`` is that of ``mote serve``, ``http://127.0.0.1:8000/v1``; nothing is asked yet. Raises MoteError for what is
+    no URL, and where the openai package is missing.
+    """
+    from mote.harness.engine.client import Client
+
+    return Client(url, api_key)
