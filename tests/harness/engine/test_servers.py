@@ -165,6 +165,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow  # more than five minutes beside other work
 def test_a_study_on_servers_has_the_rows_of_one_in_this_process(server: Server, here: Path, tmp_path: Path) -> None:
     ask_study(tmp_path / "away", *away(url(server), url(server)))
     assert rows(tmp_path / "away") == rows(here)
@@ -172,6 +173,7 @@ def test_a_study_on_servers_has_the_rows_of_one_in_this_process(server: Server, 
     ask_study(tmp_path / "away", *away(url(server)))
 
 
+@pytest.mark.slow  # more than five minutes beside other work
 def test_a_study_ends_by_itself_where_one_server_dies_and_the_other_fails_a_fifth(
     server: Server, here: Path, tmp_path: Path
 ) -> None:
@@ -202,6 +204,7 @@ def test_scores_over_http_are_those_of_the_profile(server: Server) -> None:
     assert found[1].observation.receipt.digest == TUNED.digest
 
 
+@pytest.mark.slow  # its patience of a minute is too short beside other work
 @pytest.mark.parametrize("wrong", [503, 429, "drop"])
 def test_a_server_that_fails_for_a_while_costs_no_answer(server: Server, wrong: int | str) -> None:
     with proxy(server, lambda path, n, body: wrong if n in (2, 3, 5) else None) as front:
@@ -218,7 +221,7 @@ def test_a_server_that_dies_leaves_its_requests_to_the_others(server: Server) ->
 def test_what_no_server_answers_ends_in_one_line(server: Server) -> None:
     with (
         proxy(server, lambda path, n, body: 500 if n > 1 else None) as front,
-        pytest.raises(MoteError, match=r"prompt .* got no answer: no server has answered for 2 s.*: out of order"),
+        pytest.raises(MoteError, match=r"prompt .* got no answer: no server has answered for 2 s.*out of order"),
     ):
         list(engine(front, patience=2).generate(asked(2)))
 

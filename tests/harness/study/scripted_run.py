@@ -6,14 +6,13 @@ that number; no file may grow beyond ROOM bytes (0 for as large as it likes). Th
 
 from __future__ import annotations
 
-import functools
 import os
 import resource
 import sys
 
 from mote.harness.cli import main as cli
+from mote.harness.engine import once
 from mote.harness.engine.vllm import Request
-from mote.harness.study import run as study
 from tests.harness.study.scripted_engine import ScriptedEngine
 
 if __name__ == "__main__":
@@ -25,7 +24,7 @@ if __name__ == "__main__":
             os.kill(os.getpid(), number)
 
     engine.before = happen
-    study.run = functools.partial(study.run, engine=lambda *_: lambda: engine)
+    once.started_once = lambda *_: lambda *_: lambda: engine
     cli._report = lambda *_: None
     if room:
         resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
