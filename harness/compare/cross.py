@@ -20,14 +20,21 @@ from mote.harness.recipe.label_sets import label_set
 from mote.harness.recipe.manifest import read_manifest
 from mote.harness.recipe.schema import differences, recipe_of
 from mote.harness.science.clustered import NetEffect
-from mote.harness.science.controls import BASELINE, RETEST
+from mote.harness.science.controls import BASELINE
 from mote.harness.science.crossfit import FoldRows, pooled_effect, pooled_null
 from mote.harness.science.noise import NoiseFloor, noise_floor
-from mote.harness.science.sequential import shares_at_hand
 from mote.harness.science.splits import units_of
 from mote.harness.science.verdict import Verdict, control_leg, verdict
 from mote.harness.store.run import RunStore
-from mote.harness.study.controls import answers_end, answers_of, design_of, target_prompts, tuned_row
+from mote.harness.study.controls import (
+    answers_end,
+    answers_of,
+    design_of,
+    flips_of_sets,
+    stays_of_retests,
+    target_prompts,
+    tuned_row,
+)
 
 _MAY_DIFFER = ("name:", "study.fold:", "model.path:", "model.servers")
 
@@ -137,17 +144,14 @@ def _read(folder: Path, manifest: Mapping[str, Any]) -> tuple[Fold, dict[str, Ha
         raise MoteError(f"{folder} has no labelled tuned answers yet: finish it with mote run.")
     flips = {prompt: answers[tuned.name, prompt] for prompt in targets}
     design = design_of(study, flips, targets, profiles, ended=answers_end(manifest))
-    sets: dict[str, list[int]] = {}
+    sets = flips_of_sets(design, answers)
     for kind, names in design.families.items():
-        shares = shares_at_hand(design, answers, names)
-        if len(shares) < len(names):
-            raise MoteError(f"{folder}: {len(names) - len(shares)} {kind} sets are not done: finish it with mote run.")
-        sets[kind] = [round(share * len(targets)) for share in shares.values()]
-    retests = [row.name for row in profiles if row.kind == RETEST]
-    whole = [name for name in retests if all((name, prompt) in answers for prompt in targets)]
+        if missing_sets := len(names) - len(sets[kind]):
+            raise MoteError(f"{folder}: {missing_sets} {kind} sets are not done: finish it with mote run.")
     experts = " ".join(f"({edit['layer']},{edit['expert']})" for edit in tuned.spec["edits"])
-    stayed = [[not answers[name, prompt] for prompt in targets] for name in whole]
-    return Fold(str(folder), experts, flips, sets, stayed, _rows(frame, split, tuned.name, study.target)), units, unit
+    stayed = stays_of_retests(answers, targets, profiles)
+    each = {kind: list(found.values()) for kind, found in sets.items()}
+    return Fold(str(folder), experts, flips, each, stayed, _rows(frame, split, tuned.name, study.target)), units, unit
 
 
 def _rows(frame: pd.DataFrame, split: Mapping[str, str], tuned: str, target: str) -> FoldRows:

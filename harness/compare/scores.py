@@ -7,16 +7,16 @@ bootstrap and a sign-flip permutation test. Pure functions on frames.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from mote.harness.preconditions import DataError, check_level
-from mote.harness.science.equivalence import equivalent_scores, equivalent_shares
+from mote.harness.science.equivalence import Equivalence, equivalent_scores, equivalent_shares
 from mote.harness.science.inference import Interval, cluster_rate_interval, cluster_sign_test, mcnemar_exact
 
 COLUMNS = (
@@ -79,21 +79,28 @@ def paired_scores(
         left = some["value_before"].to_numpy(dtype=np.float64)
         right = some["value_after"].to_numpy(dtype=np.float64)
         row = {"metric": metric, "filter": filter_name, **paired_difference(left, right, level)._asdict()}
-        rows.append(row | ({} if margin is None else within(left, right, margin)))
+        if margin is not None:
+            test = equivalent_shares if _right_or_wrong(left, right) else equivalent_scores
+            row |= within(left, right, margin, range(left.size), test)
+        rows.append(row)
     return pd.DataFrame(rows, columns=[*COLUMNS, *(() if margin is None else EQUIVALENCE)])
 
 
 def within(
-    before: NDArray[np.float64], after: NDArray[np.float64], margin: float, units: Sequence[Hashable] | None = None
+    before: ArrayLike, after: ArrayLike, margin: float, units: Sequence[Hashable], test: Callable[..., Equivalence]
 ) -> dict[str, Any]:
-    """Return margin, equivalent and equivalence_p of paired values (``science.equivalence``); nan for a single unit."""
-    binary = np.isin(before, (0.0, 1.0)).all() and np.isin(after, (0.0, 1.0)).all()
-    each = list(range(before.size)) if units is None else list(units)
-    if len(set(each)) < 2:
+    """Return margin, equivalent and equivalence_p of paired values by a test of ``science.equivalence``.
+
+    ``units`` gives each pair's; fewer than two show nothing, and the p is nan.
+    """
+    if len(set(units)) < 2:
         return dict(zip(EQUIVALENCE, (margin, False, math.nan), strict=True))
-    test = equivalent_shares if binary else equivalent_scores
-    found = test(before, after, margin, each)
+    found = test(before, after, margin, units)
     return dict(zip(EQUIVALENCE, (margin, found.equivalent, found.p), strict=True))
+
+
+def _right_or_wrong(before: NDArray[np.float64], after: NDArray[np.float64]) -> bool:
+    return bool(np.isin(before, (0.0, 1.0)).all() and np.isin(after, (0.0, 1.0)).all())
 
 
 def paired_difference(before: NDArray[np.float64], after: NDArray[np.float64], level: float = 0.95) -> Difference:
@@ -105,7 +112,7 @@ def paired_difference(before: NDArray[np.float64], after: NDArray[np.float64], l
         raise DataError(f"A paired difference needs two equally long lists, not {before.size} and {after.size} values.")
     change = after - before
     up, down = int(np.count_nonzero(change > 0)), int(np.count_nonzero(change < 0))
-    if np.isin(before, (0.0, 1.0)).all() and np.isin(after, (0.0, 1.0)).all():
+    if _right_or_wrong(before, after):
         interval = agresti_min(up, down, before.size, level)
         p, test, kind = mcnemar_exact(up, down).p, "McNemar, exact", "Agresti-Min"
     else:

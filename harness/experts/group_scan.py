@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -158,12 +158,11 @@ class _Work:
     def go(self) -> bool:
         """Measure stage after stage; return that all is done."""
         self._singles([(None, self.prompts)], "Untouched", range(self.scan.plan.openings))
-        telling = self.scans.telling(self.scan_id)
-        rounds = mask_rounds(self.budget, telling)
-        self._masks(self._drawn(rounds), "Masks")
-        effects, pairs = self._estimates()
-        spent = len(self.prompts) * self.scan.plan.openings + rounds * sum(map(len, telling.values()))
-        spent += self._measure_pairs(pairs, telling, self.budget - spent)
+        telling = self._telling
+        self._masks([(prompt, self._experts(mask)) for prompt, mask in self._drawn if mask.any()], "Masks")
+        effects, pairs = self._estimates
+        spent = len(self.prompts) * self.scan.plan.openings + sum(len(telling[prompt]) for prompt, _ in self._drawn)
+        spent += self._measure_pairs(pairs, self.budget - spent)
         look, whole = (sum(len(telling[key]) for key in keys) for keys in (self.looks, self.prompts))
         plan = plan_singles(self.budget - spent, look, whole, self.groups.leading, len(self.all))
         best = [self.all[at] for at in np.argsort(-effects.effect, kind="stable")[: plan.looked]]
@@ -178,10 +177,9 @@ class _Work:
         scan = next(each for each in self.scans.scans() if each.scan_id == self.scan_id)
         table = pd.DataFrame(self.all, columns=["layer", "expert"])
         pairs = pd.DataFrame()
-        stored = self._stored_masks()
         if finished:
-            effects, pairs = self._estimates()
-            table["masks"] = stored.applied.sum(axis=0)
+            effects, pairs = self._estimates
+            table["masks"] = self._stored.applied.sum(axis=0)
             table["in_masks"], table["p"], table["q"] = effects.effect, effects.p, effects.q
             table = table.merge(self._alone(), on=["layer", "expert"], how="left").fillna({"prompts": 0})
             table["complete"] = table["prompts"] == len(self.prompts)
@@ -201,42 +199,36 @@ class _Work:
                     return len(_top(full) & _top(table))
         return None
 
-    def _drawn(self, rounds: int) -> list[tuple[str, tuple[Expert, ...]]]:
-        size, seed = len(self.all), self.scan.settings["seed"]
-        drawn = draw_masks(rounds, len(self.prompts), size, self.groups.share, seed)
-        found = [
-            (prompt, tuple(self.all[at] for at in np.flatnonzero(mask)))
-            for masks in drawn
-            for prompt, mask in zip(self.prompts, masks, strict=True)
-        ]
-        # An empty mask changes nothing: its fall is 0, and no pass is needed to know it.
-        return [(prompt, experts) for prompt, experts in found if experts]
+    @cached_property
+    def _telling(self) -> dict[str, list[int]]:
+        """The openings to score after each prompt; known, and asked for, once the untouched model was measured."""
+        return self.scans.telling(self.scan_id)
 
-    def _estimates(self) -> tuple[GroupEffects, pd.DataFrame]:
-        masks = self._stored_masks()
-        effects = group_effects(masks, rate=self.groups.rate, seed=self.scan.settings["seed"])
-        return effects, pair_falls(masks, effects.left, seed=self.scan.settings["seed"])
+    @cached_property
+    def _drawn(self) -> list[tuple[str, NDArray[np.bool_]]]:
+        """All masks of the budget, round by round, each with the prompt that it is measured on."""
+        rounds = mask_rounds(self.budget, self._telling)
+        drawn = draw_masks(rounds, len(self.prompts), len(self.all), self.groups.share, self.scan.settings["seed"])
+        return [pair for masks in drawn for pair in zip(self.prompts, masks, strict=True)]
 
-    def _stored_masks(self) -> Masks:
-        """The drawn masks that are measured, in the order in which they were drawn, the empty ones among them."""
-        telling = self.scans.telling(self.scan_id)
+    def _experts(self, mask: NDArray[np.bool_]) -> tuple[Expert, ...]:
+        return tuple(self.all[at] for at in np.flatnonzero(mask))
+
+    @cached_property
+    def _stored(self) -> Masks:
+        """The drawn masks with their falls, in their order; asked for once all of them are measured.
+
+        An empty mask changes nothing: its fall is 0, and no pass is needed to know it.
+        """
         falls = self._mask_falls()
-        rows, found, groups = [], [], []
-        if telling:
-            drawn = draw_masks(
-                mask_rounds(self.budget, telling), len(self.prompts), len(self.all), self.groups.share,
-                self.scan.settings["seed"],
-            )  # fmt: skip
-            for masks in drawn:
-                for prompt, mask in zip(self.prompts, masks, strict=True):
-                    text = mask_text(self.all[at] for at in np.flatnonzero(mask))
-                    fall = falls.get((prompt, text)) if mask.any() else 0.0
-                    if fall is not None:
-                        rows.append(mask)
-                        found.append(fall)
-                        groups.append(prompt)
-        applied = np.array(rows, dtype=bool).reshape(len(rows), len(self.all))
-        return Masks(applied, np.array(found), groups, self.groups.share)
+        found = [falls[prompt, mask_text(self._experts(mask))] if mask.any() else 0.0 for prompt, mask in self._drawn]
+        applied = np.array([mask for _, mask in self._drawn], dtype=bool)
+        return Masks(applied, np.array(found), [prompt for prompt, _ in self._drawn], self.groups.share)
+
+    @cached_property
+    def _estimates(self) -> tuple[GroupEffects, pd.DataFrame]:
+        effects = group_effects(self._stored, rate=self.groups.rate, seed=self.scan.settings["seed"])
+        return effects, pair_falls(self._stored, effects.left, seed=self.scan.settings["seed"])
 
     def _mask_falls(self) -> dict[tuple[str, str], float]:
         scores = self.scans.mask_scores(self.scan_id)
@@ -268,9 +260,9 @@ class _Work:
         experts = zip(means["layer"].astype(int), means["expert"].astype(int), strict=True)
         return dict(zip(experts, means["fall"].astype(float), strict=True))
 
-    def _measure_pairs(self, pairs: pd.DataFrame, telling: Mapping[str, Sequence[int]], left: int) -> int:
+    def _measure_pairs(self, pairs: pd.DataFrame, left: int) -> int:
         """Measure the certain pairs, both experts off and each alone, as far as half of what is left goes."""
-        whole = sum(map(len, telling.values()))
+        whole = sum(map(len, self._telling.values()))
         some = pairs[pairs["p"] <= PAIR_P].head(min(MEASURED_PAIRS, left // 2 // (3 * whole)))
         chosen = [(self.all[one], self.all[two]) for one, two in zip(some["first"], some["second"], strict=True)]
         self._masks([(prompt, pair) for pair in chosen for prompt in self.prompts], "Pairs")
@@ -295,9 +287,7 @@ class _Work:
     def _singles(
         self, wanted: Iterable[tuple[Expert | None, Sequence[str]]], what: str, openings: Iterable[int] | None = None
     ) -> None:
-        telling = (
-            self.scans.telling(self.scan_id) if openings is None else {key: list(openings) for key in self.prompts}
-        )
+        telling = self._telling if openings is None else {key: list(openings) for key in self.prompts}
         done = self.scans.done(self.scan_id)
         asked = dict.fromkeys(
             Measurement(key, expert, at) for expert, keys in wanted for key in keys for at in telling[key]
@@ -309,9 +299,9 @@ class _Work:
             raise _EnoughError
 
     def _masks(self, wanted: Sequence[tuple[str, tuple[Expert, ...]]], what: str) -> None:
-        telling, done = self.scans.telling(self.scan_id), self.scans.done_masks(self.scan_id)
+        done = self.scans.done_masks(self.scan_id)
         asked = dict.fromkeys(
-            MaskMeasurement(key, tuple(sorted(experts)), at) for key, experts in wanted for at in telling[key]
+            MaskMeasurement(key, tuple(sorted(experts)), at) for key, experts in wanted for at in self._telling[key]
         )
         some, all_of_them = self._allowed([each for each in asked if each not in done])
         if some:

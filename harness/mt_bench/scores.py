@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import pandas as pd
 
+from mote.harness.compare.scores import EQUIVALENCE, within
 from mote.harness.science.equivalence import equivalent_scores
 from mote.harness.science.inference import cluster_rate_interval, cluster_sign_test
 from mote.judges.llm.asks import SCORED
@@ -22,7 +23,6 @@ ALL: Final = "all"
 """The category, or turn, of a row over all of them."""
 
 _WORST: Final = 1.0
-_EQUIVALENCE: Final = ("margin", "equivalent", "equivalence_p")
 
 
 def score_table(ratings: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
@@ -71,6 +71,8 @@ def difference_table(
     for model, category, turn, some in _groups(rest, ["model"]):
         known = some.dropna(subset=["difference"])
         low, high = _interval(known["difference"], known["question_id"], level)
+        questions = list(known["question_id"])
+        equal = {} if margin is None else within(known["base"], known["score"], margin, questions, equivalent_scores)
         rows.append(
             {
                 "model": model,
@@ -82,20 +84,12 @@ def difference_table(
                 "difference": float(known["difference"].mean()) if len(known) else math.nan,
                 "low": low,
                 "high": high,
-                "p": cluster_sign_test(known["difference"], list(known["question_id"])).p if len(known) else math.nan,
-                **({} if margin is None else _within(known, margin)),
+                "p": cluster_sign_test(known["difference"], questions).p if len(known) else math.nan,
+                **equal,
             }
         )
     columns = ["model", "original", "category", "turn", "pairs", "unpaired", "difference", "low", "high", "p"]
-    return pd.DataFrame(rows, columns=[*columns, *([] if margin is None else _EQUIVALENCE)])
-
-
-def _within(known: pd.DataFrame, margin: float) -> dict[str, Any]:
-    questions = list(known["question_id"])
-    if len(set(questions)) < 2:
-        return dict(zip(_EQUIVALENCE, (margin, False, math.nan), strict=True))
-    found = equivalent_scores(known["base"], known["score"], margin, questions)
-    return dict(zip(_EQUIVALENCE, (margin, found.equivalent, found.p), strict=True))
+    return pd.DataFrame(rows, columns=[*columns, *([] if margin is None else EQUIVALENCE)])
 
 
 def win_table(matches: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:

@@ -14,13 +14,13 @@ import pandas as pd
 
 from mote.harness.recipe.study_part import StudyPart
 from mote.harness.report.asked import Asked
-from mote.harness.science.controls import RANDOM, RETEST
+from mote.harness.science.controls import RANDOM
 from mote.harness.science.inference import Null, against_controls
 from mote.harness.science.noise import NoiseFloor, noise_floor
-from mote.harness.science.sequential import Answers, Ask, Design, ask, progress, shares_at_hand
+from mote.harness.science.sequential import Answers, Ask, Design, ask, progress
 from mote.harness.science.verdict import ALPHA, Verdict, sequential_leg, verdict
 from mote.harness.store.run import ProfileRow
-from mote.harness.study.controls import answers_of, design_of, target_prompts
+from mote.harness.study.controls import answers_of, design_of, flips_of_sets, stays_of_retests, target_prompts
 
 LEVEL = ALPHA
 """The p-value up to which an effect is called more than chance."""
@@ -98,20 +98,16 @@ def _noise(
     profiles: Sequence[ProfileRow],
 ) -> NoiseFloor | None:
     """Return the noise floor over the retests that answered every target prompt; broken text stays in the class."""
-    names = [row.name for row in profiles if row.kind == RETEST]
-    whole = [name for name in names if all((name, prompt) in answers for prompt in targets)]
-    if not whole:
-        return None
-    stayed = [[not answers[name, prompt] for prompt in targets] for name in whole]
-    return noise_floor([not tuned[prompt] for prompt in targets], stayed, units)
+    stayed = stays_of_retests(answers, targets, profiles)
+    return noise_floor([not tuned[prompt] for prompt in targets], stayed, units) if stayed else None
 
 
 def _sets(design: Design, answers: Answers) -> pd.DataFrame:
     total = len(design.prompts)
     rows = [
-        (f"{RANDOM}{kind}", name, round(share * total), total, share)
-        for kind, names in design.families.items()
-        for name, share in shares_at_hand(design, answers, names).items()
+        (f"{RANDOM}{kind}", name, flips, total, flips / total)
+        for kind, sets in flips_of_sets(design, answers).items()
+        for name, flips in sets.items()
     ]
     return pd.DataFrame(rows, columns=list(SETS))
 

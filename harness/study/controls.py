@@ -15,8 +15,8 @@ import pandas as pd
 
 from mote.harness.preconditions import STATES, DataError
 from mote.harness.recipe.study_part import StudyPart
-from mote.harness.science.controls import BASELINE, RANDOM
-from mote.harness.science.sequential import Answers, Design
+from mote.harness.science.controls import BASELINE, RANDOM, RETEST
+from mote.harness.science.sequential import Answers, Design, shares_at_hand
 from mote.harness.science.splits import evenly
 from mote.harness.science.verdict import ALPHA
 from mote.harness.store.run import ProfileRow
@@ -88,6 +88,22 @@ def design_of(
         curtailed=economy.curtailed and not ended,
         whole=economy.whole,
     )
+
+
+def flips_of_sets(design: Design, answers: Answers) -> dict[str, dict[str, int]]:
+    """Return kind -> set -> flips, of the random sets that answered every target prompt."""
+    total = len(design.prompts)
+    return {
+        kind: {name: round(share * total) for name, share in shares_at_hand(design, answers, names).items()}
+        for kind, names in design.families.items()
+    }
+
+
+def stays_of_retests(answers: Answers, targets: Sequence[str], profiles: Iterable[ProfileRow]) -> list[list[bool]]:
+    """Return whether each target prompt stayed in the class, for each retest that answered all of them."""
+    names = [row.name for row in profiles if row.kind == RETEST]
+    whole = [name for name in names if all((name, prompt) in answers for prompt in targets)]
+    return [[not answers[name, prompt] for prompt in targets] for name in whole]
 
 
 def answers_end(manifest: Mapping[str, Any]) -> bool:

@@ -62,7 +62,10 @@ def measure_exactly(session: Session) -> None:
     if reason:
         _note(session, {"openings": [], "coverage": 0.0, "enough": False, "left_out": reason})
         return
-    found = session.manifest.get("stems") or _learned(session)
+    found = session.manifest.get("stems")
+    if not found:
+        found = learn_openings(session, session.store.generations_frame(session.labels.judge))
+        _note(session, found)
     if found["enough"]:
         _chances(session, found["openings"])
     _divergences(session)
@@ -77,13 +80,6 @@ def _unbounded(sampling: SamplingPart) -> str:
 def _note(session: Session, stems: dict[str, Any]) -> None:
     session.manifest["stems"] = stems
     write_manifest(session.folder, session.manifest)
-
-
-def _learned(session: Session) -> dict[str, Any]:
-    """Learn the openings of the class and write into the manifest what they cover."""
-    found = learn_openings(session)
-    _note(session, found)
-    return found
 
 
 class _Item(NamedTuple):

@@ -41,10 +41,12 @@ class Ending(NamedTuple):
         return any(tuple(pieces[: len(opening)]) == opening for opening in self.openings)
 
 
-def learn_openings(session: Session, purity: float = PURITY) -> dict[str, Any]:
-    """Return the openings of the class under study, and what they cover, as the manifest holds them."""
+def learn_openings(session: Session, frame: pd.DataFrame, purity: float = PURITY) -> dict[str, Any]:
+    """Return the openings of the class under study, and what they cover, as the manifest holds them.
+
+    ``frame`` is the store's ``generations_frame`` of the run's judge.
+    """
     target = session.recipe.study.target
-    frame = session.store.generations_frame(session.labels.judge)
     baseline = frame[frame["profile"] == BASELINE]
     pieces = [session.engine.pieces(raw) for raw in baseline["raw"]]
     ours = [one for one, label in zip(pieces, baseline["label"], strict=True) if label == target]
@@ -76,10 +78,10 @@ def closed_openings(session: Session, whole: Collection[str]) -> Ending | None:
     if not session.recipe.study.economy.stop_decided or session.recipe.judges.llm is not None:
         # A language model reads whole answers: what it would say of an opening nobody has measured.
         return None
-    found = learn_openings(session, purity=1.0)
+    frame = session.store.generations_frame(session.labels.judge)
+    found = learn_openings(session, frame, purity=1.0)
     texts = found["openings"] if found["enough"] else []
     ending = Ending(tuple(tuple(session.engine.pieces(text)) for text in texts))
-    frame = session.store.generations_frame(session.labels.judge)
     read = frame[~frame["kind"].str.startswith(RANDOM) | frame["profile"].isin(list(whole))]
     opened = read[[ending.opens(session.engine.pieces(str(raw))) for raw in read["raw"]]]
     noted = {"openings": texts, **_followed(opened["label"], session.recipe.study.target)}
