@@ -25,6 +25,7 @@ from mote.harness.errors import MoteError
 from mote.harness.recipe.schema import SamplingPart, ServersPart
 from mote.patches import ActivationMap, ModelLayout, Observation, Profile, Receipt
 from mote.patches.observation import pack
+from tests.harness.engine.json_handler import JsonHandler
 
 LAYOUT = ModelLayout.from_config(MODEL_DIR)
 SUPPRESSING = Profile.from_request({"edits": [[1, 0, "suppress"]]})
@@ -60,15 +61,12 @@ def a_server(fault: Fault = lambda n: None) -> Iterator[Asked]:
     """Serve; what goes wrong with the n-th request is a status, "broken", "strip", "drop" or "silent"."""
     asked, lock = Asked(), threading.Lock()
 
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, *_: Any) -> None:
-            pass
-
+    class Handler(JsonHandler, BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self._send(200, json.dumps({"data": [{"id": "m", "max_model_len": 256}]}).encode())
+            self.send(200, json.dumps({"data": [{"id": "m", "max_model_len": 256}]}).encode())
 
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            body = json.loads(self.body())
             with lock:
                 asked.times.append(time.monotonic())
                 wrong = fault(len(asked.times))
@@ -79,22 +77,15 @@ def a_server(fault: Fault = lambda n: None) -> Iterator[Asked]:
             elif wrong == "silent":
                 time.sleep(5)
             elif isinstance(wrong, int):
-                self._send(wrong, b'{"error": {"message": "out of order"}}')
+                self.send(wrong, b'{"error": {"message": "out of order"}}')
             elif wrong == "broken":
-                self._send(200, b'{"choices": [{"text": null')
+                self.send(200, b'{"choices": [{"text": null')
             else:
                 if wrong == "strip":
                     reply["choices"][0].pop("routed_experts")
                 with lock:
                     asked.answers += 1
-                self._send(200, json.dumps(reply).encode())
-
-        def _send(self, status: int, body: bytes) -> None:
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+                self.send(200, json.dumps(reply).encode())
 
     class Serving(ThreadingHTTPServer):
         def handle_error(self, *_: Any) -> None:

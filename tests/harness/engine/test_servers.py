@@ -30,6 +30,7 @@ from mote.harness.study import run as study
 from mote.judges import JUDGE
 from mote.patches import EMPTY_PROFILE, Edit, ModelLayout, Profile
 from mote.tasks import load_task
+from tests.harness.engine.json_handler import JsonHandler
 from tests.patches.served import Server, serve
 
 SAMPLING = SamplingPart(temperature=0.6, max_tokens=24, seed=3)
@@ -65,17 +66,14 @@ def proxy(target: Server, fault: Fault) -> Iterator[str]:
     seen = {"n": 0}
     lock = threading.Lock()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(JsonHandler, BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
 
         def do_GET(self) -> None:
             self._pass_on("GET", b"")
 
         def do_POST(self) -> None:
-            self._pass_on("POST", self.rfile.read(int(self.headers["Content-Length"])))
+            self._pass_on("POST", self.body())
 
         def _pass_on(self, method: str, body: bytes) -> None:
             with lock:
@@ -86,10 +84,10 @@ def proxy(target: Server, fault: Fault) -> Iterator[str]:
                 self.connection.close()
                 return
             if wrong == "broken":
-                self._send(200, b'{"choices": [{"text": null')
+                self.send(200, b'{"choices": [{"text": null')
                 return
             if isinstance(wrong, int):
-                self._send(wrong, json.dumps({"error": {"message": "out of order"}}).encode())
+                self.send(wrong, json.dumps({"error": {"message": "out of order"}}).encode())
                 return
             try:
                 connection = HTTPConnection("127.0.0.1", target.port, timeout=60)
@@ -106,14 +104,7 @@ def proxy(target: Server, fault: Fault) -> Iterator[str]:
                     choice.pop("routed_experts", None)
             if wrong == "twice":
                 found["data"] *= 2
-            self._send(response.status, json.dumps(found).encode())
-
-        def _send(self, status: int, body: bytes) -> None:
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            self.send(response.status, json.dumps(found).encode())
 
     front = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=front.serve_forever, daemon=True)
