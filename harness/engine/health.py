@@ -155,10 +155,12 @@ class Pool:
 
     def answered(self, server: Server) -> None:
         """Note that a server answered as it should."""
-        health = self._health[server]
-        health.failures = health.pauses = 0
-        health.until = 0.0
-        self._answered = health.heard = time.monotonic()
+        health, now = self._health[server], time.monotonic()
+        health.failures = 0
+        # What was under way when it asked for rest is answered meanwhile, and does not end the rest.
+        if health.until <= now:
+            health.pauses = 0
+        self._answered = health.heard = now
 
     def busy(self, server: Server, wait: float, said: str) -> None:
         """Leave a busy server alone for as long as it asked for, or a little longer each time."""

@@ -165,8 +165,9 @@ def test_a_server_that_is_silent_for_its_time_is_left_alone(expected: list[str])
 def test_a_busy_server_rests_as_long_as_it_asks_and_the_other_works(expected: list[str]) -> None:
     with a_server(lambda n: 429 if n == 9 else None) as busy, a_server() as other:
         assert told(engine(busy, other), 120) == expected
-        gaps = [after - before for before, after in zip(busy.times[8:], busy.times[9:], strict=False)]
-        assert max(gaps, default=1.0) > 0.3
+        # Half a second at least: what came meanwhile was under way when it said so, however fast the other ends.
+        soon = [at for at in busy.times[9:] if at - busy.times[8] < 0.4]
+        assert len(soon) < 8
         assert other.answers > 40
 
 
