@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -151,10 +152,19 @@ def read_observation(output: Any) -> Observation:
     return unpack(_packet_bytes(value))
 
 
+# What numpy writes before an array of bytes. It is recognised, as reading it in general compiles it, for a third of the
+# time that a client spends on an answer; whatever looks otherwise is read in general.
+_HEAD = re.compile(
+    rb"\x93NUMPY\x01\x00v\x00\{'descr': '\|u1', 'fortran_order': False, 'shape': \((?P<length>[0-9]{1,12}),\), \} *\n"
+)
+
+
 def _packet_bytes(value: Any) -> bytes:
     if isinstance(value, str):
         try:
             raw = base64.b64decode(value, validate=True)
+            if (head := _HEAD.match(raw)) and len(raw) - head.end() == int(head["length"]):
+                return raw[head.end() :]
             value = np.load(io.BytesIO(raw), allow_pickle=False)
         except (binascii.Error, ValueError, EOFError, OSError) as error:
             raise ObservationError(f"the answer's routed_experts is no base64 array: {error}") from None

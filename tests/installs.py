@@ -55,7 +55,7 @@ _LACKS: Final = (
 )
 LINES: Final = (
     Line("plain", (("install", "."),), (*_STARTS, *_LACKS)),
-    Line("server", (("install", ".[server]"),), (*_STARTS, imports("openai", "transformers", "tokenizers"))),
+    Line("server", (("install", ".[server]"),), (*_STARTS, imports("aiohttp", "openai", "transformers", "tokenizers"))),
     Line("judge", (("install", ".[judge]"),), (*_STARTS, Check(("mote", "judge", "show", "RUN"), words="agree"))),
     Line(
         "lm-eval",

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from pydantic import StrictStr, ValidationError
 
-from mote.harness.engine.server import Lenient, Models, Usage, first_error, told_apart
+from mote.harness.engine.failures import first_error, in_one_line, words_of
+from mote.harness.engine.server import Lenient, Models, Usage
 from mote.harness.engine.stepping import Call, checked_observation
 from mote.harness.errors import MoteError
 from mote.patches import EMPTY_PROFILE, Observation, Profile, ProfileError, request_args
@@ -148,9 +149,14 @@ class Client:
         try:
             return kind.model_validate_json(ask().content)
         except openai.OpenAIError as error:
-            raise MoteError(f"server {self.url}: {told_apart(error)}") from None
+            raise MoteError(f"server {self.url}: {_said(error)}") from None
         except ValidationError as error:
             raise MoteError(f"server {self.url} did not send what was asked for: {first_error(error)}.") from None
+
+
+def _said(error: openai.OpenAIError) -> str:
+    """Return what went wrong in one line: the server's own words where it has any."""
+    return words_of(getattr(error, "body", None)) or in_one_line(error.__cause__ or error or type(error).__name__)
 
 
 def _messages(given: str | Sequence[Mapping[str, Any]]) -> Any:

@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import Final
 
-from mote.harness.engine.server import AwayError, RefusedError, Server, UnfitError
+from mote.harness.engine.failures import AwayError, RefusedError, UnfitError
+from mote.harness.engine.server import Server
 from mote.harness.errors import MoteError
 
 LONGEST_PAUSE: Final = 60.0
@@ -113,6 +114,11 @@ class Pool:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    @property
+    def up(self) -> int:
+        """How many servers may be asked, busy ones among them."""
+        return sum(not health.down and not health.unfit for health in self._health.values())
 
     async def take(self, but: Collection[Server] = (), rather_not: Server | None = None) -> Server | None:
         """Return the server to ask next, its ``running`` counted up, waiting until there is one.

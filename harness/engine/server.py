@@ -1,8 +1,6 @@
 """One vLLM server with the patch: asked over HTTP, and every reply held to what was asked before it is used.
 
-What a server may do wrong is told apart by what follows from it: it can't be asked at present (``AwayError``), this
-reply is none (``BrokenReplyError``), this server doesn't take the request (``RefusedError``), or it isn't a server for
-this study at all (``UnfitError``).
+What a server may do wrong is told apart in ``failures``; ``wire`` has the HTTP.
 """
 
 from __future__ import annotations
@@ -11,23 +9,25 @@ import asyncio
 import json
 import math
 import os
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, FiniteFloat, StrictInt, StrictStr, ValidationError
+from pydantic import BaseModel, ConfigDict, FiniteFloat, StrictInt, StrictStr, ValidationError, with_config
+from pydantic_core import to_json
+from typing_extensions import TypedDict
 
+from mote.harness.engine.failures import AwayError, BrokenReplyError, RefusedError, UnfitError, first_error
 from mote.harness.engine.stepping import Call, Reply, checked_observation
+from mote.harness.engine.wire import Wire
 from mote.harness.errors import MoteError
 from mote.harness.recipe.schema import ServersPart
 from mote.patches import EMPTY_PROFILE, ModelLayout, Observation, request_args
 
-_BUSY: Final = frozenset({408, 409, 425, 429})
 _LISTED: Final = 30.0
 _FIRST: Final = 300.0
 """Seconds for the list of models, and for the one token that a check asks for."""
-_SECONDS: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{0,9})?")
 _MOST_TOKENS: Final = 2**31
+_MOST_ENTRIES: Final = 256
 _UNFILLED: Final = {
     "top_k": 0,
     "min_p": 0.0,
@@ -36,34 +36,6 @@ _UNFILLED: Final = {
     "frequency_penalty": 0.0,
 }
 """What vLLM's server would else fill in from the model's generation_config.json, and vLLM in this process does not."""
-
-
-class AwayError(Exception):
-    """A server is busy, broken or silent: the request may be asked again.
-
-    ``wait`` are the seconds that it asked for, 0 if none; ``busy`` where it is there and says so.
-    """
-
-    def __init__(self, message: str, wait: float = 0.0, *, busy: bool = False) -> None:
-        super().__init__(message)
-        self.wait = wait
-        self.busy = busy
-
-
-class BrokenReplyError(Exception):
-    """A server answered with what is no answer to the request. ``doubt`` where it may be another server by now."""
-
-    def __init__(self, message: str, *, doubt: bool = False) -> None:
-        super().__init__(message)
-        self.doubt = doubt
-
-
-class RefusedError(Exception):
-    """A server does not take a request, whoever sends it and however often."""
-
-
-class UnfitError(MoteError):
-    """A server is none for this study: it has no patch, another model, or limits of its own."""
 
 
 class Lenient(BaseModel):
@@ -89,7 +61,9 @@ class Models(Lenient):
         return [one for one in self.data if one.parent not in ids]
 
 
-class _LogProb(Lenient):
+# A dictionary, as an answer of thousands of tokens has thousands of them, and it is handed on as it is.
+@with_config(ConfigDict(extra="ignore", strict=True))
+class _LogProb(TypedDict):
     logprob: FiniteFloat
 
 
@@ -115,25 +89,21 @@ class _Completion(Lenient):
 class Server:
     """One server: where it is, what it calls its model, and how many requests it has under way."""
 
-    def __init__(self, url: str, part: ServersPart, layout: ModelLayout) -> None:
-        import openai
-
-        from mote.judges.llm.http import http_client
-
+    def __init__(self, url: str, part: ServersPart, layout: ModelLayout, wire: Wire) -> None:
         self.url = url
         self.model = ""
         self.context = 0
         self.running = 0
         self._layout = layout
+        self._wire = wire
         self._timeout = part.timeout
         self._limits: set[asyncio.Timeout] = set()
-        key = os.environ.get(part.key_env, "").strip() if part.key_env else "none"
-        if not key:
+        self._entries: dict[tuple[str, str, ModelLayout | None, str], str] = {}
+        self._key = os.environ.get(part.key_env, "").strip() if part.key_env else "none"
+        if not self._key:
             raise MoteError(f"the environment variable {part.key_env} is not set; it should hold the servers' key.")
-        # Retries are ours: they go to another server first.
-        self._client = openai.AsyncOpenAI(
-            base_url=url, api_key=key, max_retries=0, timeout=part.timeout, http_client=http_client()
-        )
+        if not (self._key.isascii() and self._key.isprintable()):
+            raise MoteError(f"the environment variable {part.key_env} holds no key: it has characters that none has.")
 
     async def check(self, least: int = 0) -> None:
         """Learn the model's name and context, and see that the patch is there, by a request of one token.
@@ -169,26 +139,22 @@ class Server:
         return True
 
     async def ask(self, number: int, call: Call, timeout: float | None = None) -> Reply:
-        """Send one request and check its reply and receipt. Raises what the module's docstring lists."""
-        import openai
-
+        """Send one request and check its reply and receipt. Raises the errors of ``failures``."""
         params = {**_UNFILLED, **call.params}
-        # What the OpenAI API does not know goes into the body beside it; a text is always made, so it is not asked for.
+        # A text is always made, so it is not asked for.
         params.pop("detokenize", None)
-        known = {name: params.pop(name) for name in ("temperature", "top_p", "max_tokens", "seed") if name in params}
-        params["vllm_xargs"] = {"mote": json.dumps(request_args(call.profile, capture=call.capture)["mote"])}
-        create: Any = self._client.completions.with_raw_response.create
+        xargs = {"mote": self._entry(call)}
+        body = to_json({"model": self.model, "prompt": call.tokens, **params, "vllm_xargs": xargs})
         try:
-            # The library's own time-out starts anew with each piece of the reply; a dripping server would never end.
             async with asyncio.timeout(timeout or self._timeout) as limit:
                 self._limits.add(limit)
                 try:
-                    sent = await create(model=self.model, prompt=call.tokens, extra_body=params, **known)
+                    content = await self._wire.post(f"{self.url}/completions", self._key, body)
                 finally:
                     self._limits.discard(limit)
-        except (openai.OpenAIError, TimeoutError) as error:
-            raise told_apart(error) from None
-        return self._read(number, call, sent.content)
+        except TimeoutError:
+            raise AwayError("no reply in time") from None
+        return self._read(number, call, content)
 
     def let_go(self) -> None:
         """End what is under way here as if its time were up."""
@@ -196,18 +162,26 @@ class Server:
             limit.reschedule(asyncio.get_running_loop().time())
 
     async def _listed(self) -> Models:
-        import openai
-
-        listing: Any = self._client.models.with_raw_response.list
         try:
             async with asyncio.timeout(_LISTED):
-                sent = await listing()
-        except (TimeoutError, openai.OpenAIError) as error:
-            raise AwayError(f"server {self.url}: nothing answers there ({_said(error)}).") from None
+                content = await self._wire.get(f"{self.url}/models", self._key)
+        except TimeoutError:
+            raise AwayError(f"server {self.url}: nothing answers there (no reply in time).") from None
+        except (AwayError, RefusedError, BrokenReplyError) as error:
+            raise AwayError(f"server {self.url}: nothing answers there ({error}).") from None
         try:
-            return Models.model_validate_json(sent.content)
+            return Models.model_validate_json(content)
         except ValidationError as error:
             raise AwayError(f"server {self.url} does not list its models: {first_error(error)}.") from None
+
+    def _entry(self, call: Call) -> str:
+        """Return what a request tells the patch, as JSON: a study sends the same few with each of its prompts."""
+        key = (call.profile.name, call.profile.digest, call.profile.model, json.dumps(call.capture))
+        if key not in self._entries:
+            if len(self._entries) >= _MOST_ENTRIES:
+                self._entries.clear()
+            self._entries[key] = json.dumps(request_args(call.profile, capture=call.capture)["mote"])
+        return self._entries[key]
 
     def _read(self, number: int, call: Call, content: bytes) -> Reply:
         try:
@@ -228,10 +202,7 @@ class Server:
                 f"{call.what}: {self.url} stopped after {usage.completion_tokens} of {room} tokens; start it with"
                 " --generation-config vllm, so that the model's own limit does not count."
             )
-        rows = [
-            {token: {"logprob": one.logprob} for token, one in row.items()} if row else None
-            for row in choice.prompt_logprobs or ()
-        ]
+        rows = choice.prompt_logprobs or []
         try:
             logprobs = _own_logprobs(call, rows)
         except (KeyError, ValueError):
@@ -244,13 +215,14 @@ class Server:
             generated_tokens=usage.completion_tokens,
             logprobs=logprobs,
             observation=observation,
-            rows=rows,
+            # The tokens' own are read; thousands of dictionaries are not kept for nothing.
+            rows=rows if call.params.get("prompt_logprobs") else (),
         )
 
     def _observation(self, call: Call, choice: _Choice) -> Observation:
         """Return what the patch observed. Nothing made without the edit is taken for an answer under it."""
         try:
-            found = checked_observation(call, choice.model_dump())
+            found = checked_observation(call, {"routed_experts": choice.routed_experts})
         except (MoteError, MemoryError, OverflowError) as error:
             raise BrokenReplyError(str(error), doubt=True) from None
         own = self._layout
@@ -281,41 +253,7 @@ def _is_counted(effect: Any) -> bool:
     )
 
 
-def told_apart(error: Exception) -> Exception:
-    """Return the error of this module that says what the client library's means."""
-    import openai
-
-    from mote.judges.llm.http import UntrustedReplyError
-
-    if isinstance(error, openai.APIStatusError):
-        if error.status_code in _BUSY or error.status_code >= 500:
-            asked = error.response.headers.get("retry-after", "")
-            wait = float(asked) if _SECONDS.fullmatch(asked) else 0.0
-            return AwayError(_said(error), wait, busy=error.status_code in _BUSY)
-        return RefusedError(_said(error))
-    if isinstance(error.__cause__, UntrustedReplyError):
-        return BrokenReplyError(f"{error.__cause__}.")
-    if isinstance(error, openai.APIResponseValidationError):
-        return BrokenReplyError(_said(error))
-    return AwayError("no reply in time" if isinstance(error, TimeoutError) else _said(error))
-
-
-def _said(error: BaseException) -> str:
-    """Return what went wrong in one line: the server's own words where it has any."""
-    body = getattr(error, "body", None)
-    inner = body.get("error", body) if isinstance(body, Mapping) else None
-    text = inner.get("message") if isinstance(inner, Mapping) else None
-    return " ".join(str(text or error.__cause__ or error or type(error).__name__).split())[:300]
-
-
-def first_error(error: ValidationError) -> str:
-    """Return in a line what is wrong first in a reply, and where."""
-    found = error.errors(include_input=False, include_url=False)[0]
-    where = ".".join(str(part) for part in found["loc"])[:80]
-    return f"{where}: {found['msg'][:120]}" if where else str(found["msg"])[:120]
-
-
-def _own_logprobs(call: Call, rows: list[dict[str, Any] | None]) -> list[float]:
+def _own_logprobs(call: Call, rows: list[dict[str, _LogProb] | None]) -> list[float]:
     """The log-probability of each of the prompt's own tokens; nan where there is none, as for the first."""
     if not rows:
         return []

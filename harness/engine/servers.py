@@ -16,11 +16,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from mote.harness.engine.failures import AwayError, BrokenReplyError, RefusedError, UnfitError
 from mote.harness.engine.health import NoServerError, Pool, pause
 from mote.harness.engine.model import ModelSource
-from mote.harness.engine.server import AwayError, BrokenReplyError, RefusedError, Server, UnfitError
+from mote.harness.engine.server import Server
 from mote.harness.engine.stepping import Call, Reply
 from mote.harness.engine.vllm import Engine, TokenEngine, VllmEngine, check_options
+from mote.harness.engine.wire import Wire
 from mote.harness.errors import MoteError, one_line
 from mote.harness.recipe.schema import Recipe, SamplingPart, ServersPart
 from mote.patches import ModelLayout
@@ -33,6 +35,33 @@ _GOES_ON = "What was answered is stored; the same command goes on."
 
 class _GivenUpError(Exception):
     """One request that got no answer, where others do."""
+
+
+class _UnderWay:
+    """Requests in a fixed window, and those done since one last looked: a request costs the same, however many run."""
+
+    def __init__(self, waiting: Iterator[tuple[int, Call]]) -> None:
+        self.waiting = waiting
+        self.running: set[asyncio.Task[Reply]] = set()
+        self._done: list[asyncio.Task[Reply]] = []
+        self._news = asyncio.Event()
+
+    def add(self, task: asyncio.Task[Reply]) -> None:
+        self.running.add(task)
+        task.add_done_callback(self._ended)
+
+    async def done(self) -> list[asyncio.Task[Reply]]:
+        """Return what is done since the last call, waiting for something; empty where nothing runs."""
+        if not self._done and self.running:
+            self._news.clear()
+            await self._news.wait()
+        done, self._done = self._done, []
+        return done
+
+    def _ended(self, task: asyncio.Task[Reply]) -> None:
+        self.running.discard(task)
+        self._done.append(task)
+        self._news.set()
 
 
 class ServerEngine(TokenEngine):
@@ -53,15 +82,16 @@ class ServerEngine(TokenEngine):
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
         try:
-            import openai  # noqa: F401
+            import aiohttp  # noqa: F401
             from transformers import AutoTokenizer
         except ImportError as error:
             raise MoteError(f'a study on servers needs {error.name}: pip install ".[server]".') from None
         self._part = part
         self._runner = asyncio.Runner()
-        self._servers = [Server(url, part, layout) for url in part.urls]
+        self._wire = Wire()
+        self._servers = [Server(url, part, layout, self._wire) for url in part.urls]
         self._pool = Pool(self._servers, part.window, part.patience, say)
-        self._runner.run(self._pool.start())
+        self._runner.run(self._start())
         try:
             tokenizer: Any = AutoTokenizer.from_pretrained(path)
         # No files of one (OSError), or one whose own code would have to be trusted (ValueError).
@@ -70,15 +100,13 @@ class ServerEngine(TokenEngine):
         super().__init__(tokenizer, self._pool.context, sampling, markers_start, template)
 
     def _drive(self, calls: Iterable[Call]) -> Iterator[list[Reply]]:
-        waiting = iter(enumerate(calls))
-        window = self._part.window * len(self._servers)
-        running: set[asyncio.Task[Reply]] = set()
+        under_way = _UnderWay(enumerate(calls))
         given_up: list[BaseException] = []
         try:
             self._runner.run(self._begin())
             while True:
                 # The loop only runs inside `_some`; meanwhile replies wait in the sockets.
-                done, running = self._runner.run(self._some(waiting, running, window))
+                done = self._runner.run(self._some(under_way))
                 if not done:
                     break
                 failed = [error for task in done if (error := task.exception())]
@@ -89,29 +117,31 @@ class ServerEngine(TokenEngine):
                         raise error
                 given_up += failed
         finally:
-            self._runner.run(self._end(running))
+            self._runner.run(self._end(under_way))
         if given_up:
             raise MoteError(f"{len(given_up)} requests got no answer; {given_up[0]} {_GOES_ON}")
 
+    async def _start(self) -> None:
+        async with self._wire:
+            await self._pool.start()
+
     async def _begin(self) -> None:
+        await self._wire.__aenter__()
         self._pool.begin()
 
-    async def _end(self, running: set[asyncio.Task[Reply]]) -> None:
+    async def _end(self, under_way: _UnderWay) -> None:
         """Stop what nobody waits for: vLLM aborts a request whose client has gone."""
-        for task in running:
+        for task in under_way.running:
             task.cancel()
-        await asyncio.gather(*running, self._pool.end(), return_exceptions=True)
+        await asyncio.gather(*under_way.running, self._pool.end(), return_exceptions=True)
+        await self._wire.__aexit__(None, None, None)
 
-    async def _some(
-        self, waiting: Iterator[tuple[int, Call]], running: set[asyncio.Task[Reply]], window: int
-    ) -> tuple[set[asyncio.Task[Reply]], set[asyncio.Task[Reply]]]:
-        """Fill the window and wait until something is done; return what is done and what is running."""
-        while len(running) < window and (item := next(waiting, None)) is not None:
-            running.add(asyncio.create_task(self._ask(*item)))
-        if not running:
-            return set(), running
-        done, still = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-        return done, still
+    async def _some(self, under_way: _UnderWay) -> list[asyncio.Task[Reply]]:
+        """Fill the windows of the servers that can be asked, and return what is done once anything is."""
+        room = self._part.window * max(1, self._pool.up)
+        while len(under_way.running) < room and (item := next(under_way.waiting, None)) is not None:
+            under_way.add(asyncio.create_task(self._ask(*item)))
+        return await under_way.done()
 
     async def _ask(self, number: int, call: Call) -> Reply:
         """Ask until a server answers.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache, lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
@@ -139,6 +140,9 @@ class TokenEngine(ABC):
         self._context = context
         self._sampling = sampling
         self._tokens: dict[str, list[int]] = {}
+        # An answer is scored under many profiles, and has its tokens from a vocabulary.
+        self._continuations = lru_cache(maxsize=1024)(self._encode)
+        self._text_of = cache(lambda token: str(tokenizer.decode([token])))
         self.prompt_opens = self._render([{"role": "user", "content": "x"}]).rstrip().endswith(markers_start)
 
     @abstractmethod
@@ -175,11 +179,11 @@ class TokenEngine(ABC):
 
     def token_texts(self, messages: Sequence[Mapping[str, str]]) -> list[str]:
         """Return the text of each token of a rendered prompt, those of the chat template among them."""
-        return [str(self._tokenizer.decode([token])) for token in self._encode(self._render(messages))]
+        return self._texts(self._encode(self._render(messages)))
 
     def pieces(self, text: str) -> list[str]:
         """Return the tokens of an answer as texts, tokenised apart from its prompt, as ``score`` does."""
-        return [str(self._tokenizer.decode([token])) for token in self._encode(text)]
+        return self._texts(self._encode(text))
 
     def _call(self, request: Request) -> Call:
         tokens = self._prompt(request.prompt_id, request.messages)
@@ -208,7 +212,7 @@ class TokenEngine(ABC):
                 f"profile '{request.profile.name}' edits generated tokens, and {what} has none: nothing would be tuned."
                 " Take a profile with tokens 'all'."
             )
-        tokens = self._encode(request.continuation)
+        tokens = self._continuations(request.continuation)
         if not tokens:
             raise MoteError(f"{what} has no tokens: {request.continuation!r}")
         length = len(self._prompt(request.prompt_id, request.messages)) + len(tokens)
@@ -218,6 +222,9 @@ class TokenEngine(ABC):
 
     def _encode(self, text: str) -> list[int]:
         return list(self._tokenizer.encode(text, add_special_tokens=False))
+
+    def _texts(self, tokens: Iterable[int]) -> list[str]:
+        return [self._text_of(token) for token in tokens]
 
     def _params(self, request: Request) -> dict[str, Any]:
         return {
@@ -253,7 +260,7 @@ class TokenEngine(ABC):
             raise MoteError(
                 f"prompt '{request.prompt_id}': log-probabilities of {found} of {len(ids)} tokens came back."
             )
-        tokens = [str(self._tokenizer.decode([token])) for token in ids[start:]]
+        tokens = self._texts(ids[start:])
         tops = [_values(row) for row in reply.rows[start:]] if request.top else ()
         return Scored(request, tokens, reply.logprobs[start:], reply.observation, tops)
 

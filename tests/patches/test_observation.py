@@ -64,10 +64,14 @@ def same(a: Observation, b: Observation) -> bool:
     )
 
 
-def over_http(array: np.ndarray) -> str:
+def npy(array: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
-    return base64.b64encode(buffer.getvalue()).decode()
+    return buffer.getvalue()
+
+
+def over_http(array: np.ndarray) -> str:
+    return base64.b64encode(npy(array)).decode()
 
 
 @given(observations)
@@ -76,6 +80,20 @@ def test_round_trip_by_every_road(observation: Observation) -> None:
     for carried in (packet, over_http(packet), {"routed_experts": over_http(packet)}):
         assert same(read_observation(carried), observation)
     assert same(read_observation(SimpleNamespace(routed_experts=packet)), observation)
+
+
+@given(observations)
+def test_arrays_written_otherwise_are_read_or_refused_as_numpy_does(observation: Observation) -> None:
+    raw = npy(pack(observation))
+    for carried in (
+        raw + b"x",
+        raw.replace(b"': (", b"' :(", 1),
+        raw.replace(b"(", b"(+", 1).replace(b" \n", b"\n", 1),
+    ):
+        assert same(read_observation(base64.b64encode(carried).decode()), observation)
+    for carried in (raw[:-1], raw[:100], raw.replace(b"|u1", b"|i1", 1), raw.replace(b"(", b"(9", 1)):
+        with pytest.raises(ObservationError):
+            read_observation(base64.b64encode(carried).decode())
 
 
 @given(observations, observations)

@@ -164,7 +164,8 @@ def test_a_study_on_servers_has_the_rows_of_one_in_this_process(server: Server, 
     ask_study(tmp_path / "away", *away(url(server)))
 
 
-@pytest.mark.slow  # more than five minutes beside other work
+@pytest.mark.slow  # a reply in doubt costs a check of the server, and the checks fail as often
+@pytest.mark.timeout(1200)
 def test_a_study_ends_by_itself_where_one_server_dies_and_the_other_fails_a_fifth(
     server: Server, here: Path, tmp_path: Path
 ) -> None:
@@ -195,10 +196,10 @@ def test_scores_over_http_are_those_of_the_profile(server: Server) -> None:
     assert found[1].observation.receipt.digest == TUNED.digest
 
 
-@pytest.mark.slow  # its patience of a minute is too short beside other work
 @pytest.mark.parametrize("wrong", [503, 429, "drop"])
 def test_a_server_that_fails_for_a_while_costs_no_answer(server: Server, wrong: int | str) -> None:
-    with proxy(server, lambda path, n, body: wrong if n in (2, 3, 5) else None) as front:
+    # A check's GETs do not count as requests: they would meet the fifth's fault for ever.
+    with proxy(server, lambda path, n, body: wrong if body and n in (2, 3, 5) else None) as front:
         found = [index for some in engine(front).generate(asked(8)) for index, _ in some]
     assert sorted(found) == list(range(8))
 

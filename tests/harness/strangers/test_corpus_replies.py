@@ -225,8 +225,10 @@ def answers_of_servers() -> Iterator[tuple[bytes, dict[str, str], int]]:
 
 def test_replies_of_servers_of_a_study() -> None:
     """Each is the failure of that request: none is a traceback, and none is taken for an answer."""
-    from mote.harness.engine.server import AwayError, BrokenReplyError, RefusedError, Server, UnfitError
+    from mote.harness.engine.failures import AwayError, BrokenReplyError, RefusedError, UnfitError
+    from mote.harness.engine.server import Server
     from mote.harness.engine.stepping import Call
+    from mote.harness.engine.wire import Wire
     from mote.harness.recipe.schema import ServersPart
 
     bodies = [*answers_of_servers(), (json.dumps(ANSWER).encode(), {}, 200)]
@@ -235,14 +237,15 @@ def test_replies_of_servers_of_a_study() -> None:
     call = Call("a prompt", [1, 2, 3], EMPTY_PROFILE, {"max_tokens": 2, "temperature": 0.0}, "prompt")
 
     async def ask(url: str) -> None:
-        server = Server(url, ServersPart(urls=[url], timeout=30), LAYOUT)
-        server.model, server.context = "m", 256
-        for _ in range(total):
-            try:
-                found.append(await server.ask(0, call))
-            except (AwayError, BrokenReplyError, RefusedError, UnfitError) as error:
-                said(error)
-                found.append(error)
+        async with Wire() as wire:
+            server = Server(url, ServersPart(urls=[url], timeout=30), LAYOUT, wire)
+            server.model, server.context = "m", 256
+            for _ in range(total):
+                try:
+                    found.append(await server.ask(0, call))
+                except (AwayError, BrokenReplyError, RefusedError, UnfitError) as error:
+                    said(error)
+                    found.append(error)
 
     with replies(bodies) as (url, asked):
         asyncio.run(ask(url))
