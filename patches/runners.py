@@ -7,6 +7,7 @@ Both runners tell the same five things, under other names:
 | the model is loaded: routers are attached | ``load_model`` | ``load_model`` |
 | requests come; the batch's order is final | end of ``_prepare_inputs`` | ``add_requests``; end of ``prepare_inputs`` |
 | the forward pass is done | ``sample_tokens`` | ``sample_tokens`` |
+| prompt log-probabilities (``mote.patches.pieces``) | ``_get_prompt_logprobs_dict`` | ``load_model`` |
 | a request is over | ``_on_request_state_removed`` | ``finish_requests`` |
 | what runs now is no request | ``_dummy_run``, ``capture_model`` | ``_dummy_run``, ``capture_model`` |
 
@@ -22,6 +23,7 @@ from typing import Any
 
 from mote.patches.layout import ModelLayout
 from mote.patches.messages import Pending
+from mote.patches.pieces import prompt_logprobs_v1, shrink_v2
 from mote.patches.wrap import wrap
 
 UNRUN = "the MoTE patch's GPU path has not been run on a GPU by its authors: run `mote verify MODEL` first"
@@ -45,6 +47,7 @@ def hook_runners(layout_of: LayoutOf, refuse_unproven: Refuse) -> None:
     wrap(GPUModelRunner, "load_model", load)
     wrap(GPUModelRunner, "_prepare_inputs", prepare_inputs_v1)
     wrap(GPUModelRunner, "_on_request_state_removed", removed_v1)
+    wrap(GPUModelRunner, "_get_prompt_logprobs_dict", prompt_logprobs_v1)
     _hook_common(GPUModelRunner, AsyncGPUModelRunnerOutput)
     if HAS_TRITON:  # V2 needs it, so where there is none, as in the CPU's distribution, V2 cannot run
         _hook_v2(load)
@@ -55,7 +58,7 @@ def _hook_v2(load: Callable[..., None]) -> None:
     from vllm.v1.worker.gpu.async_utils import AsyncOutput
     from vllm.v1.worker.gpu.model_runner import GPUModelRunner
 
-    wrap(GPUModelRunner, "load_model", load)
+    wrap(GPUModelRunner, "load_model", _shrinking(load))
     wrap(GPUModelRunner, "add_requests", add_requests_v2)
     wrap(GPUModelRunner, "prepare_inputs", prepare_inputs_v2)
     wrap(GPUModelRunner, "finish_requests", finish_requests_v2)
@@ -83,6 +86,15 @@ def _loader(layout_of: LayoutOf, refuse_unproven: Refuse) -> Callable[..., None]
         state = make_state(layout, self.max_num_reqs, self.max_num_tokens, self.device)
         attach(self.get_model(), layout, state)
         self.mote_state = state
+
+    return load_model
+
+
+def _shrinking(load: Callable[..., None]) -> Callable[..., None]:
+    def load_model(original: Callable[..., None], self: Any, *args: Any, **kwargs: Any) -> None:
+        load(original, self, *args, **kwargs)
+        if self.mote_state is not None:
+            shrink_v2(self.model_config.get_vocab_size())
 
     return load_model
 

@@ -37,6 +37,7 @@ TUNED = Profile("p", (Edit(1, 0, "suppress"),))
         (RunnerV1, "load_model", ["self", "load_dummy_weights"]),
         (RunnerV1, "_prepare_inputs", ["self", "scheduler_output", "num_scheduled_tokens"]),
         (RunnerV1, "_on_request_state_removed", ["self", "req_id", "req_state"]),
+        (RunnerV1, "_get_prompt_logprobs_dict", ["self", "hidden_states", "num_scheduled_tokens"]),
         (RunnerV1, "sample_tokens", ["self", "grammar_output"]),
         (RunnerV1, "_dummy_run", ["self", "num_tokens"]),
         (RunnerV1, "capture_model", ["self"]),
