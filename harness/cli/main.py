@@ -30,6 +30,7 @@ from mote.harness.cli import prune as cli_prune
 from mote.harness.cli import recipe as cli_recipe
 from mote.harness.cli import scan as cli_scan
 from mote.harness.cli import serve as cli_serve
+from mote.harness.cli import up as cli_up
 from mote.harness.cli import verify as cli_verify
 from mote.harness.cli.ending import drop_stdout, fail, fail_for_user, interrupted, open_streams, signals_heard, stopped
 from mote.harness.cli.extras import hint
@@ -265,6 +266,7 @@ for part in (
     cli_merge,
     cli_lm_eval,
     cli_serve,
+    cli_up,
     cli_verify,
     cli_data,
     cli_demo,

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-import os
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -18,7 +17,7 @@ from typing_extensions import TypedDict
 
 from mote.harness.engine.failures import AwayError, BrokenReplyError, RefusedError, UnfitError, first_error
 from mote.harness.engine.stepping import Call, Reply, checked_observation
-from mote.harness.engine.wire import Wire
+from mote.harness.engine.wire import Wire, key_of
 from mote.harness.errors import MoteError
 from mote.harness.recipe.schema import ServersPart
 from mote.patches import EMPTY_PROFILE, ModelLayout, Observation, request_args
@@ -99,11 +98,7 @@ class Server:
         self._timeout = part.timeout
         self._limits: set[asyncio.Timeout] = set()
         self._entries: dict[tuple[str, str, ModelLayout | None, str], str] = {}
-        self._key = os.environ.get(part.key_env, "").strip() if part.key_env else "none"
-        if not self._key:
-            raise MoteError(f"the environment variable {part.key_env} is not set; it should hold the servers' key.")
-        if not (self._key.isascii() and self._key.isprintable()):
-            raise MoteError(f"the environment variable {part.key_env} holds no key: it has characters that none has.")
+        self._key = key_of(part.key_env)
 
     async def check(self, least: int = 0) -> None:
         """Learn the model's name and context, and see that the patch is there, by a request of one token.

@@ -8,11 +8,13 @@ bound.
 from __future__ import annotations
 
 import json
+import os
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 from urllib.request import getproxies
 
 from mote.harness.engine.failures import AwayError, BrokenReplyError, in_one_line, of_status
+from mote.harness.errors import MoteError
 
 if TYPE_CHECKING:
     import aiohttp
@@ -21,6 +23,21 @@ MOST_REPLY: Final = 256 << 20
 """Bytes of one reply; a prompt's maps of a large model in base64 take some ten MB."""
 _IDLE: Final = 4.0
 """Seconds that a connection waits for its next request; vLLM's server closes one after five."""
+
+
+def key_of(variable: str | None) -> str:
+    """Return the servers' key that an environment variable holds; vLLM without a key takes any.
+
+    Raises MoteError where the variable is not set, or holds what no header can.
+    """
+    if variable is None:
+        return "none"
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        raise MoteError(f"the environment variable {variable} is not set; it should hold the servers' key.")
+    if not (key.isascii() and key.isprintable()):
+        raise MoteError(f"the environment variable {variable} holds no key: it has characters that none has.")
+    return key
 
 
 class Wire:
