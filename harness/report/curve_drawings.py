@@ -39,11 +39,22 @@ def lines_of(rows: pd.DataFrame, *, reverse: bool) -> pd.DataFrame:
 
 
 def draw_dose(rows: pd.DataFrame, sets: pd.DataFrame, k: int, noise: float, layout: Layout) -> Figure:
-    """Draw flips, changes of the other prompts and broken text over k; ``sets`` are the random ones of ``k`` experts.
-
-    ``noise`` is the share of other prompts that change when the untouched model is asked again (nan: not asked).
-    """
+    """Draw flips, changes of the other prompts and broken text over k, as ``paint_dose``."""
     figure, ax = _axes(layout)
+    paint_dose(ax, rows, sets, k, noise)
+    if layout.narrow:
+        ax.set_title("Dose")
+    _legend(figure, *curve_legend(ax), layout)
+    return figure
+
+
+def paint_dose(ax: Axes, rows: pd.DataFrame, sets: pd.DataFrame, k: int, noise: float) -> None:
+    """Draw flips, changes of the other prompts and broken text over k into ``ax``, without a legend.
+
+    ``sets`` are the random ones of ``k`` experts. ``noise`` is the share of other prompts that change when the
+    untouched model is asked again (nan: not asked).
+    """
+    _dress(ax)
     at = np.arange(len(rows), dtype=float)
     ks = [int(value) for value in rows["k"]]
     top = _draw_lines(ax, at, rows, reverse=False)
@@ -58,15 +69,14 @@ def draw_dose(rows: pd.DataFrame, sets: pd.DataFrame, k: int, noise: float, layo
         ax.axhline(noise, color=ACCENT, linewidth=0.7, alpha=0.7, label="others changed by another seed")
     ax.set_xticks(at, [str(value) for value in ks])
     _finish(ax, at, top)
-    ax.set_title("Dose" if layout.narrow else "Dose: what changes with the number of experts suppressed")
+    ax.set_title("Dose: what changes with the number of experts suppressed")
     ax.set_xlabel("experts suppressed (top k of the ranking)")
-    _legend(figure, ax, layout)
-    return figure
 
 
 def draw_direction(rows: pd.DataFrame, layout: Layout) -> Figure:
     """Draw flips and reverse flips from suppression (factor 0) over the untouched model (1) to stimulation (inf)."""
     figure, ax = _axes(layout)
+    _dress(ax)
     again = rows[rows["factor"] == 1.0]
     curve = _with_untouched(rows[rows["factor"] != 1.0])
     at = np.arange(len(curve), dtype=float)
@@ -88,7 +98,7 @@ def draw_direction(rows: pd.DataFrame, layout: Layout) -> Figure:
     _finish(ax, at, top)
     ax.set_title("Direction" if layout.narrow else "Direction: the same experts from switched off to forced on")
     ax.set_xlabel("factor of the experts' weights where they are chosen" if not layout.narrow else "factor")
-    _legend(figure, ax, layout)
+    _legend(figure, *curve_legend(ax), layout)
     return figure
 
 
@@ -115,12 +125,14 @@ def percent_axis(axis: Axis) -> None:
 
 def _axes(layout: Layout) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(min(layout.width, 7.6), 4.6 if layout.narrow else 4.2), layout="constrained")
-    ax = figure.subplots()
+    return figure, figure.subplots()
+
+
+def _dress(ax: Axes) -> None:
     percent_axis(ax.yaxis)
     ax.set_ylabel("share of prompts")
     ax.grid(axis="y", color=RULE, linewidth=0.5)
     ax.set_axisbelow(True)
-    return figure, ax
 
 
 def _draw_lines(ax: Axes, at: NDArray[np.float64], rows: pd.DataFrame, *, reverse: bool) -> float:
@@ -138,17 +150,19 @@ def _draw_lines(ax: Axes, at: NDArray[np.float64], rows: pd.DataFrame, *, revers
     return max(float(np.nanmax(rows["flips_high"])), float(lines["rate"].max()), 0.1)
 
 
-def _legend(figure: Figure, ax: Axes, layout: Layout) -> None:
-    """Name everything in the picture itself, so that it can be read where the page's caption is not."""
+def curve_legend(ax: Axes) -> tuple[list[Any], list[str]]:
+    """Return the handles and names of a curve's legend, the lines first; seaborn's own goes."""
     handles, names = ax.get_legend_handles_labels()
     if (inside := ax.get_legend()) is not None:
         inside.remove()
     order = sorted(range(len(names)), key=lambda i: (names[i] not in _COLOURS, i))
+    return [handles[i] for i in order], [names[i] for i in order]
+
+
+def _legend(figure: Figure, handles: list[Any], names: list[str], layout: Layout) -> None:
+    """Name everything in the picture itself, so that it can be read where the page's caption is not."""
     columns = 1 if layout.narrow else 3
-    figure.legend(
-        [handles[i] for i in order], [names[i] for i in order], loc="outside lower center", ncols=columns,
-        columnspacing=1.4, handlelength=2.4,
-    )  # fmt: skip
+    figure.legend(handles, names, loc="outside lower center", ncols=columns, columnspacing=1.4, handlelength=2.4)
 
 
 def _finish(ax: Axes, at: NDArray[np.float64], top: float) -> None:

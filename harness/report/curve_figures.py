@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Final
 
 import pandas as pd
 
 from mote.harness.drawing import ACCENT, INK, SIGNAL, SOFT
+from mote.harness.report.analysis import StudyResult
 from mote.harness.report.curve_drawings import (
     Series,
     draw_direction,
@@ -19,15 +21,21 @@ from mote.harness.report.figure_data import FigureData, Made
 from mote.harness.science.controls import RETEST
 from mote.harness.science.dose import best_dose
 
+NO_DOSES: Final = "Give `study.doses` further numbers of experts, for instance `[1, 3, 5, 20, 50]`."
+
 
 def dose(data: FigureData) -> Made:
     """Return the curve over the number of suppressed experts."""
     curves = data.result.curves
     if len(curves.doses) < 2:
-        return None, "Give `study.doses` further numbers of experts, for instance `[1, 3, 5, 20, 50]`.", None
-    k = _k(data)
+        return None, NO_DOSES, None
+    k = own_k(data.result)
     alt = "Share of flips over the number of suppressed experts: " + _listed(curves.doses, "k")
-    return lambda layout: draw_dose(curves.doses, curves.sets, k, noise(data)[1], layout), alt, _table(curves.doses)
+    return (
+        lambda layout: draw_dose(curves.doses, curves.sets, k, noise(data.result)[1], layout),
+        alt,
+        _table(curves.doses),
+    )
 
 
 def direction(data: FigureData) -> Made:
@@ -67,7 +75,7 @@ def thirds(data: FigureData) -> Made:
     if not len(rows):
         return None, "Set `study.thirds: true` in the recipe.", None
     alt = "Flips with the experts of one third of the layers only: " + _listed(rows, "part")
-    return lambda layout: draw_thirds(rows, noise(data)[0], layout), alt, _table(rows)
+    return lambda layout: draw_thirds(rows, noise(data.result)[0], layout), alt, _table(rows)
 
 
 def pruning(data: FigureData) -> Made:
@@ -80,9 +88,9 @@ def pruning(data: FigureData) -> Made:
     return lambda layout: draw_pruning(rows, floor, layout), alt, rows
 
 
-def noise(data: FigureData) -> tuple[float, float]:
+def noise(result: StudyResult) -> tuple[float, float]:
     """Return what another seed alone does: the flips, and the share of the other prompts that changes; nan unasked."""
-    rows = data.result.curves.direction
+    rows = result.curves.direction
     again = rows[rows["kind"] == RETEST] if len(rows) else rows
     if not len(again):
         return math.nan, math.nan
@@ -97,9 +105,10 @@ def best_profile(data: FigureData) -> str:
     return "" if best is None or not best["flips_hits"] else str(best["profile"])
 
 
-def _k(data: FigureData) -> int:
-    rows = data.result.curves.doses
-    own = rows[rows["profile"] == data.result.asked.tuned]
+def own_k(result: StudyResult) -> int:
+    """Return how many experts the tuned profile has; 0 where nothing was tuned yet."""
+    rows = result.curves.doses
+    own = rows[rows["profile"] == result.asked.tuned]
     return int(own["k"].iloc[0]) if len(own) else 0
 
 

@@ -25,7 +25,7 @@ from mote.harness.report.embedding_figure import FEWEST_POINTS, colourings, draw
 from mote.harness.report.figure_data import KIND_TITLES, Draw, FigureData, Made, long_map, title_of
 from mote.harness.report.map_figures import draw_map, draw_resonance
 from mote.harness.report.mt_bench_figure import NOTHING, draw_bench
-from mote.harness.report.null_figure import draw_null
+from mote.harness.report.null_figure import NullParts, draw_null
 from mote.harness.report.panels import stimulation_panels, transition_panels
 from mote.harness.report.ranking_figure import rankings
 from mote.harness.report.token_figure import draw_tokens, panels_of
@@ -158,23 +158,27 @@ def _stimulation(data: FigureData) -> Made:
 
 
 def _null(data: FigureData) -> Made:
-    result = data.result
+    parts = null_parts(data.result)
+    if isinstance(parts, str):
+        return None, parts, None
+    alt = f"{parts.tuned[0]}: {parts.tuned[1]:.1%}; random sets: {_ranges(data.result)}."
+    return lambda layout: draw_null(parts, layout), alt, None
+
+
+def null_parts(result: StudyResult) -> NullParts | str:
+    """Return what the figure of the null distributions shows, or why there is none."""
     rates = result.rate_of(result.asked.tuned)
     if rates is None or not rates.flips.total or result.chance.sets.empty:
-        why = "Random sets come after the tuned profile; `mote run` generates them."
         if result.record.complete:
-            why = "Give `study.controls` random sets; twenty of each kind are the default."
-        return None, why, None
+            return "Give `study.controls` random sets; twenty of each kind are the default."
+        return "Random sets come after the tuned profile; `mote run` generates them."
     retest = [
         result.changes.rates[name, view].flips.share
         for name, view in result.changes.rates
         if name.startswith(RETEST) and view == result.asked.view
     ]
-    title = title_of(result, str(result.asked.tuned))[0]
-    tuned = (title, rates.flips.share, rates.flips.low, rates.flips.high)
-    p = p_values(result)
-    alt = f"{title}: {rates.flips.share:.1%}; random sets: {_ranges(result)}."
-    return lambda layout: draw_null(result.chance.sets, tuned, retest, p, layout), alt, None
+    tuned = (title_of(result, str(result.asked.tuned))[0], rates.flips.share, rates.flips.low, rates.flips.high)
+    return NullParts(result.chance.sets, tuned, retest, p_values(result))
 
 
 def p_values(result: StudyResult) -> dict[str, float]:

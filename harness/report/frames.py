@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pandas as pd
@@ -35,6 +35,9 @@ from mote.harness.science.splits import units_of
 from mote.harness.store.questions import last_question
 from mote.harness.store.run import RunStore
 from mote.patches import Profile
+
+if TYPE_CHECKING:
+    from mote.harness.report.plots import Plots
 
 _GENERATIONS: Final = [
     *("generation_id", "prompt_id", "profile", "kind", "part", "label", "raw", "reasoning", "answer"),
@@ -208,6 +211,14 @@ class Run:
     def expert(self, layer: int, expert: int, top: int = 10) -> ExpertPage:
         """Return what the run says of one expert, as frames: what it is seen for, and what it is needed for."""
         return expert_page(self, layer, expert, top)
+
+    @property
+    def plot(self) -> Plots:
+        """The report's figures, drawn into an Axes: ``run.plot.resonance()``, ``transition``, ``null``, ``dose``."""
+        # pyplot takes as long to load as pandas.
+        from mote.harness.report.plots import Plots
+
+        return Plots(self)
 
     def maps(self, role: str = "prompt") -> tuple[list[str], NDArray[Any]]:
         """Return prompt ids and the untouched model's activation maps of a role, int32 [prompts, layers, experts]."""

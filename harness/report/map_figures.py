@@ -9,7 +9,7 @@ import numpy as np
 import seaborn as sns  # type: ignore[import-untyped]
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
@@ -31,16 +31,28 @@ def draw_resonance(
     ranking: NDArray[np.float64], layers: Sequence[int], experts: Sequence[Expert], layout: Layout, unit: str
 ) -> Figure:
     """Draw a resonance map [layers, experts]; ``experts`` (layer, expert) are circled and named at the margin."""
-    bound = float(np.abs(ranking).max()) or 1.0
     title = "Resonance, the tuned experts circled" if experts else "Resonance"
-    figure, ax, across = _canvas(ranking, layers, layout, title, RESONANCE, (-bound, bound), named=bool(experts))
-    at = {layer: row + 0.5 for row, layer in enumerate(layers)}
-    points = [(expert + 0.5, at[layer]) if across else (at[layer], expert + 0.5) for layer, expert in experts]
-    names = [f"({layer}, {expert})" for layer, expert in experts]
+    limits = limits_of(ranking)
+    figure, ax, across = _canvas(ranking, layers, layout, title, RESONANCE, limits, named=bool(experts))
     wide, tall = (float(size) for size in figure.get_size_inches())
-    _circle(ax, points, names, across, (wide - 1.7, tall - 1.4))
+    circle_experts(ax, layers, experts, (wide - 1.7, tall - 1.4), across=across)
     _scale(figure, ax, layout, unit)
     return figure
+
+
+def limits_of(ranking: NDArray[np.float64]) -> tuple[float, float]:
+    """Return limits of colour that lie alike on both sides of zero; experts that were left out do not count."""
+    bound = float(np.nanmax(np.abs(ranking), initial=0.0)) or 1.0
+    return -bound, bound
+
+
+def circle_experts(
+    ax: Axes, layers: Sequence[int], experts: Sequence[Expert], inches: tuple[float, float], *, across: bool = True
+) -> None:
+    """Circle experts on a map and name them at its margin; ``inches`` are the width and height of the map."""
+    at = {layer: row + 0.5 for row, layer in enumerate(layers)}
+    points = [(expert + 0.5, at[layer]) if across else (at[layer], expert + 0.5) for layer, expert in experts]
+    _circle(ax, points, [f"({layer}, {expert})" for layer, expert in experts], across, inches)
 
 
 def _canvas(
@@ -65,6 +77,23 @@ def _canvas(
     figure = Figure(figsize=size)
     figure.suptitle(title, x=0.01, ha="left", fontsize=10.5, fontweight="bold")
     ax = figure.subplots()
+    paint_map(ax, values, layers, colours, limits, across=across)
+    # Last: seaborn draws the figure for each heat map, and would lay it out as often.
+    figure.set_layout_engine("constrained")
+    return figure, ax, across
+
+
+def paint_map(
+    ax: Axes,
+    values: NDArray[Any],
+    layers: Sequence[int],
+    colours: str | Colormap,
+    limits: tuple[float, float],
+    *,
+    across: bool = True,
+) -> None:
+    """Draw a map [layers, experts] into ``ax``: experts across and layers down, or the other way round."""
+    rows, columns = values.shape
     shown = values if across else values.T
     # Cells of a large model are an image in the SVG; as shapes they would be megabytes.
     sns.heatmap(
@@ -80,14 +109,16 @@ def _canvas(
     layer_axis.set_tick_params(rotation=0)
     expert_axis.set_label_text("expert", color=SOFT)
     layer_axis.set_label_text("layer", color=SOFT)
-    # Last: seaborn draws the figure for each heat map, and would lay it out as often.
-    figure.set_layout_engine("constrained")
     bare(ax)
-    return figure, ax, across
 
 
 def _scale(figure: Figure, ax: Axes, layout: Layout, unit: str, *, whole: bool = False) -> None:
-    location, aspect = ("bottom", 40) if layout.narrow else ("right", 25)
+    colour_scale(figure, ax, unit, whole=whole, below=layout.narrow)
+
+
+def colour_scale(figure: Figure | SubFigure, ax: Axes, unit: str, *, whole: bool = False, below: bool = False) -> None:
+    """Add the colours' scale beside, or below, a map."""
+    location, aspect = ("bottom", 40) if below else ("right", 25)
     bar = figure.colorbar(ax.collections[0], ax=ax, pad=0.015, location=location, aspect=aspect)
     bar.outline.set_visible(False)
     bar.set_label(unit, color=SOFT)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
@@ -24,24 +25,54 @@ KIND_NAMES: Final = {
 }
 
 
-def draw_null(
-    values: pd.DataFrame,
-    tuned: tuple[str, float, float, float],
-    retest: list[float],
-    p: Mapping[str, float],
-    layout: Layout,
-) -> Figure:
-    """Draw the flip share of every random set, a row a kind, under that of the tuned profile with its interval.
+class NullParts(NamedTuple):
+    """What the figure shows.
 
-    ``values`` has the columns kind and share; ``tuned`` is name, share, low, high; ``retest`` the shares of the
-    untouched model asked again; ``p`` the p-value of the tuned profile against each kind, and against ``retest``.
+    Attributes:
+        values: a row a random set, with the columns kind and share.
+        tuned: name, share, low, high of the tuned profile.
+        retest: the shares of the untouched model asked again.
+        p: the p-value of the tuned profile against each kind, and against ``retest``.
     """
-    kinds = list(dict.fromkeys(values["kind"]))
-    rows = ["tuned", *kinds, *(["retest"] if retest else [])]
-    height = (0.55 if layout.narrow else 0.68) * len(rows) + (1.95 if layout.narrow else 1.7)
+
+    values: pd.DataFrame
+    tuned: tuple[str, float, float, float]
+    retest: list[float]
+    p: Mapping[str, float]
+
+    @property
+    def rows(self) -> list[str]:
+        """What stands on the axis, from the top: the tuned profile, each kind of random sets, the retests."""
+        return ["tuned", *dict.fromkeys(self.values["kind"]), *(["retest"] if self.retest else [])]
+
+
+def draw_null(parts: NullParts, layout: Layout) -> Figure:
+    """Draw the flip share of every random set, a row a kind, under that of the tuned profile with its interval."""
+    height = (0.55 if layout.narrow else 0.68) * len(parts.rows) + (1.95 if layout.narrow else 1.7)
     figure = Figure(figsize=(min(layout.width, 8.6), height), layout="constrained")
     ax = figure.subplots()
-    name, share, low, high = tuned
+    paint_null(ax, parts, narrow=layout.narrow)
+    title = (
+        "The effect among random sets" if layout.narrow else "The effect among random sets of experts and other seeds"
+    )
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10.5, fontweight="bold")
+    handles, names = null_legend(ax)
+    figure.legend(
+        handles,
+        names,
+        loc="outside lower center",
+        ncols=1 if layout.narrow else 4,
+        columnspacing=1.4,
+        handletextpad=0.5,
+    )
+    return figure
+
+
+def paint_null(ax: Axes, parts: NullParts, *, narrow: bool = False) -> None:
+    """Draw the null distributions into ``ax``, without a legend (``null_legend``)."""
+    values, rows, retest, p = parts.values, parts.rows, parts.retest, parts.p
+    kinds = [row for row in rows if row not in ("tuned", "retest")]
+    name, share, low, high = parts.tuned
     ax.axvline(share, color=SIGNAL, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
     ax.errorbar(
         share, 0, xerr=[[share - low], [high - share]], color=SIGNAL, elinewidth=2.2, marker="D", markersize=7,
@@ -65,10 +96,6 @@ def draw_null(
                 said, (1, y), (6, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
                 va="center", color=INK, fontsize=9.5, annotation_clip=False,
             )  # fmt: skip
-    title = (
-        "The effect among random sets" if layout.narrow else "The effect among random sets of experts and other seeds"
-    )
-    figure.suptitle(title, x=0.01, ha="left", fontsize=10.5, fontweight="bold")
     labels = {"tuned": name, "retest": "other seed"} | {
         kind: f"{KIND_NAMES.get(kind, kind)} ({(values['kind'] == kind).sum()})" for kind in kinds
     }
@@ -77,31 +104,27 @@ def draw_null(
     ax.set_xlim(-0.012, max(high, float(values["share"].max()) if len(values) else 0, 0.1) * 1.04)
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     ax.set_xlabel("share of prompts of the target class that changed to another class")
-    if layout.narrow:
+    if narrow:
         ax.set_xlabel("share of target prompts that changed")
         ax.xaxis.set_major_locator(MaxNLocator(3))
-    if not layout.narrow:
+    else:
         ax.set_ylabel("what is switched off")
     ax.spines["left"].set_visible(False)
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="x", color=RULE, linewidth=0.5, zorder=0)
     ax.set_axisbelow(True)
+
+
+def null_legend(ax: Axes) -> tuple[list[Any], list[str]]:
+    """Return the handles and names of the legend of what ``paint_null`` drew."""
     handles, names = ax.get_legend_handles_labels()
-    handles = [
+    shown = [
         Line2D([], [], color=INK, marker="|", markersize=10, markeredgewidth=1.6, linestyle="none")
         if said == _MEAN
         else one
         for one, said in zip(handles, names, strict=True)
     ]
-    figure.legend(
-        handles,
-        names,
-        loc="outside lower center",
-        ncols=1 if layout.narrow else 4,
-        columnspacing=1.4,
-        handletextpad=0.5,
-    )
-    return figure
+    return shown, names
 
 
 def _spread(shares: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -47,7 +47,7 @@ def draw_matrices(panels: Sequence[Panel], layout: Layout) -> Figure:
     axes = figure.subplots(down, across, squeeze=False)
     for place, ax in enumerate(axes.flat):
         if place < len(panels):
-            _draw(ax, panels[place], rows, columns, first=place % across == 0)
+            paint_matrix(ax, panels[place], rows, columns, first=place % across == 0)
         else:
             ax.set_axis_off()
     # Last: seaborn draws the figure for each heat map, and would lay it out as often.
@@ -55,7 +55,8 @@ def draw_matrices(panels: Sequence[Panel], layout: Layout) -> Figure:
     return figure
 
 
-def _draw(ax: Axes, panel: Panel, rows: list[str], columns: list[str], *, first: bool) -> None:
+def paint_matrix(ax: Axes, panel: Panel, rows: list[str], columns: list[str], *, first: bool = True) -> None:
+    """Draw one matrix into ``ax``; the ``first`` of a row of them names the classes before."""
     counts = panel.matrix.loc[rows, columns]
     shares = row_shares(panel.matrix).loc[rows, columns]
     numbers, parts = counts.to_numpy(dtype=int), shares.to_numpy(dtype=float)
