@@ -95,7 +95,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 # Ten starts of the engine are minutes; the scripted engine's kills (test_steps) are in every run of the tests.
 @pytest.mark.slow
 def test_a_run_killed_in_every_step_ends_with_the_rows_of_one_that_was_not(whole: Path, tmp_path: Path) -> None:
