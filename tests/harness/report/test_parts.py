@@ -27,7 +27,7 @@ from mote.harness.report.generations_packet import pack_rows
 from mote.harness.report.map_figures import draw_map, draw_resonance, spread_out
 from mote.harness.report.model_text import HEAD, clip, compare, visible
 from mote.harness.report.mt_bench_figure import draw_bench
-from mote.harness.report.null_figure import draw_null
+from mote.harness.report.null_figure import NullParts, draw_null
 from mote.harness.report.ranking_figure import NAMES, draw_rankings, ranking_rows
 from mote.harness.report.token_figure import draw_tokens, panels_of
 from mote.harness.report.transition_figure import Panel, draw_matrices, percent, shown
@@ -170,7 +170,7 @@ def test_figures_of_outcomes_are_drawn_without_a_warning(layout: Layout) -> None
         draw_matrices([Panel("Title", "note", matrix)] * 5, layout).savefig(io.BytesIO(), format="svg")
         tuned, p = ("Top 1 suppressed", 0.4, 0.3, 0.5), {"random-uniform": 0.0328, "retest": math.nan}
         svg = io.BytesIO()
-        draw_null(values, tuned, [0.02], p, layout).savefig(svg, format="svg")
+        draw_null(NullParts(values, tuned, [0.02], p), layout).savefig(svg, format="svg")
         assert b"p = 0.033" in svg.getvalue()
         assert b"p open" in svg.getvalue()
         curves = curve_tables(*many_profiles(), "suppress-3", "all", "0-REFUSED")
