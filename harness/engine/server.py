@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, FiniteFloat, StrictInt, StrictStr, ValidationError, with_config
@@ -221,8 +221,9 @@ class Server:
         except (MoteError, MemoryError, OverflowError) as error:
             raise BrokenReplyError(str(error), doubt=True) from None
         own = self._layout
-        if call.capture == "prompt" and "prompt" not in found.maps:
-            raise BrokenReplyError(f"{self.url} sent no activation map of the prompt.", doubt=True)
+        for role in _roles(call.capture):
+            if role not in found.maps:
+                raise BrokenReplyError(f"{self.url} sent no activation map of the {role}.", doubt=True)
         if call.capture == "rows" and "prompt" not in found.rows:
             raise BrokenReplyError(f"{self.url} sent no experts of the prompt's tokens.", doubt=True)
         if found.maps:
@@ -246,6 +247,13 @@ def _is_counted(effect: Any) -> bool:
         and all(type(one) is int for one in whole)
         and all(type(one) in (int, float) and math.isfinite(one) for one in real)
     )
+
+
+def _roles(capture: str | Mapping[str, Any] | None) -> tuple[str, ...]:
+    """Return the roles of the maps that a capture brings."""
+    asked = {"what": capture} if capture is None or isinstance(capture, str) else capture
+    maps = {"prompt": ("prompt",), "roles": ("prompt", "reasoning", "answer")}.get(str(asked["what"]), ())
+    return (*maps, "prompt_last") if maps and asked.get("last") else maps
 
 
 def _own_logprobs(call: Call, rows: list[dict[str, _LogProb] | None]) -> list[float]:

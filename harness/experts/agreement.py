@@ -9,7 +9,8 @@ correction is over the rankings of one k.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
@@ -103,9 +104,10 @@ def agreement(
     """Return how far each ranking by when experts are seen agrees with the causal scan, by name.
 
     Only experts count that a prompt of the choosing half chose and that were scanned on all prompts. In each draw of
-    the bootstrap the scan's prompts, the class's and the others' are drawn anew, each with replacement, and both
-    rankings are made again; percentile intervals, widened for few prompts. Resampling adds noise to both rankings, so
-    the intervals reach further towards 0 than away from it. Raises `DataError` for fewer than three such experts.
+    the bootstrap the scan's prompts, the class's and the others' (of pairs: whole pairs) are drawn anew, each with
+    replacement, and both rankings are made again; percentile intervals, widened for few prompts. Resampling adds noise
+    to both rankings, so the intervals reach further towards 0 than away from it. Raises `DataError` for fewer than
+    three such experts.
     """
     used = compared(halves, falls)
     if used.sum() < LEAST:
@@ -114,15 +116,14 @@ def agreement(
         )
     found = {name: _spearman(each, falls, used) for name, each in seen_rankings(halves).items()}
     rng = np.random.default_rng(seed)
-    ours = np.array([label == halves.target for label in halves.classes])
-    sides = [np.flatnonzero(ours), np.flatnonzero(~ours)]
+    draw, least = _drawing(halves)
     drawn: dict[str, list[float]] = {name: [] for name in found}
     for _ in range(draws):
-        picks = np.concatenate([rng.choice(side, side.size) for side in sides])
+        resampled = draw(rng)
         again = falls[rng.choice(falls.shape[0], falls.shape[0])]
-        for name, each in seen_rankings(_resampled(halves, picks)).items():
+        for name, each in seen_rankings(resampled).items():
             drawn[name].append(_spearman(each, again, used))
-    bounds = expanded_quantiles(min(falls.shape[0], *(side.size for side in sides)), level)
+    bounds = expanded_quantiles(min(falls.shape[0], least), level)
     return {
         name: Agreement(int(used.sum()), rho, *(float(bound) for bound in np.nanquantile(drawn[name], bounds)))
         for name, rho in found.items()
@@ -270,6 +271,30 @@ def _spearman(ranking: NDArray[np.float64], falls: NDArray[np.float64], used: ND
     if np.ptp(mine) == 0 or np.ptp(effects) == 0:
         return float("nan")
     return float(stats.spearmanr(mine, effects).statistic)
+
+
+def _drawing(halves: Halves) -> tuple[Callable[[np.random.Generator], Halves], int]:
+    """Return what draws the choosing prompts anew, and how many of what is drawn there are, of the rarer kind."""
+    if len(halves.pairs):
+        of: dict[Hashable, list[int]] = defaultdict(list)
+        for row, pair in enumerate(halves.pairs):
+            of[pair].append(row)
+        rows = [np.array(each) for each in of.values()]
+
+        def whole_pairs(rng: np.random.Generator) -> Halves:
+            picked = [rows[at] for at in rng.choice(len(rows), len(rows))]
+            # A pair that is drawn twice is two pairs.
+            names = [number for number, some in enumerate(picked) for _ in some]
+            return replace(_resampled(halves, np.concatenate(picked)), pairs=names)
+
+        return whole_pairs, len(rows)
+    ours = np.array([mark == halves.sides.target for mark in halves.marks])
+    sides = [np.flatnonzero(ours), np.flatnonzero(~ours)]
+
+    def each_side(rng: np.random.Generator) -> Halves:
+        return _resampled(halves, np.concatenate([rng.choice(side, side.size) for side in sides]))
+
+    return each_side, min(side.size for side in sides)
 
 
 def _resampled(halves: Halves, picks: NDArray[np.intp]) -> Halves:

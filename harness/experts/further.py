@@ -28,7 +28,6 @@ def further_rankings(recipe: Recipe, console: Console) -> tuple[str, ...]:
     names = tuple(name for name in study.rankings if name != study.ranking)
     reasons = {
         "study.split none leaves no unseen prompt to measure them on": study.split == "none",
-        "they would go by the classes of answers, not by study.contrast": study.contrast is not None,
         "answers under further experts are labelled by rules alone, not by judges.llm": recipe.judges.llm is not None,
     }
     why = next((reason for reason, holds in reasons.items() if holds), None)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from mote.harness.engine.vllm import Answer
 from mote.harness.errors import MoteError
+from mote.harness.recipe.roles import LAST
 from mote.harness.science.controls import BASELINE
 from mote.harness.store.generations import CHOICES, WEIGHTS
 from mote.harness.store.run import MapRow, RunStore
@@ -23,8 +24,6 @@ CAPTURE: Final = {"what": "prompt", "weights": True, "last": 1}
 """What is asked of the patch: counts and weights of the prompt, and counts of its last token."""
 CAPTURED: Final = ("router_weight_resonance", "resonance_last_token")
 """The rankings that come of it."""
-LAST: Final = "prompt_last"
-"""The role of the map of a prompt's last token."""
 
 
 class MoreMaps(NamedTuple):
@@ -58,6 +57,8 @@ def add_maps(store: RunStore, answers: Iterable[Answer]) -> None:
     Raises MoteError where a prompt was not captured whole.
     """
     rows = {}
+    # A study of the prompts' last token has those maps.
+    there = store.mapped(BASELINE, LAST)
     for answer in answers:
         found = answer.observation.maps
         whole, last = found.get("prompt"), found.get(LAST)
@@ -66,6 +67,6 @@ def add_maps(store: RunStore, answers: Iterable[Answer]) -> None:
             raise MoteError(f"prompt '{key}' was not captured whole: its router weights can't be ranked.")
         rows[key] = [
             MapRow("prompt", whole.weights, whole.counted, whole.total, WEIGHTS),
-            MapRow(LAST, last.counts, last.counted, 1),
+            *([] if key in there else [MapRow(LAST, last.counts, last.counted, 1)]),
         ]
     store.add_maps(BASELINE, rows)

@@ -1,8 +1,8 @@
 """``mote prune RUN``: which of the distinctive experts are needed for their effect, on the engine.
 
-Experts are taken out one by one (``pruning``), on the prompts of the class under study that chose them; what is left is
-then measured on those of the other half, which took no part. Every answer is stored as it comes, so the same command
-goes on with a pruning that was stopped.
+Experts are taken out one by one (``pruning``), on the prompts of the class under study that chose them, of a contrast
+those of its first set; what is left is then measured on those of the other half, which took no part. Every answer is
+stored as it comes, so the same command goes on with a pruning that was stopped.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from mote.harness.engine.servers import engine_starter
 from mote.harness.engine.trust import NOTHING_OWN, Own
 from mote.harness.errors import MoteError
 from mote.harness.experts.asking import Asking, suppressed
-from mote.harness.experts.rankings import read_halves
+from mote.harness.experts.rankings import read_halves, seen_rankings
 from mote.harness.preconditions import STATES, DataError
 from mote.harness.progress import step
 from mote.harness.science.controls import Expert
 from mote.harness.science.pruning import Candidate, Pruning, advance, candidates, rounds_cost, start
-from mote.harness.science.resonance import distinctive_experts, resonance
+from mote.harness.science.resonance import distinctive_experts
 from mote.harness.store.prunings import COLUMNS, add_pruning
 from mote.harness.study.session import StartsEngine, open_session
 
@@ -36,7 +36,7 @@ def prune_run(
     engine: StartsEngine = engine_starter,
     own: Own = NOTHING_OWN,
 ) -> pd.DataFrame:
-    """Prune the top ``k`` of a run's resonance to those that keep the share ``keep`` of its flips; return the rounds.
+    """Prune the top ``k`` of a run's own ranking to those that keep the share ``keep`` of its flips; return the rounds.
 
     The frame has the columns of ``store.prunings.COLUMNS``, a row a round, the first of them with all experts. Says its
     cost first. Raises MoteError for a run without a split, a k that the ranking lacks, and no effect at all.
@@ -45,8 +45,9 @@ def prune_run(
         raise MoteError(f"--keep {keep:g}: the share of the effect that is to remain lies above 0 and up to 1.")
     with open_session(folder, console, engine, own) as session:
         halves = read_halves(session.store, session.manifest)
+        halves.check_chosen("a pruning", 1)
         try:
-            ranked = distinctive_experts(resonance(halves.maps, halves.classes, halves.target), k, halves.layers)
+            ranked = distinctive_experts(seen_rankings(halves)[session.recipe.study.ranking], k, halves.layers)
         except DataError as error:
             raise MoteError(f"--k {k}: {error}") from None
         experts = tuple(sorted((score.layer, score.expert) for score in ranked))

@@ -2,7 +2,10 @@
 
 All are computed on the prompts that choose experts (part ``select``), from what the store has: the detectors of
 ``science/detectors.py`` on the maps of the study's role, resonance on the maps of every other captured role, on
-router weights and on the prompt's last token (``maps.py``), the causal scan where one was made. ``frequency``
+router weights and on the prompt's last token (``maps.py``), the causal scan where one was made. They set the sides
+against each other that the study's own ranking does: the class and the other answers, or the two sets of prompts of a
+contrast. What experts do is a matter of answers either way: a scan and a pruning ask prompts whose answer is of the
+class, in a study by contrast those of its first set. ``frequency``
 is no detector: it ranks the busiest experts, whatever the class, and stands beside the others because busy experts are
 said to matter whatever they carry.
 """
@@ -24,9 +27,13 @@ from mote.harness.experts.maps import read_maps
 from mote.harness.preconditions import STATES, DataError
 from mote.harness.recipe.label_sets import LabelSet, label_set
 from mote.harness.recipe.manifest import read_manifest
+from mote.harness.recipe.roles import MAPPED
+from mote.harness.recipe.sides import Sides, sides_of
+from mote.harness.recipe.study_part import StudyPart
 from mote.harness.science.causal import scan_effects, scan_margins, scan_ranking
 from mote.harness.science.controls import BASELINE, Expert
-from mote.harness.science.detectors import rankings
+from mote.harness.science.detectors import rankings, signs_within_pairs
+from mote.harness.science.maps import per_token
 from mote.harness.science.removed import target_mass
 from mote.harness.science.resonance import distinctive_experts, ranks_of, resonance
 from mote.harness.science.splits import name_of_unit, units_of
@@ -35,8 +42,8 @@ from mote.harness.store.scans import Scans, StoredScan
 
 CAUSAL: Final = "causal"
 FREQUENCY: Final = "frequency"
+PAIR_SIGNS: Final = "pair_signs"
 _EFFECTS: Final = ["layer", "expert", "prompts", "complete", "effect", "low", "high", "p", "p_holm", "selected"]
-ROLES: Final = ("prompt", "reasoning", "answer")
 
 
 @dataclass(frozen=True)
@@ -44,11 +51,13 @@ class Halves:
     """What a run's baseline says, on the prompts that choose experts and on those that measure.
 
     ``labels`` are those of all prompts with a class (states left out), by the judge of ``label_set``. ``ids``, ``maps``
-    [prompts, layers, experts] and ``tokens`` (counted by each map) are of the choosing half; ``other_maps`` are the
-    maps of further roles and ``weights`` the router weights, for the same prompts. ``chosen`` and ``measured`` are the
-    prompts of the class under study in the two halves, in the run's order; ``raws`` the baseline's text of all prompts;
-    ``unit`` names the attribute of ``units`` (prompt -> place, subject), which share what happens to them, empty where
-    the task has none.
+    [prompts, layers, experts] and ``tokens`` (counted by each map) are of the choosing half's prompts on one of the
+    ``sides`` of the study's ranking; ``pairs`` says of each its pair, and is empty where nothing pairs them.
+    ``other_maps`` are the maps of further roles and ``weights`` the router weights, for the same prompts. ``mass`` are
+    the mean activations a prompt of the choosing half's prompts of the class, [layers, experts]. ``chosen`` and
+    ``measured`` are the prompts of the class under study in the two halves, in the run's order, of a contrast only
+    those of its first set among the ``chosen``; ``raws`` the baseline's text of all prompts; ``unit`` names the
+    attribute of ``units`` (prompt -> place, subject), which share what happens to them, empty where the task has none.
     """
 
     target: str
@@ -60,28 +69,36 @@ class Halves:
     ids: list[str]
     maps: NDArray[np.int32]
     tokens: list[int]
+    sides: Sides
+    mass: NDArray[np.float64]
     other_maps: Mapping[str, NDArray[np.int32]]
     chosen: list[str]
     measured: list[str]
     raws: Mapping[str, str]
+    pairs: Sequence[Hashable] = ()
     weights: NDArray[np.float32] | None = None
     unit: str = ""
     units: Mapping[str, Hashable] = field(default_factory=dict)
 
     @property
-    def classes(self) -> list[str]:
-        """The labels of the choosing half, in the order of ``ids``."""
-        return [self.labels[key] for key in self.ids]
+    def marks(self) -> list[str]:
+        """The side of each choosing prompt, in the order of ``ids``."""
+        return [self.sides.marks[key] for key in self.ids]
 
     @property
     def frequency(self) -> NDArray[np.float64]:
         """Mean activations a prompt of the choosing half, [layers, experts]."""
         return np.asarray(self.maps.mean(axis=0, dtype=np.float64))
 
-    @property
-    def mass(self) -> NDArray[np.float64]:
-        """Mean activations a prompt of the choosing half's prompts of the class under study, [layers, experts]."""
-        return target_mass(self.maps, self.classes, self.target)
+    def check_chosen(self, what: str, least: int) -> None:
+        """Raise MoteError where fewer prompts than ``least`` are of the class and of a contrast's first set."""
+        if len(self.chosen) < least:
+            of = f" of {self.sides.name}" if self.sides.contrast else ""
+            more = " or study a class that this set is answered with (study.target)" if self.sides.contrast else ""
+            raise MoteError(
+                f"the half that chooses experts has {len(self.chosen)} prompts{of} that are answered {self.target}, and"
+                f" {what} needs {least}: ask more prompts{more}."
+            )
 
 
 def read_halves(store: RunStore, manifest: Mapping[str, Any]) -> Halves:
@@ -104,13 +121,16 @@ def read_halves(store: RunStore, manifest: Mapping[str, Any]) -> Halves:
     if baseline["label"].isna().any() or not split:
         raise MoteError(f"{store.folder} has no labelled baseline with chosen experts yet: finish it with mote run.")
     labels = {str(key): str(label) for key, label in baseline["label"].items() if label not in STATES}
+    prompts = {row.prompt_id: row for row in store.prompts()}
+    attributes = {key: row.attributes for key, row in prompts.items()}
+    sides = sides_of(labels, attributes, StudyPart.model_validate(study))
     found, maps, counted = store.maps(BASELINE, role)
-    at = [i for i, key in enumerate(found) if key in labels and split[key] == "select"]
+    choosing = [i for i, key in enumerate(found) if split[key] == "select"]
+    at = [i for i in choosing if found[i] in sides.marks]
     ids = [found[i] for i in at]
     ours = [key for key, label in labels.items() if label == target]
-    prompts = {row.prompt_id: row for row in store.prompts()}
     more = read_maps(store, ids)
-    unit, units = units_of({key: row.attributes for key, row in prompts.items()})
+    unit, units = units_of(attributes)
     layout = manifest["model"]["layout"]
     return Halves(
         target=target,
@@ -122,9 +142,17 @@ def read_halves(store: RunStore, manifest: Mapping[str, Any]) -> Halves:
         ids=ids,
         maps=maps[at],
         tokens=[counted[i][0] for i in at],
+        sides=sides,
+        # As the study's own controls are matched: whatever ranks experts, answers of the class are what they change.
+        mass=target_mass(maps[choosing], [labels.get(found[i], "") for i in choosing], target),
+        pairs=[sides.pairs[key] for key in ids] if sides.pairs else (),
         other_maps=_other_maps(store, role, ids) | ({} if more is None else {"last_token": more.last}),
         weights=None if more is None else more.weights,
-        chosen=[key for key in ours if split[key] == "select"],
+        chosen=[
+            key
+            for key in ours
+            if split[key] == "select" and (not sides.contrast or sides.marks.get(key) == sides.target)
+        ],
         measured=[key for key in ours if split[key] == "measure"],
         raws={str(key): str(raw) for key, raw in baseline["raw"].items()},
         unit=unit,
@@ -134,10 +162,13 @@ def read_halves(store: RunStore, manifest: Mapping[str, Any]) -> Halves:
 
 def seen_rankings(halves: Halves) -> dict[str, NDArray[np.float64]]:
     """Return every ranking by when experts are seen, by name, each [layers, experts]."""
-    classes = halves.classes
-    found = rankings(halves.maps, classes, halves.target, halves.tokens, weights=halves.weights)
+    marks, side = halves.marks, halves.sides.target
+    found = rankings(halves.maps, marks, side, halves.tokens, weights=halves.weights)
     for role, maps in halves.other_maps.items():
-        found[f"resonance_{role}"] = resonance(maps, classes, halves.target)
+        found[f"resonance_{role}"] = resonance(maps, marks, side)
+    if len(halves.pairs):
+        ours = [mark == side for mark in marks]
+        found[PAIR_SIGNS] = signs_within_pairs(per_token(halves.maps, halves.tokens), ours, halves.pairs)
     found[FREQUENCY] = halves.frequency
     return found
 
@@ -252,9 +283,9 @@ def unit_names(halves: Halves) -> dict[str, str]:
 def _other_maps(store: RunStore, role: str, ids: list[str]) -> dict[str, NDArray[np.int32]]:
     """The maps of further roles, where every prompt has one."""
     found = {}
-    for name in ROLES:
+    for name in MAPPED:
         if name != role:
-            there, maps, _ = store.maps(BASELINE, name)
+            there, maps, _ = store.maps(BASELINE, name, empty=True)
             place = {key: i for i, key in enumerate(there)}
             if ids and all(key in place for key in ids):
                 found[name] = maps[[place[key] for key in ids]]

@@ -1,10 +1,11 @@
 """``mote scan RUN``: the causal scan of a run's experts, on the real engine, with the run's own model and baseline.
 
-Scanned are prompts of the class under study among those that choose experts, never one that measures. After each of
-them its own opening is scored, the first tokens of the baseline's raw text: what the model said first, whether that
-opened a reasoning, closed one that the prompt had opened, or began an answer. So the scan asks what turns the model to
-another first step. Where a model reasons at length before it refuses, that step is the reasoning's, and the refusal is
-decided later than the scan looks.
+Scanned are prompts of the class under study among those that choose experts, never one that measures; where a contrast
+chooses, those of its first set: the scan then says what turns such answers to such prompts. After each of them its own
+opening is scored, the first tokens of the baseline's raw text: what the model said first, whether that opened a
+reasoning, closed one that the prompt had opened, or began an answer. So the scan asks what turns the model to another
+first step. Where a model reasons at length before it refuses, that step is the reasoning's, and the refusal is decided
+later than the scan looks.
 
 The alternatives are openings of the same length that answers of the other classes in the same half begin with
 (``causal.choose_alternatives``).
@@ -80,11 +81,13 @@ class Scan(NamedTuple):
 
 def prepare(halves: Halves, options: ScanOptions, first_tokens: Tokeniser) -> Scan:
     """Choose prompts, openings and experts of a scan. Raises MoteError (DataError) where the run has too few."""
+    halves.check_chosen("a causal scan", 2)
     prompts = spread(halves.chosen, halves.units, options.prompts, options.seed)
     openings = {key: first_tokens(halves.raws[key], options.tokens) for key in (*halves.chosen, *halves.ids)}
     others: dict[str, list[str]] = defaultdict(list)
     for key in halves.ids:
-        if halves.labels[key] != halves.target:
+        # Of a contrast, prompts choose whose answer has no class; what such an answer begins with is no alternative.
+        if halves.labels.get(key, halves.target) != halves.target:
             others[halves.labels[key]].append(openings[key])
     own = {openings[key] for key in halves.chosen}
     alternatives = choose_alternatives(others, own, options.alternatives)

@@ -18,6 +18,7 @@ from mote.harness.recipe.label_sets import LABEL_SETS, label_set, set_of_task
 from mote.harness.recipe.llm_judge import LlmPart, resolved
 from mote.harness.recipe.markers import MarkersPart
 from mote.harness.recipe.own_classes import OWN, first_class
+from mote.harness.recipe.roles import SPOKEN
 from mote.harness.recipe.strict import Number, Part, Positive, explain, read_yaml, yaml_value
 from mote.harness.recipe.study_part import StudyPart
 from mote.harness.recipe.task import TaskPart
@@ -163,10 +164,20 @@ class Recipe(Part):
     @model_validator(mode="after")
     def _target_is_a_class(self) -> Recipe:
         found = label_set(self.model_dump(mode="json"))
-        if self.study.target not in found.classes:
+        named = [("target", self.study.target), *(("against", name) for name in self.study.against or ())]
+        for key, name in named:
+            if name not in found.classes:
+                raise ValueError(
+                    f"study.{key}: '{name}' is no class of the label set '{found.name}'.{nearest(name, found.classes)}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _tokens_have_roles(self) -> Recipe:
+        if self.model.markers.reading.harmony and self.study.role in SPOKEN:
             raise ValueError(
-                f"study.target: '{self.study.target}' is no class of the label set '{found.name}'."
-                f"{nearest(self.study.target, found.classes)}"
+                f"study.role: {self.study.role} divides what is said at two markers, and model.markers: harmony has"
+                " channels instead; take prompt or prompt_last"
             )
         return self
 

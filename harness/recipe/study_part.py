@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from mote.harness.recipe.contrast import ContrastPart
-from mote.harness.recipe.strict import Count, Number, Part, Positive
+from mote.harness.recipe.roles import MAPPED, PATTERN, PROMPT, SPOKEN, known_role, last_tokens
+from mote.harness.recipe.strict import Count, Number, Part, Positive, absent
 from mote.harness.science.controls import KINDS, MOST_SETS
 from mote.harness.science.noise import RETESTS
 from mote.judges import REFUSED
@@ -68,6 +69,10 @@ Ranking = Literal[
     "auc",
     "router_weight_resonance",
     "resonance_last_token",
+    "resonance_prompt",
+    "resonance_reasoning",
+    "resonance_answer",
+    "pair_signs",
     "frequency",
     "causal",
 ]
@@ -77,11 +82,17 @@ Ranking = Literal[
 class StudyPart(Part):
     """Which class is studied, how experts are ranked and tuned, and what it is compared with.
 
-    ``contrast`` ranks experts by two sets of prompts instead of by classes; left out, the ranking is then the one a
-    token, since the prompts of one set may be longer.
+    ``contrast`` ranks experts by two sets of prompts instead of by classes. Where neither ranking nor rankings say
+    otherwise, the ranking is then the one a token, since the prompts of one set may be longer.
     """
 
     target: str = Field(default=REFUSED, description="a class of the label set; left out, the set's own")
+    against: list[str] | None = Field(
+        default=None,
+        exclude_if=absent,
+        description="the classes that experts are set against; left out, all others. Measured is every change out of"
+        " the target either way",
+    )
     ranking: Literal["resonance", "resonance_per_token"] = "resonance"
     rankings: list[Ranking] = Field(
         default_factory=list,
@@ -100,7 +111,12 @@ class StudyPart(Part):
         exclude_if=lambda prompts: prompts == 24,
     )
     contrast: ContrastPart | None = Field(default=None, exclude_if=lambda contrast: contrast is None)
-    role: Literal["prompt"] = "prompt"
+    role: Annotated[str, AfterValidator(known_role)] = Field(
+        default=PROMPT,
+        description="whose tokens' choices rank experts: prompt, prompt_last (its last token), prompt_last_5 (its last"
+        " five), reasoning or answer",
+        json_schema_extra={"pattern": f"^({PATTERN})$"},
+    )
     top_k: Positive = 10
     doses: list[Positive] = Field(default_factory=list, description="further k to suppress, beside top_k")
     stimulate: bool = False
@@ -137,6 +153,10 @@ class StudyPart(Part):
     exact: bool = Field(default=True, description="teacher-forced probabilities of the class, where it has a stem")
     seed: Count = 0
 
+    def chooses(self, label: str) -> bool:
+        """Return whether answers of a label choose experts, where classes do: for the target, or against it."""
+        return self.against is None or label == self.target or label in self.against
+
     @model_validator(mode="before")
     @classmethod
     def _contrast_a_token(cls, content: Any) -> Any:
@@ -147,16 +167,39 @@ class StudyPart(Part):
     @model_validator(mode="before")
     @classmethod
     def _first_of_rankings(cls, content: Any) -> Any:
-        if isinstance(content, dict) and content.get("contrast") is None:
-            named = content.get("rankings")
-            if isinstance(named, list) and named:
-                return {"ranking": named[0], **content}
-        return content
+        named = content.get("rankings") if isinstance(content, dict) else None
+        return {"ranking": named[0], **content} if isinstance(named, list) and named else content
 
     @model_validator(mode="after")
     def _rankings_differ(self) -> StudyPart:
         if twice := [name for name, times in Counter(self.rankings).items() if times > 1]:
             raise ValueError(f"rankings: '{twice[0]}' is named twice")
+        if "pair_signs" in self.rankings and (self.contrast is None or self.contrast.pair is None):
+            raise ValueError("rankings: pair_signs counts within pairs, and nothing pairs prompts: set contrast.pair")
+        return self
+
+    @model_validator(mode="after")
+    def _against_others(self) -> StudyPart:
+        if self.against is None:
+            return self
+        if self.contrast is not None:
+            raise ValueError("against names classes, and contrast ranks by prompts: leave one of them out")
+        if not self.against or self.target in self.against:
+            raise ValueError(f"against needs classes other than the target '{self.target}', or to be left out")
+        return self
+
+    @model_validator(mode="after")
+    def _roles_are_mapped(self) -> StudyPart:
+        there = {PROMPT} if last_tokens(self.role) else {*MAPPED} if self.role in SPOKEN else set()
+        for role in MAPPED:
+            name = f"resonance_{role}"
+            if name in self.rankings and role == self.role:
+                raise ValueError(f"rankings: {name} is the ranking by study.role itself: name resonance")
+            if name in self.rankings and role not in there:
+                raise ValueError(
+                    f"rankings: {name} needs maps of the {role}'s tokens: set study.role to reasoning or answer, which"
+                    " keep all three"
+                )
         return self
 
     @model_validator(mode="after")

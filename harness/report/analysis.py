@@ -20,6 +20,7 @@ import pandas as pd
 
 from mote.harness.preconditions import STATES
 from mote.harness.recipe.label_sets import label_set
+from mote.harness.recipe.sides import Sides, sides_of
 from mote.harness.recipe.study_part import StudyPart
 from mote.harness.report.asked import Asked, asked_of
 from mote.harness.report.chance import Chance, chance_of
@@ -27,7 +28,7 @@ from mote.harness.report.changes import Changes, changes_of, pair
 from mote.harness.report.curve_tables import CurveTables, curve_tables
 from mote.harness.report.effect import Effect, effect_of
 from mote.harness.report.examples import Example, choose_examples
-from mote.harness.report.sides import Sides, pair_signs, sides_of
+from mote.harness.report.pair_signs import pair_signs
 from mote.harness.report.tuned_experts import TunedExperts, rank
 from mote.harness.science.controls import BASELINE, RANDOM
 from mote.harness.science.maps import ranked_maps

@@ -24,10 +24,10 @@ from mote.harness.experts.rankings import run_rankings
 from mote.harness.preconditions import STATES
 from mote.harness.recipe.label_sets import label_set
 from mote.harness.recipe.manifest import read_manifest
+from mote.harness.recipe.sides import sides_of
 from mote.harness.recipe.study_part import StudyPart
 from mote.harness.report.analysis import StudyResult, analyse
 from mote.harness.report.expert import ExpertPage, expert_page
-from mote.harness.report.sides import sides_of
 from mote.harness.science.controls import BASELINE
 from mote.harness.science.maps import ranked_maps
 from mote.harness.science.resonance import resonance
@@ -171,10 +171,10 @@ class Run:
 
     @cached_property
     def rankings(self) -> dict[str, pd.DataFrame]:
-        """Every ranking of the experts by the classes of answers, [layer, expert] each, by name (``mote rankings``).
+        """Every ranking of the experts by the sides that the study's own goes by, [layer, expert] each, by name.
 
-        ``causal`` is there where a scan was made, NaN for experts that it left out. Raises MoteError for a run without
-        a split, or whose experts are not chosen yet.
+        As ``mote rankings`` has them. ``causal`` is there where a scan was made, NaN for experts that it left out.
+        Raises MoteError for a run without a split, or whose experts are not chosen yet.
         """
         return {name: self._by_expert(found) for name, found in run_rankings(self.folder).items()}
 

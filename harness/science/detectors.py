@@ -14,12 +14,14 @@ smd                        standardised mean difference (Cohen's d, pooled): the
 auc                        chance that a prompt of the class has the higher count than another prompt, ties half,
                            minus 0.5 (Mann-Whitney)
 router_weight_resonance    resonance of summed router weights instead of counts
+pair_signs                 where prompts are paired: share of pairs in which the class's prompt has more, minus of less
 =========================  ============================================================================================
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from itertools import combinations
 from typing import Any, Final
 
@@ -31,7 +33,7 @@ from scipy import stats
 from mote.harness.errors import nearest
 from mote.harness.preconditions import STATES, DataError, check_maps, other_classes
 from mote.harness.science.maps import Contrast, contrast, per_token
-from mote.harness.science.resonance import ranks_of, resonance
+from mote.harness.science.resonance import TIE_TOLERANCE, ranks_of, resonance
 
 PRIOR_COUNTS_AN_EXPERT: Final = 10.0
 """Weight of the log-odds prior: as if each expert had been chosen ten times in each group, shared out as the pooled
@@ -135,6 +137,32 @@ def rankings(
     if weights is not None:
         found["router_weight_resonance"] = resonance(weights, labels, target, ignore=ignore)
     return found
+
+
+def signs_within_pairs(
+    maps: NDArray[Any], ours: Sequence[bool] | NDArray[np.bool_], pairs: Sequence[Hashable]
+) -> NDArray[np.float64]:
+    """Return for each expert the share of pairs in which it is seen more in the target's prompts, minus that of less.
+
+    `maps` [prompts, layers, experts] are in any unit, `ours` says which prompts are of the target's side, `pairs` to
+    which pair each belongs; a pair with several prompts of a side goes by their mean. Of [layers, experts], between -1
+    and 1: the statistic of a sign test, which no single pair can carry. Raises `DataError` for shapes that do not fit
+    and for a pair that lacks a side.
+    """
+    check_maps(maps, [""] * len(pairs))
+    sides = np.asarray(ours, dtype=np.bool_)
+    rows: dict[Hashable, list[int]] = defaultdict(list)
+    for row, pair in enumerate(pairs):
+        rows[pair].append(row)
+    total = np.zeros(maps.shape[1:], dtype=np.float64)
+    for pair, at in rows.items():
+        mine, theirs = [row for row in at if sides[row]], [row for row in at if not sides[row]]
+        if not mine or not theirs:
+            raise DataError(f"The pair {pair} has prompts of one side alone.")
+        difference = maps[mine].mean(axis=0, dtype=np.float64) - maps[theirs].mean(axis=0, dtype=np.float64)
+        # Shares of tokens that are alike but for rounding are no difference.
+        total += np.where(np.abs(difference) > TIE_TOLERANCE, np.sign(difference), 0.0)
+    return np.asarray(total / len(rows), dtype=np.float64)
 
 
 def compare_rankings(rankings_: Mapping[str, NDArray[Any]], k: int) -> pd.DataFrame:

@@ -323,16 +323,24 @@ class RunStore(Closing):
         yield from ((profile, unfold(edits, counts)) for profile, edits, counts in self.db.execute(query))
 
     def maps(
-        self, profile: str, role: str, prompts: Collection[str] | None = None, *, quantity: str = CHOICES
+        self,
+        profile: str,
+        role: str,
+        prompts: Collection[str] | None = None,
+        *,
+        quantity: str = CHOICES,
+        empty: bool = False,
     ) -> tuple[list[str], NDArray[Any], list[tuple[int, int]]]:
         """Return prompt ids, their maps [prompts, layers, experts], and (tokens counted, tokens in all) of each.
 
-        Maps are int32, of the quantity WEIGHTS float32. ``prompts`` names those to read; without it all are. The array
+        Maps are int32, of the quantity WEIGHTS float32. ``prompts`` names those to read; without it all are. Left out
+        are maps that count no token, as of the reasoning of an answer without one, unless ``empty``. The array
         is all the memory that is needed: 4 bytes a prompt and expert (0.6 GB for 10,000 prompts of 58 x 256).
         """
         source = (
             " from activation_maps m join generations g using (generation_id) join prompts p using (prompt_id)"
-            " where g.profile = ? and m.role = ? and m.quantity = ? order by p.position"
+            f" where g.profile = ? and m.role = ? and m.quantity = ?{'' if empty else ' and m.counted > 0'}"
+            " order by p.position"
         )
         which = (profile, role, quantity)
         shapes = self.db.execute(f"select g.prompt_id, m.layers, m.experts{source}", which)

@@ -7,6 +7,7 @@ from typing import Any
 
 from mote.harness.engine.vllm import Request, request_seed
 from mote.harness.progress import step
+from mote.harness.recipe.roles import SPOKEN, capture_of
 from mote.harness.science.controls import BASELINE
 from mote.harness.store.generations import DECIDED
 from mote.harness.store.run import GenerationRow, ProfileRow, PromptRow
@@ -18,9 +19,8 @@ Wanted = tuple[ProfileRow, Request]
 """An answer to generate: under which profile, and the request."""
 
 
-def request_of(row: ProfileRow, prompt: PromptRow) -> Request:
-    """Return the request of a prompt under a profile of the run; the baseline's takes the prompt's map along."""
-    capture = "prompt" if row.name == BASELINE else None
+def request_of(row: ProfileRow, prompt: PromptRow, capture: str | Mapping[str, Any] | None = None) -> Request:
+    """Return the request of a prompt under a profile of the run; ``capture`` says which maps it takes along."""
     seed = request_seed(row.seed, prompt.prompt_id)
     return Request(prompt.prompt_id, prompt.messages, profile_of(row), seed, capture)
 
@@ -29,11 +29,18 @@ def wanted_of(session: Session, profiles: Sequence[ProfileRow]) -> list[Wanted]:
     """Return every answer that profiles ask for by their part: all prompts, or those that measure."""
     prompts, split = session.store.prompts(), session.store.split()
     return [
-        (row, request_of(row, prompt))
+        (row, request_of(row, prompt, _capture(session) if row.name == BASELINE else None))
         for row in profiles
         for prompt in prompts
         if row.part == "all" or split[prompt.prompt_id] == row.part
     ]
+
+
+def _capture(session: Session) -> str | Mapping[str, Any]:
+    role = session.recipe.study.role
+    # How the prompt ends only the engine knows, and a baseline that is there is not worth a start of it.
+    opens = role in SPOKEN and session.engine.prompt_opens
+    return capture_of(role, session.markers, opens)
 
 
 def generate(session: Session, title: str, wanted: Sequence[Wanted], ending: Ending | None = None) -> int:

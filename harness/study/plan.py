@@ -88,10 +88,12 @@ def make_plan(
     units: Mapping[str, Hashable] | None = None,
     marks: Mapping[str, str] | None = None,
     tokens: Sequence[int] | None = None,
+    mapped: Sequence[str] | None = None,
 ) -> Plan:
     """Choose the experts and write down the profiles.
 
-    ``labels`` are prompt id -> class of the baseline's answer, in the order of ``maps`` [prompts, layers, experts];
+    ``labels`` are prompt id -> class of the baseline's answer; ``mapped`` the prompts of ``maps`` [prompts, layers,
+    experts] in their order, left out all of them: an answer without a token of the study's role has none;
     ``units`` prompt id -> what its prompt shares with others (a place), which a split by units keeps on one side;
     ``marks`` prompt id -> its value in the study's contrast, for the prompts of the two sets; ``tokens`` how many each
     map counts, which a ranking a token needs. Raises MoteError where the class under study did not occur, is of one
@@ -103,8 +105,13 @@ def make_plan(
         raise MoteError(f"the baseline gave no {study.target} answer (it gave {found}): there is nothing to study.")
     split = split_of(study, labels, units or {}, marks)
     # Without a split all prompts choose and measure; the report marks every figure of such a run as in-sample.
-    picked = np.array([not split or split[prompt] == "select" for prompt in ids])
-    chosen = [prompt for prompt, take in zip(ids, picked, strict=True) if take]
+    mapped = ids if mapped is None else mapped
+    picked = np.array([not split or split[prompt] == "select" for prompt in mapped])
+    chosen = [prompt for prompt, take in zip(mapped, picked, strict=True) if take]
+    if len(mapped) < len(ids) and study.target not in {labels[prompt] for prompt in chosen}:
+        raise MoteError(
+            f"no {study.target} answer of those that choose experts has a token of study.role: {study.role}."
+        )
     sides = None if study.contrast is None else _sides(study.contrast, chosen, marks or {})
     counted = np.asarray(tokens or (), dtype=np.int64)
     ranked = ranked_maps(study.ranking, maps[picked], counted[picked] if tokens else counted)
@@ -242,11 +249,10 @@ def _profiles(study: StudyPart, layout: ModelLayout, seen: Seen, seed: int) -> I
 
 
 def _ranked(study: StudyPart, layout: ModelLayout, seen: Seen, k: int) -> list[Expert]:
-    maps, names, of = seen.ranked, seen.labels, study.target
-    if study.contrast is not None and seen.sides is not None:
-        at = [i for i, side in enumerate(seen.sides) if side is not None]
-        maps, names, of = maps[at], [str(seen.sides[i]) for i in at], study.contrast.value
-    ranking = resonance(maps, names, of)
+    of = study.target if study.contrast is None else study.contrast.value
+    sides = seen.sides or [label if study.chooses(label) else None for label in seen.labels]
+    at = [i for i, side in enumerate(sides) if side is not None]
+    ranking = resonance(seen.ranked[at], [str(sides[i]) for i in at], of)
     positive = int(np.count_nonzero(ranking > 0))
     if k > positive:
         place = "study.top_k" if k == study.top_k else f"study.doses ({k})"

@@ -36,13 +36,16 @@ def plan_run(session: Session, labels: Mapping[str, str]) -> None:
 
 def _choose(session: Session, known: Mapping[str, str]) -> None:
     store, recipe = session.store, session.recipe
-    ids, maps, counted = store.maps(BASELINE, recipe.study.role)
-    labels = {prompt: known[prompt] for prompt in ids}
+    role = recipe.study.role
+    ids, maps, counted = store.maps(BASELINE, role)
+    if not ids:
+        raise MoteError(f"study.role: no answer of the baseline has a token of the role '{role}': take another role.")
+    labels = {row.prompt_id: known[row.prompt_id] for row in store.prompts()}
     contrast = recipe.study.contrast
     marks = None if contrast is None else contrast.marks(_attributes(session))
     tokens = [seen for seen, _ in counted]
     seed, layout = recipe.sampling.seed, session.model.layout
-    plan = make_plan(recipe.study, layout, labels, maps, seed, _units(session), marks, tokens)
+    plan = make_plan(recipe.study, layout, labels, maps, seed, _units(session), marks, tokens, ids)
     target = recipe.study.target
     count = sum(
         label == target and (not plan.split or plan.split[prompt] == "measure") for prompt, label in labels.items()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from mote.harness.errors import MoteError
 from mote.harness.files import digest_file, digest_of
@@ -24,14 +24,32 @@ SAMPLE: Final = "sample"
 """The attribute that numbers the samples of a prompt."""
 
 
+class Asked(NamedTuple):
+    """The prompts that a recipe asks, in order, and the digest of what they come from, by its name in a manifest."""
+
+    rows: list[PromptRow]
+    source: dict[str, str]
+
+
 def prompts_of(recipe: Recipe) -> list[PromptRow]:
-    """Return the prompts that a recipe asks, in order.
+    """Return the prompts that a recipe asks, in order. Raises MoteError as ``asked_by``."""
+    return asked_by(recipe).rows
+
+
+def asked_by(recipe: Recipe) -> Asked:
+    """Return the prompts that a recipe asks and their source, which is read once: a dataset may take minutes.
 
     Raises MoteError for a task that is not there or not fetched, whatever is wrong in a file of prompts, a limit beyond
     what there is, and a system message beside one that a prompt has of its own.
     """
+    task = recipe.task
+    found = _own(recipe) if task.is_own else _packaged(task)
+    return Asked(_put(recipe, found), _source(task, found))
+
+
+def _put(recipe: Recipe, rows: list[PromptRow]) -> list[PromptRow]:
+    """Return the rows of a source as they are asked: limited, under a system message, paired, sampled."""
     task, contrast = recipe.task, recipe.study.contrast
-    rows = _own(recipe) if task.is_own else _packaged(task)
     limit = task.limit or len(rows)
     if limit > len(rows):
         raise MoteError(f"task.limit: {limit}, but {task.name} has {len(rows)} prompts.")
@@ -44,17 +62,17 @@ def prompts_of(recipe: Recipe) -> list[PromptRow]:
     return rows if task.samples == 1 else list(_sampled(rows, task.samples))
 
 
-def describe(recipe: Recipe, rows: Sequence[PromptRow]) -> dict[str, Any]:
+def describe(recipe: Recipe, asked: Asked) -> dict[str, Any]:
     """Return what a run's manifest says of its prompts: task, count, the digest of what is asked, and of the source.
 
     The source is the file of prompts, or of a dataset the rows that prompts are made of, in their order.
     """
     described = {
         "task": recipe.task.name,
-        "count": len(rows),
-        "digest": digest_of([[row.prompt_id, list(row.messages)] for row in rows]),
+        "count": len(asked.rows),
+        "digest": digest_of([[row.prompt_id, list(row.messages)] for row in asked.rows]),
     }
-    return {**described, **source_of(recipe)}
+    return {**described, **asked.source}
 
 
 def source_of(recipe: Recipe) -> dict[str, str]:
@@ -62,11 +80,14 @@ def source_of(recipe: Recipe) -> dict[str, str]:
 
     Raises OSError where the file is gone, and MoteError as ``prompts_of``.
     """
-    task = recipe.task
+    return _source(recipe.task, _own(recipe) if recipe.task.hub is not None else [])
+
+
+def _source(task: TaskPart, rows: Sequence[PromptRow]) -> dict[str, str]:
     if task.file is not None:
         return {"file": Path(task.file).name, "file_sha256": digest_file(Path(task.file))}
     if task.hub is not None:
-        return {"rows_sha256": digest_of([[row.prompt_id, list(row.messages), row.attributes] for row in _own(recipe)])}
+        return {"rows_sha256": digest_of([[row.prompt_id, list(row.messages), row.attributes] for row in rows])}
     return {}
 
 

@@ -26,7 +26,9 @@ from mote.harness.recipe import manifest as manifests
 from mote.harness.recipe.contrast import check_contrast
 from mote.harness.recipe.label_sets import decided_label
 from mote.harness.recipe.own_classes import function_of
+from mote.harness.recipe.roles import PROMPT
 from mote.harness.recipe.schema import Recipe, recipe_of
+from mote.harness.recipe.study_part import StudyPart
 from mote.harness.science.controls import BASELINE, RANDOM
 from mote.harness.science.splits import units_of
 from mote.harness.store.checking import refuse_damaged
@@ -41,7 +43,7 @@ from mote.harness.study.llm_source import check_llm, label_run_by_llm
 from mote.harness.study.paper_protocol import follow_paper
 from mote.harness.study.plan import PAPER, baseline_row, check_split, check_study
 from mote.harness.study.plan_step import plan_run
-from mote.harness.study.prompts import describe, prompts_of
+from mote.harness.study.prompts import asked_by, describe
 from mote.harness.study.session import LOG_NAME, Session, StartsEngine
 from mote.harness.study.surprise import label_run_by_surprise
 from mote.harness.study.text_labels import TextLabels
@@ -69,14 +71,15 @@ def check(recipe: Recipe) -> Study:
     """
     model = resolve_model(recipe.model.path)
     check_study(recipe.study, model.layout)
-    prompts = prompts_of(recipe)
+    asked = asked_by(recipe)
+    prompts = asked.rows
     attributes = {row.prompt_id: row.attributes for row in prompts}
     unit, units = units_of(attributes)
     check_split(recipe.study, units)
     if recipe.study.contrast is not None:
         check_contrast(recipe.study.contrast, attributes, unit, units)
     check_llm(recipe)
-    manifest = manifests.new_manifest(recipe, model.manifest(), describe(recipe, prompts))
+    manifest = manifests.new_manifest(recipe, model.manifest(), describe(recipe, asked))
     return Study(recipe, model, prompts, manifest, function_of(recipe.task.classes))
 
 
@@ -95,8 +98,8 @@ def run(
     the same baseline, instead. Raises MoteError where the folder holds another run, where another process works on it,
     and for whatever the engine refuses. KeyboardInterrupt passes through; what was stored stays.
     """
-    if paper and study.recipe.study.contrast is not None:
-        raise MoteError("--protocol paper chooses experts by the classes of answers: leave out study.contrast.")
+    if paper:
+        _check_paper(study.recipe.study)
     earlier = _earlier(study, folder)
     recipe = _recipe(earlier, study.recipe)
     with EngineLog(console) as log:
@@ -120,12 +123,22 @@ def run(
             manifest["finished"] = manifest["finished"] or manifests.now()
 
 
+def _check_paper(study: StudyPart) -> None:
+    if study.contrast is not None:
+        raise MoteError("--protocol paper chooses experts by the classes of answers: leave out study.contrast.")
+    if study.role != PROMPT:
+        raise MoteError("--protocol paper chooses experts by the tokens of the prompt: leave out study.role.")
+    if study.against is not None:
+        raise MoteError("--protocol paper sets a class against all others: leave out study.against.")
+
+
 def _baseline(session: Session, prompts: Sequence[PromptRow]) -> None:
     store, manifest = session.store, session.manifest
     if not store.prompts():
         store.add_prompts(prompts)
     if not store.profiles():
         store.add_plan([baseline_row(session.recipe.sampling.seed)])
+    _check_maps(session)
     began = time.monotonic()
     # Its first requests wait for the engine, which is no answer's time.
     if len(store.stored()) < len(prompts):
@@ -137,6 +150,16 @@ def _baseline(session: Session, prompts: Sequence[PromptRow]) -> None:
         manifests.write_manifest(session.folder, manifest)
     _label(session)
     _tokens(session)
+
+
+def _check_maps(session: Session) -> None:
+    """Refuse a baseline of another role: until experts are chosen the study may change, but not what was captured."""
+    role, store = session.recipe.study.role, session.store
+    if {prompt for prompt, profile in store.stored() if profile == BASELINE} - store.mapped(BASELINE, role):
+        raise MoteError(
+            f"study.role: the baseline in {session.folder} was asked without maps of '{role}': take another folder with"
+            " --out, or the role that it was made with."
+        )
 
 
 def _measure(session: Session) -> None:

@@ -23,6 +23,7 @@ from mote.harness.engine.vllm import Answer, Engine, check_engine, request_seed
 from mote.harness.errors import MoteError
 from mote.harness.recipe.label_sets import LabelSet, label_set
 from mote.harness.recipe.manifest import read_manifest
+from mote.harness.recipe.roles import LAST
 from mote.harness.recipe.schema import Recipe, markers_of, recipe_of
 from mote.harness.store.checking import refuse_damaged
 from mote.harness.store.run import GenerationRow, MapRow, RunStore
@@ -105,7 +106,11 @@ class Session(OpenRun):
             finish_reason=answer.finish_reason,
             receipt=asdict(observation.receipt),
             mechanism=[asdict(entry) for entry in observation.mechanism],
-            maps=[MapRow(role, found.counts, found.counted, found.total) for role, found in observation.maps.items()],
+            # Of several last tokens the recipe's name for the role says how many.
+            maps=[
+                MapRow(self.recipe.study.role if role == LAST else role, found.counts, found.counted, found.total)
+                for role, found in observation.maps.items()
+            ],
         )
 
 

@@ -16,9 +16,11 @@ from mote.harness.experts.agreement import TopSet, agreement, falls_of, flips_ta
 from mote.harness.experts.rankings import CAUSAL, FREQUENCY, Halves, frame_of, seen_rankings, unit_names
 from mote.harness.preconditions import DataError
 from mote.harness.recipe.label_sets import LABEL_SETS
+from mote.harness.recipe.sides import Sides
 from mote.harness.science.causal import ScanMargins
 from mote.harness.science.controls import Expert
 from mote.harness.science.inference import mcnemar_exact
+from mote.harness.science.removed import target_mass
 from mote.harness.store.run import PromptRow
 from mote.judges import ALIGNED, REFUSED
 
@@ -32,16 +34,20 @@ def halves(rng: np.random.Generator, lean: NDArray[np.float64], prompts: int = 1
     rates = rng.gamma(2.0, 2.0, (len(LAYERS), EXPERTS)) + 1
     means = np.stack([rates * np.exp(lean) if label == REFUSED else rates for label in labels])
     ids = [f"p{i}" for i in range(prompts)]
+    maps = rng.poisson(means).astype(np.int32)
+    named = dict(zip(ids, labels, strict=True))
     return Halves(
         target=REFUSED,
         label_set=LABEL_SETS["refusal"],
         layers=LAYERS,
         experts=EXPERTS,
         prompts={},
-        labels=dict(zip(ids, labels, strict=True)),
+        labels=named,
         ids=ids,
-        maps=rng.poisson(means).astype(np.int32),
+        maps=maps,
         tokens=[1000] * prompts,
+        sides=Sides(named, REFUSED, REFUSED, "activations a prompt", contrast=False),
+        mass=target_mass(maps, labels, REFUSED),
         other_maps={},
         chosen=[key for key, label in zip(ids, labels, strict=True) if label == REFUSED],
         measured=[],
@@ -64,6 +70,28 @@ def test_a_ranking_that_sees_what_matters_agrees_with_the_scan_and_one_that_does
     blind = agreement(halves(rng, np.zeros_like(effect)), falls, draws=60)
     assert blind["log_odds"].low < 0.1
     assert abs(blind["log_odds"].spearman) < 0.35
+
+
+def test_pairs_are_drawn_whole_and_rank_by_their_signs() -> None:
+    rng = np.random.default_rng(7)
+    effect = rng.normal(0, 1, (len(LAYERS), EXPERTS))
+    falls = effect + rng.normal(0, 0.3, (24, len(LAYERS), EXPERTS))
+    alone = halves(rng, 0.3 * effect, 60)
+    # The second of each pair is not of the class; what a pair shares is far larger than what its sides differ in.
+    marks = {f"p{at}": REFUSED if at % 2 == 0 else ALIGNED for at in range(60)}
+    shared = np.repeat(rng.poisson(300.0, (30, len(LAYERS), EXPERTS)), 2, axis=0)
+    lean = np.array([at % 2 == 0 for at in range(60)])[:, None, None] * np.rint(12 * (effect - effect.min()))
+    maps = (shared + lean + rng.poisson(3.0, shared.shape)).astype(np.int32)
+    paired = replace(
+        alone, maps=maps, sides=replace(alone.sides, marks=marks), pairs=[at // 2 for at in range(60)],
+        tokens=[9000] * 60,
+    )  # fmt: skip
+    found = agreement(paired, falls, draws=60)
+    assert found["pair_signs"].spearman > 0.6
+    # Drawn one by one, prompts of pairs would have brought what pairs share into the difference.
+    loose = agreement(replace(paired, pairs=()), falls, draws=60)
+    width = {name: each["resonance"].high - each["resonance"].low for name, each in (("p", found), ("l", loose))}
+    assert width["p"] < 0.8 * width["l"]
 
 
 def test_only_experts_that_were_seen_and_scanned_on_all_prompts_are_compared() -> None:

@@ -285,7 +285,6 @@ def test_the_further_rankings_of_a_recipe_are_measured_by_one_engine(
     [
         ({"judges": {"llm": {"url": "http://127.0.0.1:1/v1", "model": "m"}}}, "not by judges.llm"),
         ({"study": {"split": "none"}}, "study.split none leaves no unseen prompt"),
-        ({"study": {"contrast": {"column": "place", "value": "x"}}}, "not by study.contrast"),
     ],
 )
 def test_further_rankings_that_can_not_be_measured_are_left_out_which_is_said(

@@ -18,6 +18,7 @@ from mote.harness.science.detectors import (
     log_odds,
     rankings,
     risk_difference,
+    signs_within_pairs,
     standardised_mean_difference,
 )
 from mote.harness.science.maps import activation_map, contrast
@@ -169,6 +170,30 @@ def test_all_rankings_by_their_names() -> None:
         detector("reasonance", REFUSED)
     with pytest.raises(DataError, match="weight maps have the shape"):
         rankings(maps, labels, REFUSED, tokens, weights=weights[:, :1])
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=30, deadline=None)
+def test_signs_within_pairs_are_counted_pair_by_pair(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    pairs = [int(pair) for pair in rng.permutation(np.repeat(np.arange(6), 4))]
+    seen: dict[int, int] = {}
+    ours = []
+    for pair in pairs:
+        seen[pair] = seen.get(pair, 0) + 1
+        ours.append(seen[pair] % 2 == 1)
+    maps = rng.integers(0, 3, (24, 2, 3)).astype(np.int32)
+    found = signs_within_pairs(maps, ours, pairs)
+    for layer in range(2):
+        for expert in range(3):
+            total = 0
+            for pair in range(6):
+                mine = sum(int(maps[i, layer, expert]) for i in range(24) if pairs[i] == pair and ours[i])
+                theirs = sum(int(maps[i, layer, expert]) for i in range(24) if pairs[i] == pair and not ours[i])
+                total += (mine > theirs) - (mine < theirs)
+            assert found[layer, expert] == pytest.approx(total / 6)
+    with pytest.raises(DataError, match="The pair 9 has prompts of one side alone"):
+        signs_within_pairs(maps, [True, *ours[1:]], [9, *pairs[1:]])
 
 
 def test_labels_without_a_class_change_no_ranking() -> None:

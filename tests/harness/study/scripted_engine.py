@@ -26,6 +26,13 @@ from mote.patches.profile import Profile
 
 LAYERS, EXPERTS = (0, 1, 2, 3, 4, 5), 64
 PLANTED = ((1, 3), (2, 7), (4, 11))
+PLANTED_BY = {
+    "prompt": PLANTED,
+    "prompt_last": ((0, 1), (3, 2), (5, 60)),
+    "reasoning": ((0, 9), (1, 9), (2, 9)),
+    "answer": ((3, 33), (4, 44), (5, 55)),
+}
+"""The experts that each role's tokens choose more where the answer is a refusal."""
 REFUSAL = "</think>I am sorry, I cannot answer that question."
 FACT = "</think>In that year a new bridge was opened, and many people came."
 TOP = 20
@@ -81,7 +88,10 @@ class ScriptedEngine:
         ):
             refuses = False
         receipt = Receipt(request.profile.digest, 9 if request.profile.edits else 0, "scripted")
-        maps = {"prompt": ActivationMap(counts(request.prompt_id), 9, 9)} if request.capture == "prompt" else {}
+        maps = {
+            role: ActivationMap(counts(request.prompt_id, role), tokens, tokens)
+            for role, tokens in ((role, 9 if role == "prompt" else 20) for role in roles(request))
+        }
         effects = tuple(
             EditEffect(edit.layer, edit.expert, edit.action, edit.factor, 9, 2, 0, 0.5, 0.0)
             for edit in request.profile.edits
@@ -117,11 +127,19 @@ def own_chance(profile: Profile, prompt: str) -> float:
     return 0.9 - 0.2 * planted(profile) + 0.05 * chance("own", prompt)
 
 
-def counts(prompt: str) -> NDArray[np.int32]:
-    """The map of a prompt: planted experts are chosen more by prompts that refuse."""
-    rng = np.random.default_rng(int(1e9 * chance("map", prompt)))
+def roles(request: Request) -> tuple[str, ...]:
+    """The roles of the maps that a request asks for."""
+    asked = request.capture
+    if isinstance(asked, Mapping):
+        return ("prompt", "prompt_last") if asked["what"] == "prompt" else ("prompt", "reasoning", "answer")
+    return ("prompt",) if asked == "prompt" else ()
+
+
+def counts(prompt: str, role: str = "prompt") -> NDArray[np.int32]:
+    """The map of a prompt: planted experts are chosen more by prompts that refuse, each role's by its tokens."""
+    rng = np.random.default_rng(int(1e9 * chance("map", prompt, *([] if role == "prompt" else [role]))))
     found = rng.integers(0, 4, (len(LAYERS), EXPERTS)).astype(np.int32)
-    for layer, expert in PLANTED:
+    for layer, expert in PLANTED_BY[role]:
         found[LAYERS.index(layer), expert] += 12 if refused(prompt) else 0
     return found
 

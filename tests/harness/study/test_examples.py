@@ -75,6 +75,24 @@ def test_a_behaviour_of_ones_own_by_patterns(tmp_path: Path, engine: Any) -> Non
     assert found.manifest["finished"]
 
 
+def test_experts_by_the_tokens_of_what_is_said(tmp_path: Path, engine: Any) -> None:
+    found = study("advice", tmp_path / "run", engine, "task.limit=24", "study.role=answer")
+    baseline = found.generations[found.generations["profile"] == "baseline"].set_index("prompt_id")
+    sums = {}
+    for role in ("reasoning", "answer"):
+        ids, maps = found.maps(role)
+        # Each token chooses four experts in every layer.
+        chosen = maps.sum(axis=2)
+        assert (chosen == chosen[:, :1]).all()
+        sums[role] = dict(zip(ids, (chosen[:, 0] // 4).tolist(), strict=True))
+    assert set(sums["answer"]) == set(baseline.index)
+    for key, row in baseline.iterrows():
+        # The last token is never routed.
+        assert sums["reasoning"].get(key, 0) + sums["answer"][key] == row["generated_tokens"] - 1
+    best = found.resonance.stack().nlargest(3).index
+    assert set(dict(found.profiles["experts"])["suppress-3"]) == {(int(layer), int(expert)) for layer, expert in best}
+
+
 def test_experts_by_a_contrast_of_paired_prompts(tmp_path: Path, engine: Any) -> None:
     found = study("paired", tmp_path / "run", engine, "task.limit=40")
     assert found.classes == ("0-REFUSED", "1-ALIGNED", "2-REASONED")

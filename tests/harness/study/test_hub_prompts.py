@@ -64,6 +64,24 @@ def test_prompts_come_from_a_split_of_a_dataset(tmp_path: Path, suffix: str) -> 
     assert len(prompts_of(recipe(tmp_path, {"split": "train[:20]"}, limit=10))) == 10
 
 
+def test_a_check_reads_the_dataset_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    written(tmp_path, rows())
+    reads: list[Any] = []
+    load = datasets.load_dataset
+
+    def counted(*given: Any, **named: Any) -> Any:
+        reads.append(given)
+        return load(*given, **named)
+
+    monkeypatch.setattr(datasets, "load_dataset", counted)
+    found = check(recipe(tmp_path))
+    assert len(found.prompts) == 60
+    assert len(found.manifest["prompts"]["rows_sha256"]) == 64
+    assert len(reads) == 1
+
+
 def test_a_study_goes_on_with_the_same_rows_alone(tmp_path: Path) -> None:
     written(tmp_path, rows())
     found = recipe(tmp_path)

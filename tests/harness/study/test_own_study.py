@@ -20,7 +20,7 @@ from mote.harness.report.frames import Run
 from mote.harness.study.plan_ahead import plan_by_guess, plan_by_run
 from mote.harness.study.prompts import prompts_of
 from mote.harness.study.run import check
-from tests.harness.study.scripted_engine import PLANTED, ScriptedEngine, recipe_of, study_of
+from tests.harness.study.scripted_engine import PLANTED, ScriptedEngine, chance, recipe_of, refused, study_of
 
 CLASSES = {"patterns": {"SORRY": "^I am sorry", "CITES": ["bridge", "fair"]}, "otherwise": "ELSE"}
 
@@ -117,6 +117,65 @@ def test_a_study_may_go_by_the_packaged_set_that_knows_evasion(tmp_path: Path) -
     assert set(run.generations["label"]) <= {*run.classes, "TRUNCATED", "DEGENERATE", "UNSCORED"}
     assert {"REFUSED", "ANSWERED"} <= set(run.generations["label"])
     assert run.judge.startswith("compliance")
+
+
+SIDES = {"SORRY": ((0, 5), (1, 6), (2, 7)), "CITES": ((3, 8), (4, 9), (5, 10))}
+
+
+class ThreeWays(ScriptedEngine):
+    """Its answers are of three classes; the third is seen with the experts of the first, and more so."""
+
+    def _answer(self, request: Any) -> Any:
+        answer = super()._answer(request)
+        third = chance("third", request.prompt_id) < 0.5
+        if "sorry" not in answer.raw and third:
+            answer = answer._replace(raw="</think>It may be so.")
+        if request.capture == "prompt":
+            refuses = refused(request.prompt_id)
+            added = {"SORRY": 12 if refuses else 40 if third else 0, "CITES": 0 if refuses or third else 12}
+            counts = np.random.default_rng(len(self.asked)).integers(0, 4, (6, 64)).astype(np.int32)
+            for name, experts in SIDES.items():
+                for layer, expert in experts:
+                    counts[layer, expert] += added[name]
+            answer.observation.maps["prompt"].counts[:] = counts
+        return answer
+
+
+@pytest.mark.parametrize(("target", "other"), [("SORRY", "CITES"), ("CITES", "SORRY")])
+def test_own_classes_are_set_against_each_other_in_either_direction(tmp_path: Path, target: str, other: str) -> None:
+    study: dict[str, Any] = {"target": target, "controls": {"mass": 2, "layers": 2}}
+    study_of(tmp_path / "run", recipe(tmp_path, asked(120), against=[other], **study), ThreeWays(), force=True)
+    run = mote.open(tmp_path / "run")
+    assert set(run.generations["label"]) == {"SORRY", "CITES", "ELSE"}
+    assert set(dict(run.profiles["experts"])["suppress-3"]) == set(SIDES[target])
+    best = np.argsort(run.resonance.to_numpy().ravel())[-3:].tolist()
+    assert {(run.layers[at // 64], at % 64) for at in best} == set(SIDES[target])
+    assert run.ranking("resonance").to_numpy() == pytest.approx(run.resonance.to_numpy())
+    # All prompts of the target are measured, and a flip is any change out of it.
+    flips = run.flips[run.flips["profile"] == "suppress-3"]
+    assert set(flips.loc[flips["flipped"], "before"]) <= {target}
+    assert "ELSE" in set(flips["before"])
+    if target == "SORRY":
+        # Against both others, the third class hides them.
+        study_of(tmp_path / "all", recipe(tmp_path, asked(120), **study), ThreeWays(), force=True)
+        assert set(dict(mote.open(tmp_path / "all").profiles["experts"])["suppress-3"]) != set(SIDES[target])
+
+
+@pytest.mark.parametrize(
+    ("study", "said"),
+    [
+        (
+            {"against": ["CITE"]},
+            r"study\.against: 'CITE' is no class of the label set 'classes'. Did you mean 'CITES'?",
+        ),
+        ({"target": "CITES", "against": ["CITES"]}, "against needs classes other than the target 'CITES'"),
+        ({"against": []}, "against needs classes other than the target 'SORRY'"),
+        ({"against": ["CITES"], "contrast": {"column": "frame", "value": "leading"}}, "leave one of them out"),
+    ],
+)
+def test_a_class_against_what_is_none_is_one_line(tmp_path: Path, study: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        recipe(tmp_path, asked(), **study)
 
 
 def test_a_file_may_lie_elsewhere_at_the_next_start(tmp_path: Path) -> None:
