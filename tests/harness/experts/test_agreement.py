@@ -80,7 +80,7 @@ def test_pairs_are_drawn_whole_and_rank_by_their_signs() -> None:
     # The second of each pair is not of the class; what a pair shares is far larger than what its sides differ in.
     marks = {f"p{at}": REFUSED if at % 2 == 0 else ALIGNED for at in range(60)}
     shared = np.repeat(rng.poisson(300.0, (30, len(LAYERS), EXPERTS)), 2, axis=0)
-    lean = np.array([at % 2 == 0 for at in range(60)])[:, None, None] * np.rint(12 * (effect - effect.min()))
+    lean = np.array([at % 2 == 0 for at in range(60)])[:, None, None] * np.rint(2 * effect)
     maps = (shared + lean + rng.poisson(3.0, shared.shape)).astype(np.int32)
     paired = replace(
         alone, maps=maps, sides=replace(alone.sides, marks=marks), pairs=[at // 2 for at in range(60)],

@@ -132,8 +132,8 @@ class ThreeWays(ScriptedEngine):
             answer = answer._replace(raw="</think>It may be so.")
         if request.capture == "prompt":
             refuses = refused(request.prompt_id)
-            added = {"SORRY": 12 if refuses else 40 if third else 0, "CITES": 0 if refuses or third else 12}
-            counts = np.random.default_rng(len(self.asked)).integers(0, 4, (6, 64)).astype(np.int32)
+            added = {"SORRY": 3 if refuses else 7 if third else 0, "CITES": 0 if refuses or third else 3}
+            counts = np.random.default_rng(len(self.asked)).integers(0, 3, (6, 64)).astype(np.int32)
             for name, experts in SIDES.items():
                 for layer, expert in experts:
                     counts[layer, expert] += added[name]
