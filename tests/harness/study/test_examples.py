@@ -77,7 +77,8 @@ def test_a_behaviour_of_ones_own_by_patterns(tmp_path: Path, engine: Any) -> Non
 
 def test_experts_by_the_tokens_of_what_is_said(tmp_path: Path, engine: Any) -> None:
     found = study("advice", tmp_path / "run", engine, "task.limit=24", "study.role=answer")
-    baseline = found.generations[found.generations["profile"] == "baseline"].set_index("prompt_id")
+    baseline = found.generations[found.generations["profile"] == "baseline"]
+    tokens = dict(zip(baseline["prompt_id"].map(str), baseline["generated_tokens"].map(int), strict=True))
     sums = {}
     for role in ("reasoning", "answer"):
         ids, maps = found.maps(role)
@@ -85,12 +86,15 @@ def test_experts_by_the_tokens_of_what_is_said(tmp_path: Path, engine: Any) -> N
         chosen = maps.sum(axis=2)
         assert (chosen == chosen[:, :1]).all()
         sums[role] = dict(zip(ids, (chosen[:, 0] // 4).tolist(), strict=True))
-    assert set(sums["answer"]) == set(baseline.index)
-    for key, row in baseline.iterrows():
+    assert set(sums["answer"]) == set(tokens)
+    for key, count in tokens.items():
         # The last token is never routed.
-        assert sums["reasoning"].get(key, 0) + sums["answer"][key] == row["generated_tokens"] - 1
-    best = found.resonance.stack().nlargest(3).index
-    assert set(dict(found.profiles["experts"])["suppress-3"]) == {(int(layer), int(expert)) for layer, expert in best}
+        assert sums["reasoning"].get(key, 0) + sums["answer"][key] == count - 1
+    best = (-found.resonance.to_numpy()).ravel().argsort()[:3].tolist()
+    experts = found.resonance.shape[1]
+    assert set(dict(found.profiles["experts"])["suppress-3"]) == {
+        (found.layers[at // experts], at % experts) for at in best
+    }
 
 
 def test_experts_by_a_contrast_of_paired_prompts(tmp_path: Path, engine: Any) -> None:
