@@ -82,8 +82,8 @@ Ranking = Literal[
 class StudyPart(Part):
     """Which class is studied, how experts are ranked and tuned, and what it is compared with.
 
-    ``contrast`` ranks experts by two sets of prompts instead of by classes. Where neither ranking nor rankings say
-    otherwise, the ranking is then the one a token, since the prompts of one set may be longer.
+    ``contrast`` ranks experts by two sets of prompts instead of by classes; left out, the ranking is then the one a
+    token, since the prompts of one set may be longer, whatever further rankings there are.
     """
 
     target: str = Field(default=REFUSED, description="a class of the label set; left out, the set's own")
@@ -167,8 +167,11 @@ class StudyPart(Part):
     @model_validator(mode="before")
     @classmethod
     def _first_of_rankings(cls, content: Any) -> Any:
-        named = content.get("rankings") if isinstance(content, dict) else None
-        return {"ranking": named[0], **content} if isinstance(named, list) and named else content
+        if isinstance(content, dict) and content.get("contrast") is None:
+            named = content.get("rankings")
+            if isinstance(named, list) and named:
+                return {"ranking": named[0], **content}
+        return content
 
     @model_validator(mode="after")
     def _rankings_differ(self) -> StudyPart:
