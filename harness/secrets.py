@@ -30,6 +30,12 @@ _LEAST: Final = 6
 _known: set[str] = set()
 
 
+def report_no_usage() -> None:
+    """Keep vLLM from reporting usage unless told to: an instrument pointed at unpublished models must not."""
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+
+
 def redacted(value: Any) -> Any:
     """Return a value of JSON's kinds with its secrets hidden; what is hidden is known to ``hide`` from then on."""
     if isinstance(value, Mapping):

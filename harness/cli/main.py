@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -37,10 +36,7 @@ from mote.harness.cli.extras import hint
 from mote.harness.cli.tables import table_console
 from mote.harness.cli.whole_help import WholeHelp
 from mote.harness.errors import MoteError
-
-if TYPE_CHECKING:
-    from mote.harness.engine.once import StartsEngine
-    from mote.harness.recipe.schema import Recipe
+from mote.harness.secrets import report_no_usage
 
 app = typer.Typer(
     cls=WholeHelp,
@@ -109,9 +105,7 @@ def _options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    # vLLM reports usage unless told not to; an instrument that is pointed at unpublished models must not.
-    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-    os.environ.setdefault("DO_NOT_TRACK", "1")
+    report_no_usage()
 
 
 @app.command()
@@ -147,54 +141,24 @@ def run(
 
     console = Console(highlight=False)
     overrides = [*(changes or []), *([f"task.limit={limit}"] if limit is not None else [])]
+    # Before what takes seconds to import: a wrong recipe is said at once.
     loaded = load_recipe(recipe, overrides)
-    # A model that lies in a folder needs nothing from a hub, where prompts may come from one; set before any library
-    # that would ask one is imported.
-    if (loaded.model.path == "demo" or Path(loaded.model.path).is_dir()) and loaded.task.hub is None:
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    # A look at a few prompts is another run than the whole, which would refuse its folder.
-    folder = out or RUNS / (loaded.name if limit is None else f"{loaded.name}-{limit}")
 
-    from mote.harness.engine.once import started_once
-    from mote.harness.experts.further import further_rankings
-    from mote.harness.study import run as study
+    from mote.harness.report.whole import answer_whole, folder_of, stay_here, write_report
 
-    checked = study.check(loaded)
-    further = further_rankings(loaded, console) if protocol is Protocol.sound else ()
-    starter = started_once()
+    stay_here(loaded)
+    folder = folder_of(loaded, out, limit)
     try:
-        study.run(checked, folder, console, force=force, paper=protocol is Protocol.paper, engine=starter)
-        failed = None
-        if protocol is Protocol.sound:
-            failed = _measure_further(folder, loaded, further, console, starter)
+        failed = answer_whole(loaded, folder, console, force=force, protocol=protocol.value)
     except KeyboardInterrupt:
         flags = [*(["--force"] if force else []), *(["--protocol paper"] if protocol is Protocol.paper else [])]
         again = _again(recipe, out, overrides, flags)
         stopped(console, f"Stopped. What was generated is stored; go on with: {again}")
     # The paper's table is all that its protocol says; the report is of the sound study.
     if protocol is Protocol.sound:
-        _report(folder, console)
+        write_report(folder, console)
     if failed is not None:
         raise failed
-
-
-def _measure_further(
-    folder: Path, recipe: Recipe, names: tuple[str, ...], console: Console, engine: StartsEngine
-) -> MoteError | None:
-    """Measure what the recipe asks for after its study; what is too little for it is said, another error is returned.
-
-    The study is done by then, and has its report in any case.
-    """
-    from mote.harness.experts.further import measure_further
-    from mote.harness.preconditions import DataError
-
-    try:
-        measure_further(folder, recipe, names, console, engine)
-    except DataError as error:
-        console.print(f"! after the study nothing more was measured: {error}", soft_wrap=True)
-    except MoteError as error:
-        return error
-    return None
 
 
 @app.command()
@@ -214,7 +178,9 @@ def report(
 
     Example: mote report results/runs/demo
     """
-    _report(run, Console(highlight=False), mt_bench, judge)
+    from mote.harness.report.whole import write_report
+
+    write_report(run, Console(highlight=False), mt_bench, judge)
 
 
 @app.command("ls")
@@ -234,14 +200,6 @@ def list_runs(
         print(json.dumps([one._asdict() for one in runs_of(folder)], indent=2, ensure_ascii=False))
     else:
         table_console().print(runs_table(folder))
-
-
-def _report(folder: Path, console: Console, mt_bench: Path | None = None, judge: str | None = None) -> None:
-    from mote.harness.report import make_report
-
-    with console.status("Report"):
-        path = make_report(folder, mt_bench=mt_bench, judge=judge, console=console)
-    console.print(f"Report: {path}", soft_wrap=True)
 
 
 def _again(recipe: str, out: Path | None, overrides: list[str], flags: list[str]) -> str:

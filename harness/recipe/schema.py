@@ -6,6 +6,7 @@ Whatever is wrong in it becomes one line that names the value's place and the ne
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -239,18 +240,36 @@ def markers_of(recipe: Mapping[str, Any]) -> Markers:
     return MarkersPart.model_validate(recipe["model"].get("markers") or {}).reading
 
 
-def load_recipe(source: str, overrides: Iterable[str] = ()) -> Recipe:
-    """Read a recipe by name or path, apply ``key.path=value`` overrides (values are YAML), and check it.
+def load_recipe(source: str, overrides: Iterable[str] | Mapping[str, Any] = ()) -> Recipe:
+    """Read a recipe by name or path, apply overrides, and check it.
 
-    Raises MoteError, with one line, for a recipe that isn't there, isn't YAML, or says something wrong.
+    Overrides are ``key.path=value`` texts (values are YAML), or values by key path. Raises MoteError, with one line,
+    for a recipe that isn't there, isn't YAML, or says something wrong.
     """
     path = _find(source)
     content = read_yaml(path)
     if not isinstance(content, dict):
         raise MoteError(f"{path} is not a recipe: it should hold a mapping with {', '.join(Recipe.model_fields)}.")
     _from_its_folder(content, path.parent)
-    for override in overrides:
-        _override(content, override)
+    return _checked(content, source, overrides)
+
+
+def resolve_recipe(content: Mapping[str, Any] | Recipe, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """Check a recipe given as a mapping, as YAML would hold it; files in it are found from where one stands.
+
+    ``overrides`` are values by key path. Raises MoteError, with one line, for what is wrong in it.
+    """
+    if isinstance(content, Recipe):
+        content = content.model_dump(mode="json")
+    if not isinstance(content, Mapping):
+        raise MoteError(f"{type(content).__name__} is no recipe: give a name, a path, or a mapping of its parts.")
+    return _checked(copy.deepcopy(dict(content)), "the recipe", overrides or {})
+
+
+def _checked(content: dict[str, Any], source: str, overrides: Iterable[str] | Mapping[str, Any]) -> Recipe:
+    given = overrides.items() if isinstance(overrides, Mapping) else map(_parsed, overrides)
+    for key, value in given:
+        _override(content, key, value)
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
@@ -305,14 +324,17 @@ def _from_its_folder(content: dict[str, Any], folder: Path) -> None:
         llm["prompt"] = str(folder / llm["prompt"])
 
 
-def _override(content: dict[str, Any], override: str) -> None:
+def _parsed(override: str) -> tuple[str, Any]:
     key, separator, text = override.partition("=")
     if not separator or not key:
         raise MoteError(f"--set {override}: write key.path=value, for instance --set study.top_k=5.")
-    value = yaml_value(text, f"--set {key}")
+    return key, yaml_value(text, f"--set {key}")
+
+
+def _override(content: dict[str, Any], key: str, value: Any) -> None:
     *parents, last = key.split(".")
     for parent in parents:
         content = content.setdefault(parent, {})
         if not isinstance(content, dict):
-            raise MoteError(f"--set {override}: '{parent}' has a value, not parts of its own.")
+            raise MoteError(f"--set {key}={value}: '{parent}' has a value, not parts of its own.")
     content[last] = value

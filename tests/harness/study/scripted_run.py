@@ -13,6 +13,7 @@ import sys
 from mote.harness.cli import main as cli
 from mote.harness.engine import once
 from mote.harness.engine.vllm import Request
+from mote.harness.report import whole
 from tests.harness.study.scripted_engine import ScriptedEngine
 
 if __name__ == "__main__":
@@ -25,7 +26,7 @@ if __name__ == "__main__":
 
     engine.before = happen
     once.started_once = lambda *_: lambda *_: lambda: engine
-    cli._report = lambda *_: None
+    whole.write_report = lambda *_: None
     if room:
         resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
     sys.argv = ["mote", *sys.argv[4:]]
