@@ -28,6 +28,7 @@ from mote.harness.recipe.sides import sides_of
 from mote.harness.recipe.study_part import StudyPart
 from mote.harness.report.analysis import StudyResult, analyse
 from mote.harness.report.expert import ExpertPage, expert_page
+from mote.harness.report.lead import lead
 from mote.harness.science.controls import BASELINE
 from mote.harness.science.maps import ranked_maps
 from mote.harness.science.resonance import resonance
@@ -188,6 +189,11 @@ class Run:
     def result(self) -> StudyResult:
         """All that the report says, as numbers: seconds of bootstraps, once."""
         return analyse(self._store, self.manifest, self.judge, self._answers)
+
+    @property
+    def verdict(self) -> str:
+        """What the run found, in the sentence that its report begins with: whether it is chance, and what changed."""
+        return lead(self.result)
 
     @property
     def experts(self) -> pd.DataFrame:

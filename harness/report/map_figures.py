@@ -48,11 +48,14 @@ def limits_of(ranking: NDArray[np.float64]) -> tuple[float, float]:
 
 def circle_experts(
     ax: Axes, layers: Sequence[int], experts: Sequence[Expert], inches: tuple[float, float], *, across: bool = True
-) -> None:
-    """Circle experts on a map and name them at its margin; ``inches`` are the width and height of the map."""
+) -> int:
+    """Circle experts on a map and name them at its margin; return in how many rows (or columns) the names stand.
+
+    ``inches`` are the width and height of the map.
+    """
     at = {layer: row + 0.5 for row, layer in enumerate(layers)}
     points = [(expert + 0.5, at[layer]) if across else (at[layer], expert + 0.5) for layer, expert in experts]
-    _circle(ax, points, [f"({layer}, {expert})" for layer, expert in experts], across, inches)
+    return _circle(ax, points, [f"({layer}, {expert})" for layer, expert in experts], across, inches)
 
 
 def _canvas(
@@ -129,14 +132,14 @@ def colour_scale(figure: Figure | SubFigure, ax: Axes, unit: str, *, whole: bool
 
 def _circle(
     ax: Axes, points: Sequence[tuple[float, float]], names: Sequence[str], across: bool, inches: tuple[float, float]
-) -> None:
+) -> int:
     """Circle the points and write their names along the upper (or the right) margin, a line from each to its circle."""
     wide, tall = inches
     across_cells, down_cells = (abs(b - a) for a, b in (ax.get_xlim(), ax.get_ylim()))
     cell = 72 * min(wide / across_cells, tall / down_cells)
     size = float(np.clip(2.0 * cell, 8, 15))
     if not points:
-        return
+        return 0
     halo = [withStroke(linewidth=3.2, foreground=PAPER)]
     xs, ys = zip(*points, strict=True)
     ax.scatter(xs, ys, s=size**2, facecolors="none", edgecolors=INK, linewidths=1.5, path_effects=halo, zorder=4)
@@ -165,6 +168,7 @@ def _circle(
             arrowprops=line | {"path_effects": [withStroke(linewidth=1.8, foreground=PAPER, alpha=0.7)]},
             **text,
         )
+    return rows
 
 
 def spread_out(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:

@@ -48,9 +48,9 @@ class Plots:
                 raise MoteError("the Axes belongs to no figure.")
             box = axes.get_position()
             wide, tall = figure.get_size_inches()
-            circle_experts(axes, layers, experts, (box.width * wide, box.height * tall))
+            named = circle_experts(axes, layers, experts, (box.width * wide, box.height * tall))
             # Names of circled experts stand where a title would.
-            axes.set_title(ranking or "resonance", pad=26 if experts else None)
+            axes.set_title(ranking or "resonance", pad=12 + 14 * named if named else None)
             colour_scale(figure, axes, self._run.result.sides.unit if ranking is None else "score")
         return axes
 
@@ -83,6 +83,7 @@ class Plots:
             raise MoteError(parts)
         with _canvas(ax, (8.6, 0.68 * len(parts.rows) + 1.7)) as axes:
             paint_null(axes, parts)
+            axes.set_title("The effect among random sets")
             axes.legend(*null_legend(axes), loc="lower right", fontsize=8.5)
         return axes
 
@@ -93,6 +94,8 @@ class Plots:
             raise MoteError(NO_DOSES)
         with _canvas(ax, (7.6, 4.2)) as axes:
             paint_dose(axes, result.curves.doses, result.curves.sets, own_k(result), noise(result)[1])
+            # The report's title is as long as its page is wide.
+            axes.set_title("Dose")
             axes.legend(*curve_legend(axes), loc="best", fontsize=8.5)
         return axes
 
