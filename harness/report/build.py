@@ -35,8 +35,10 @@ from mote.harness.report.catalogue import catalogue, key_of
 from mote.harness.report.curve_figures import best_profile
 from mote.harness.report.doubt import doubt
 from mote.harness.report.embedding_figure import thin
+from mote.harness.report.expert_sections import expert_parts
 from mote.harness.report.figure_data import FigureData
 from mote.harness.report.figures import Drawn, draw_all
+from mote.harness.report.frames import Run
 from mote.harness.report.generations_packet import pack_rows
 from mote.harness.report.lead import caveats, lead
 from mote.harness.report.model_text import clip, compare
@@ -206,6 +208,9 @@ def _render(
     broke, broke_columns, broke_rows = evidence_sections.broke(result)
     experts, expert_columns, expert_rows = evidence_sections.experts(result, part)
     ranking_columns, ranking_lines = ranking_rows(read.data.rankings)
+    # By another judge's labels the rankings that an expert's part sets beside each other would not be these labels'.
+    own = result.asked.judge == label_set(manifest["recipe"]).judge
+    parts, more = expert_parts(Run(folder, read.frame), result) if own else ([], 0)
     index = read.data.shown_prompt()
     example = read.data.questions[index] if index is not None else _first_question(read.frame)
     labels = [*result.asked.classes, "TRUNCATED", "DEGENERATE", "UNSCORED"]
@@ -255,6 +260,8 @@ def _render(
         experts=experts,
         expert_columns=expert_columns,
         expert_rows=expert_rows,
+        expert_parts=parts,
+        more_experts=more,
         resonance_caption=_resonance_caption(result, part),
         mechanism=evidence_sections.mechanism(result),
         coverage=evidence_sections.coverage(result),

@@ -7,10 +7,12 @@ profiles that edit it, among other experts. Only the scan says anything of this 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from mote.harness.errors import MoteError
 from mote.harness.experts.rankings import causal_effects, causal_scan, rankings_frame
@@ -18,7 +20,7 @@ from mote.harness.preconditions import STATES
 from mote.harness.science.controls import BASELINE, Expert
 from mote.harness.store.run import RunStore
 from mote.harness.store.scans import Scans
-from mote.harness.store.token_rows import read_token_rows
+from mote.harness.store.token_rows import TokenRows, read_token_rows
 
 if TYPE_CHECKING:
     from mote.harness.report.frames import Run
@@ -48,36 +50,80 @@ class ExpertPage(NamedTuple):
     missing: tuple[str, ...]
 
 
+class _Source(NamedTuple):
+    """What the pages of all experts are read from.
+
+    ``prompts``: prompt_id, tokens (counted), label, unit, question; ``maps`` [prompts, layers, experts] of the same.
+    ``ranked``: the frame of ``rankings_frame``, or why there is none. ``effects``: those of the scan of that title.
+    """
+
+    prompts: pd.DataFrame
+    maps: NDArray[np.int32]
+    tokens: Sequence[TokenRows]
+    ranked: pd.DataFrame | str
+    effects: pd.DataFrame
+    scan: str
+
+
 def expert_page(run: Run, layer: int, expert: int, top: int = 10) -> ExpertPage:
     """Return what a run says of one routed expert, by the numbers that the model gives layers and experts.
 
     Raises MoteError that names the layers and experts there are for another, and for a run without a baseline's maps.
     """
-    experts = int(run.manifest["model"]["layout"]["experts"])
-    if layer not in run.layers or not 0 <= expert < experts:
-        raise MoteError(
-            f"There is no routed expert {layer},{expert}: layers with experts are {_ranges(run.layers)}, experts 0 to"
-            f" {experts - 1}."
-        )
-    role = str(run.recipe["study"]["role"])
-    at = (run.layers.index(layer), expert)
+    return expert_pages(run, [(layer, expert)], top)[0]
+
+
+def expert_pages(run: Run, experts: Sequence[Expert], top: int = 10) -> list[ExpertPage]:
+    """Return what a run says of each of some experts, as ``expert_page``; what all of them need is read once."""
+    width = int(run.manifest["model"]["layout"]["experts"])
+    for layer, expert in experts:
+        if layer not in run.layers or not 0 <= expert < width:
+            raise MoteError(
+                f"There is no routed expert {layer},{expert}: layers with experts are {_ranges(run.layers)}, experts 0"
+                f" to {width - 1}."
+            )
+    source = _read(run)
+    return [_page(run, source, one, top) for one in experts]
+
+
+def _read(run: Run) -> _Source:
     with RunStore(run.folder, read_only=True) as store:
-        ids, maps, counted = store.maps(BASELINE, role)
+        ids, maps, counted = store.maps(BASELINE, str(run.recipe["study"]["role"]))
         if not ids:
             raise MoteError(f"{run.folder} has no maps of its baseline yet: finish it with mote run.")
-        tokens, alone = _tokens(store, at), _alone(store, layer, expert)
-    frame = pd.DataFrame({"prompt_id": ids, "chosen": maps[:, at[0], expert], "tokens": [seen for seen, _ in counted]})
+        tokens = read_token_rows(store)
+        effects, scan = scanned(store)
+    frame = pd.DataFrame({"prompt_id": ids, "tokens": [seen for seen, _ in counted]})
     frame = frame.join(_labels(run), on="prompt_id").join(run.prompts["question"], on="prompt_id")
+    try:
+        ranked: pd.DataFrame | str = rankings_frame(run.folder)
+    except MoteError as error:
+        ranked = str(error)
+    return _Source(frame, maps, tokens, ranked, effects, scan)
+
+
+def scanned(store: RunStore) -> tuple[pd.DataFrame, str]:
+    """Return the effects of a run's causal scan, a row an expert, and the scan's title; empty where there is none."""
+    scans = Scans(store)
+    scan = causal_scan(scans.scans())
+    return (pd.DataFrame(), "") if scan is None else (causal_effects(scans, scan), scan.title)
+
+
+def _page(run: Run, source: _Source, expert: Expert, top: int) -> ExpertPage:
+    at = (run.layers.index(expert[0]), expert[1])
+    frame = source.prompts.assign(chosen=source.maps[:, at[0], at[1]])
     best = frame.sort_values(["chosen", "prompt_id"], ascending=[False, True])
-    places, missing = _places(run, layer, expert)
+    tokens, alone = _tokens(source.tokens, at), _alone(source, expert)
+    missing = [f"rankings: {source.ranked}"] if isinstance(source.ranked, str) else []
     if tokens.empty:
         missing.append("tokens: none of this run's prompts has its experts token by token (study.tokens)")
     if alone.empty:
         missing.append(f"effect alone: the run has no scan of it; mote scan {run.folder} makes one")
     return ExpertPage(
-        (layer, expert), run.target, role, pd.concat([_seen(frame, name) for name in ("label", "unit")]),
+        expert, run.target, str(run.recipe["study"]["role"]),
+        pd.concat([_seen(frame, name) for name in ("label", "unit")]),
         best.loc[best["chosen"] > 0, ["prompt_id", "question", "label", "chosen", "tokens"]].head(top),
-        tokens.head(top), places, alone, _profiles(run, (layer, expert)), tuple(missing),
+        tokens.head(top), _places(source.ranked, expert), alone, _profiles(run, expert), tuple(missing),
     )  # fmt: skip
 
 
@@ -105,10 +151,10 @@ def _seen(frame: pd.DataFrame, name: str) -> pd.DataFrame:
     return found.rename_axis("value").reset_index().sort_values(["a_prompt", "value"], ascending=[False, True])
 
 
-def _tokens(store: RunStore, at: tuple[int, int]) -> pd.DataFrame:
+def _tokens(kept: Sequence[TokenRows], at: tuple[int, int]) -> pd.DataFrame:
     rows = [
         (token, bool((chosen[at[0]] == at[1]).any()))
-        for one in read_token_rows(store)
+        for one in kept
         for token, chosen in zip(one.tokens, one.chosen, strict=True)
     ]
     found = pd.DataFrame(rows, columns=["token", "chosen"]).groupby("token")["chosen"].agg(["sum", "size"])
@@ -116,30 +162,26 @@ def _tokens(store: RunStore, at: tuple[int, int]) -> pd.DataFrame:
     return found[found["chosen"] > 0].sort_values(["chosen", "token"], ascending=[False, True]).astype({"chosen": int})
 
 
-def _places(run: Run, layer: int, expert: int) -> tuple[pd.DataFrame, list[str]]:
+def _places(frame: pd.DataFrame | str, expert: Expert) -> pd.DataFrame:
     columns = ["ranking", "score", "place", "of"]
-    try:
-        frame = rankings_frame(run.folder)
-    except MoteError as error:
-        return pd.DataFrame(columns=columns), [f"rankings: {error}"]
-    mine = frame[(frame["layer"] == layer) & (frame["expert"] == expert)].iloc[0]
+    if isinstance(frame, str):
+        return pd.DataFrame(columns=columns)
+    mine = frame[(frame["layer"] == expert[0]) & (frame["expert"] == expert[1])].iloc[0]
     names = [name for name in frame.columns if f"{name}_rank" in frame.columns]
     rows = [
         (name, float(mine[name]), int(mine[f"{name}_rank"]), int(frame[f"{name}_rank"].notna().sum()))
         for name in names
         if not pd.isna(mine[f"{name}_rank"])
     ]
-    return pd.DataFrame(rows, columns=columns), []
+    return pd.DataFrame(rows, columns=columns)
 
 
-def _alone(store: RunStore, layer: int, expert: int) -> pd.DataFrame:
-    scans = Scans(store)
-    scan = causal_scan(scans.scans())
-    if scan is None:
-        return pd.DataFrame()
-    found = causal_effects(scans, scan)
-    mine = found[(found["layer"] == layer) & (found["expert"] == expert)]
-    return mine[["prompts", "effect", "low", "high", "p", "p_holm"]].assign(scan=scan.title)
+def _alone(source: _Source, expert: Expert) -> pd.DataFrame:
+    found = source.effects
+    if found.empty:
+        return found
+    mine = found[(found["layer"] == expert[0]) & (found["expert"] == expert[1])]
+    return mine[["prompts", "effect", "low", "high", "p", "p_holm"]].assign(scan=source.scan)
 
 
 def _profiles(run: Run, expert: Expert) -> pd.DataFrame:

@@ -54,8 +54,10 @@ def open_run(run: str | os.PathLike[str]) -> Run:
 class Run:
     """A run, read as frames; each is a ``pandas.DataFrame``, made when it is first asked for."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, answers: pd.DataFrame | None = None) -> None:
+        """Open a run; ``answers`` is its ``generations_frame`` by its own judge, where it was read already."""
         self.folder = folder
+        self._read = answers
         self.manifest: Mapping[str, Any] = read_manifest(folder)
 
     @property
@@ -233,7 +235,7 @@ class Run:
 
     @cached_property
     def _answers(self) -> pd.DataFrame:
-        return self._store.generations_frame(self.judge)
+        return self._store.generations_frame(self.judge) if self._read is None else self._read
 
     @cached_property
     def _store(self) -> RunStore:
