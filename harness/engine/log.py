@@ -1,7 +1,9 @@
 """The engine's own words go to a file: vLLM, torch and their C++ print to the process's streams; the terminal is ours.
 
-File descriptors are redirected, not ``sys.stdout``: most of what vLLM prints does not pass through Python. Before the
-run's folder exists, the words wait in a temporary file, so that a refused recipe leaves nothing behind.
+File descriptors are redirected: most of what vLLM prints does not pass through Python. Where ``sys.stdout`` is none of
+them, as in a notebook, one of them stands in its place: vLLM's logger takes what it finds there as it is imported, and
+would fill the notebook. Before the run's folder exists, the words wait in a temporary file, so that a refused recipe
+leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -26,16 +28,24 @@ class EngineLog:
         self._file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
         self._saved: dict[int, int] = {}
         self._console_file: IO[str] | None = None
+        self._apart: dict[str, IO[str]] = {}
 
     def __enter__(self) -> Self:
         """Redirect the streams."""
         self._flush()
         self._saved = {fd: os.dup(fd) for fd in (1, 2)}
-        # A console on a captured or in-memory stream (tests, notebooks) isn't touched by the redirection.
+        # A console on a captured or in-memory stream (tests, notebooks) keeps it.
         if _descriptor(self._console.file) in self._saved:
             self._console_file = self._console.file
             terminal = os.dup(self._saved[_descriptor(self._console_file)])
             self._console.file = os.fdopen(terminal, "w", encoding="utf-8", buffering=1)
+        else:
+            self._console.file = self._console_file = self._console.file
+        for fd, name in ((1, "stdout"), (2, "stderr")):
+            stream = getattr(sys, name)
+            if _descriptor(stream) not in self._saved:
+                self._apart[name] = stream
+                setattr(sys, name, open(fd, "w", encoding="utf-8", errors="replace", buffering=1, closefd=False))
         self._redirect()
         return self
 
@@ -55,12 +65,16 @@ class EngineLog:
     ) -> None:
         """Give the streams back."""
         self._flush()
+        for name, stream in self._apart.items():
+            setattr(sys, name, stream)
+        self._apart = {}
         for fd, saved in self._saved.items():
             os.dup2(saved, fd)
             os.close(saved)
         self._saved = {}
         if self._console_file is not None:
-            self._console.file.close()
+            if self._console.file is not self._console_file:
+                self._console.file.close()
             self._console.file = self._console_file
         self._file.close()
 

@@ -81,10 +81,13 @@ class Plots:
         parts = null_parts(self._run.result)
         if isinstance(parts, str):
             raise MoteError(parts)
-        with _canvas(ax, (8.6, 0.68 * len(parts.rows) + 1.7)) as axes:
+        with _canvas(ax, (8.6, 0.68 * len(parts.rows) + 2.0)) as axes:
             paint_null(axes, parts)
             axes.set_title("The effect among random sets")
-            axes.legend(*null_legend(axes), loc="lower right", fontsize=8.5)
+            # Below the axis and its label: no corner of this figure is sure to be empty.
+            axes.legend(
+                *null_legend(axes), loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=5, ncols=2, fontsize=8.5
+            )
         return axes
 
     def dose(self, ax: Axes | None = None) -> Axes:

@@ -6,6 +6,7 @@ import re
 from html import unescape
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import mote
@@ -35,7 +36,7 @@ def test_the_tuned_and_the_scans_first_ten_have_a_part_each_with_both_sides(
 ) -> None:
     tuned = [f"({layer:.0f}, {expert:.0f})" for layer, expert in opened.experts[["layer", "expert"]].to_numpy()]
     assert [part.name for part in parts[: len(tuned)]] == tuned
-    causal = opened.ranking("causal").stack().nlargest(SCANNED)
+    causal = pd.Series(opened.ranking("causal").stack()).nlargest(SCANNED)
     scanned = {part.name for part in parts if "of the scan's first 10" in part.why}
     assert scanned == {f"({layer}, {expert})" for layer, expert in causal.index}
     assert len({part.name for part in parts}) == len(parts)

@@ -50,7 +50,8 @@ def test_the_map_is_the_frame_and_its_colours_are_alike_on_both_sides_of_zero(ru
     (mesh,) = (found for found in ax.collections if found.get_array() is not None and found.norm.vmin is not None)
     values: Any = mesh.get_array()
     assert np.allclose(np.asarray(values).ravel(), run.resonance.to_numpy().ravel())
-    assert mesh.norm.vmin == -mesh.norm.vmax == -np.abs(run.resonance.to_numpy()).max()
+    bound = np.abs(run.resonance.to_numpy()).max()
+    assert mesh.get_clim() == (-bound, bound)
     named = {text.get_text() for text in ax.texts}
     assert named == {f"({layer:.0f}, {expert:.0f})" for layer, expert in run.experts[["layer", "expert"]].to_numpy()}
     assert not run.plot.resonance(circled=False).texts
