@@ -24,6 +24,9 @@ _CHUNK = 1 << 20
 _MOST_ENTRIES: Final = 20_000
 _UNFINISHED: Final = re.compile(r"\..+\.[a-z0-9_]{8}")
 
+RUNS: Final = Path("results/runs")
+"""Where runs lie, from where one stands, unless a folder is named."""
+
 
 class Closing(ABC):
     """What is closed at the end of its ``with`` block, whatever happens there."""

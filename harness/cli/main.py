@@ -36,6 +36,7 @@ from mote.harness.cli.extras import hint
 from mote.harness.cli.tables import table_console
 from mote.harness.cli.whole_help import WholeHelp
 from mote.harness.errors import MoteError
+from mote.harness.files import RUNS
 from mote.harness.secrets import report_no_usage
 
 app = typer.Typer(
@@ -47,8 +48,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-RUNS = Path("results/runs")
 
 
 class Protocol(StrEnum):

@@ -10,19 +10,17 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 
 from mote.harness.errors import MoteError, nearest
+from mote.harness.files import RUNS
 from mote.harness.recipe.schema import Recipe, load_recipe, resolve_recipe
 from mote.harness.secrets import report_no_usage
 
 if TYPE_CHECKING:
     from mote.harness.report.frames import Run
-
-RUNS: Final = Path("results/runs")
-"""Where runs lie, from where one stands, unless a folder is named."""
 
 Protocol = Literal["sound", "paper"]
 

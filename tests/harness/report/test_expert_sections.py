@@ -69,6 +69,7 @@ def test_the_page_folds_a_part_away_and_names_what_is_not_known(
     assert part.count("<table><caption>") == part.count("<table>") >= 3
     assert "Its effect alone: the run has no causal scan of it" in part
     assert str(folder) not in part
+    assert mote.open(folder).verdict in page
     assert "1 more: <code>mote expert RUN LAYER,EXPERT</code>" in page
 
 
