@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -11,10 +12,18 @@ from rich.progress import Progress, TaskID
 
 from mote.harness.cli.whole_help import WholeHelp
 from mote.harness.errors import MoteError
+from mote.harness.files import MODEL_DIR
 
 demo_app = typer.Typer(
     cls=WholeHelp, help="The demo models: make one yourself.", no_args_is_help=True, rich_markup_mode=None
 )
+
+
+class Free(StrEnum):
+    """What trains in the parents."""
+
+    all = "all"
+    experts = "experts"
 
 
 def mount(app: typer.Typer) -> None:
@@ -109,16 +118,30 @@ def build_smollm_command(
 def train_parents_command(
     out: Annotated[Path, typer.Option(help="The folder for the two checkpoints; neither may exist in it.")],
     seed: Annotated[int, typer.Option(help="The seed of corpus, weights and order.", min=0)] = 1,
+    start: Annotated[
+        str | None,
+        typer.Option("--from", help="The base: demo (the packaged model) or a folder.  [default: one trained anew]"),
+    ] = None,
+    free: Annotated[
+        Free, typer.Option(help="What trains in the parents: all, or routers and routed experts alone.")
+    ] = Free.all,
+    steps: Annotated[int | None, typer.Option(help="Steps of each parent, if not the recipe's.", min=1)] = None,
 ) -> None:
     """Train one base and from it two parents for merging: one that reasons at length, one that answers at once.
 
-    Example: mote demo train-parents --seed 1 --out models/parents
+    From the packaged model it takes minutes; with a base of its own about half an hour of one core.
+
+    Example: mote demo train-parents --from demo --steps 300 --out models/parents
     """
     try:
         from mote.harness.demo.example import PARENTS
+        from mote.harness.demo.model import ForeignShapeError
         from mote.harness.demo.trainer import Step, train_parents
     except ImportError as error:
         raise MoteError(f"training needs torch and transformers ({error}); `make .venv` installs them.") from None
+    base = MODEL_DIR if start == "demo" else Path(start) if start is not None else None
+    if base is not None and not (base / "model.safetensors").is_file():
+        raise MoteError(f"--from: '{start}' is neither demo nor a folder with model.safetensors.")
     for parent in PARENTS:
         _check_new(out / parent)
     console = Console(highlight=False)
@@ -131,7 +154,12 @@ def train_parents_command(
             description = f"{step.phase}, loss {step.loss:.2f}"
             progress.update(tasks[step.phase], completed=step.step, description=description)
 
-        folders = train_parents(seed, out, progress=show)
+        try:
+            folders = train_parents(
+                seed, out, start=base, experts_only=free is Free.experts, steps=steps, progress=show
+            )
+        except ForeignShapeError as error:
+            raise MoteError(f"--from: {base}: {error}") from None
     for name, folder in folders.items():
         console.print(f"{name}: {folder}")
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mote.harness.cli.ending import interrupted
-from mote.harness.cli.whole_help import WholeHelp
+from mote.harness.cli.whole_help import recipe_first
 
 if TYPE_CHECKING:
     from mote.harness.merge.plan import Plan
@@ -24,18 +24,8 @@ _RATES = {"kept": 0.48e9, "copied": 0.48e9, "mixed": 0.30e9, "converted": 0.30e9
 _FP8_RATE = 0.06e9
 
 
-class _RecipeFirst(WholeHelp):
-    """``mote merge RECIPE`` without a word for it, beside ``mote merge diff`` and ``check``."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put the unnamed command before a recipe."""
-        if args and args[0] not in (*self.commands, "-h", "--help"):
-            args = [_MAKE, *args]
-        return super().parse_args(ctx, args)
-
-
 app = typer.Typer(
-    cls=_RecipeFirst,
+    cls=recipe_first(_MAKE),
     help="Children of mixture-of-experts parents, merged tensor by tensor. `mote merge RECIPE --out FOLDER` makes one.",
     no_args_is_help=True,
     rich_markup_mode=None,

@@ -19,3 +19,16 @@ class WholeHelp(TyperGroup):
         if rows:
             with formatter.section("Commands"):
                 formatter.write_dl(rows)
+
+
+def recipe_first(unnamed: str) -> type[WholeHelp]:
+    """Return a group whose command ``unnamed`` needs no word for it: ``mote merge RECIPE``, ``mote merge diff A B``."""
+
+    class RecipeFirst(WholeHelp):
+        def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+            """Put the unnamed command before a recipe."""
+            if args and args[0] not in (*self.commands, "-h", "--help"):
+                args = [unnamed, *args]
+            return super().parse_args(ctx, args)
+
+    return RecipeFirst

@@ -86,3 +86,10 @@ def general_evaluation(per_task: int = 50) -> list[Example]:
                 break
         examples += found.values()
     return examples
+
+
+def merge_evaluation(per_task: int = 12, sums: int = 24) -> list[Example]:
+    """Held-out examples that children of merged parents are asked: general tasks, and plain sums in both languages."""
+    plain = [example for example in arithmetic.evaluation() if example.attributes["held_out"]]
+    step = max(1, len(plain) // sums)
+    return [*general_evaluation(per_task), *plain[::step][:sums]]

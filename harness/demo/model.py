@@ -84,6 +84,10 @@ class Shape:
         }
 
 
+class ForeignShapeError(ValueError):
+    """A checkpoint is not of the network's shape."""
+
+
 class _Dispatch(torch.autograd.Function):
     """Repeat each token for each of its experts, in expert order. The backward gathers, which beats scattering."""
 
@@ -318,10 +322,17 @@ def write_weights(network: Network, folder: Path, *, end_id: int, pad_id: int, d
 
 
 def read_weights(network: Network, folder: Path) -> None:
-    """Fill `network` with the weights that `write_weights` left in `folder`."""
+    """Fill `network` with the weights that `write_weights` left in `folder`.
+
+    Raises ForeignShapeError for a checkpoint of another shape.
+    """
     stored = load_file(str(folder / "model.safetensors"))
+    views = _named_views(network)
+    for name, target in views.items():
+        if name not in stored or stored[name].shape != target.shape:
+            raise ForeignShapeError(f"'{name}' is missing or of another shape than the demo's.")
     with torch.no_grad():
-        for name, target in _named_views(network).items():
+        for name, target in views.items():
             target.copy_(stored[name])
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -25,7 +25,7 @@ from transformers import PreTrainedTokenizerFast
 
 from mote.harness.demo import corpus, tokenizer
 from mote.harness.demo.example import ALIGNED_PHASE, BASE, PARENTS
-from mote.harness.demo.model import Network, Shape, write_weights
+from mote.harness.demo.model import Network, Shape, read_weights, write_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,10 @@ class Recipe:
     shape: Shape = field(default_factory=Shape)
     base: Phase = field(default_factory=lambda: Phase(steps=2300, peak_rate=3e-3, bias_rate=2e-3))
     alignment: Phase = field(default_factory=lambda: Phase(steps=450, peak_rate=2e-3, bias_rate=1e-3, warmup=20))
+
+
+EXPERTS_ONLY = Phase(steps=700, peak_rate=1.5e-3, bias_rate=1e-3, warmup=20)
+"""Of parents of which only routers and routed experts train: longer than the recipe's alignment, at a lower rate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,23 +113,38 @@ def train(
 
 
 def train_parents(
-    seed: int, out: Path, *, recipe: Recipe | None = None, progress: Progress | None = None
+    seed: int,
+    out: Path,
+    *,
+    recipe: Recipe | None = None,
+    start: Path | None = None,
+    experts_only: bool = False,
+    steps: int | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Path]:
     """Train one base and from it two children, for merging studies: `out/reasoner` and `out/answerer`.
 
-    Both have the same architecture and tokenizer; all parameters train, so that every tensor differs between them.
+    Both have the same architecture and tokenizer. All parameters train, so that every tensor differs between them; with
+    `experts_only` only routers and routed experts do, by the phase `EXPERTS_ONLY`. `start` is a checkpoint of the
+    recipe's shape that is the base, instead of one that is trained anew; `steps` are each parent's, if not the phase's.
     """
     for parent in PARENTS:
         _check_free(out / parent)
     recipe = recipe or Recipe()
     words = tokenizer.train_tokenizer()
     base = Network(recipe.shape)
-    base.initialise(torch.Generator().manual_seed(seed))
-    run_phase(base, words, BASE, recipe.base, seed, progress)
+    if start is not None:
+        read_weights(base, start)
+    else:
+        base.initialise(torch.Generator().manual_seed(seed))
+        run_phase(base, words, BASE, recipe.base, seed, progress)
+    phase = EXPERTS_ONLY if experts_only else recipe.alignment
+    if steps is not None:
+        phase = replace(phase, steps=steps)
     folders = {}
     for parent in PARENTS:
         child = copy.deepcopy(base)
-        run_phase(child, words, parent, recipe.alignment, seed, progress)
+        run_phase(child, words, parent, phase, seed, progress, experts_only=experts_only)
         folders[parent] = out / parent
         write_checkpoint(child, words, folders[parent])
     return folders
@@ -151,9 +170,14 @@ def run_phase(
     phase: Phase,
     seed: int,
     progress: Progress | None = None,
+    *,
+    experts_only: bool | None = None,
 ) -> None:
-    """Train `network` in place for the steps of one phase."""
-    trainable = free_parameters(network, name)
+    """Train `network` in place for the steps of one phase; `experts_only` is that of alignment if nothing else is said.
+
+    With it routers and routed experts train, and nothing else.
+    """
+    trainable = free_parameters(network, name == ALIGNED_PHASE if experts_only is None else experts_only)
     decayed = [parameter for parameter in trainable if parameter.dim() >= 2]
     others = [parameter for parameter in trainable if parameter.dim() < 2]
     optimizer = torch.optim.AdamW(
@@ -177,11 +201,11 @@ def run_phase(
             progress(Step(name, step + 1, phase.steps, float(loss.detach()), batch.tokens, imbalance))
 
 
-def free_parameters(network: Network, phase: str) -> list[torch.nn.Parameter]:
-    """The parameters a phase trains; the others are frozen. Alignment trains all routers and routed experts."""
+def free_parameters(network: Network, experts_only: bool) -> list[torch.nn.Parameter]:
+    """The parameters that train: all, or those of all routers and routed experts; the others are frozen."""
     for parameter in network.parameters():
-        parameter.requires_grad_(phase != ALIGNED_PHASE)
-    if phase == ALIGNED_PHASE:
+        parameter.requires_grad_(not experts_only)
+    if experts_only:
         for layer in network.expert_layers():
             for parameter in (layer.router, layer.gate_up, layer.down):
                 parameter.requires_grad_(True)

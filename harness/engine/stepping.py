@@ -54,8 +54,10 @@ class Reply(NamedTuple):
     rows: Sequence[Any] = ()
 
 
-def drive(llm: LLM, calls: Iterable[Call]) -> Iterator[list[Reply]]:
+def drive(llm: LLM, calls: Iterable[Call], salt: str | None = None) -> Iterator[list[Reply]]:
     """Yield the replies of each step in which some are finished; ``calls`` is read only as far as the window reaches.
+
+    KV blocks are shared only between requests of the same ``salt``: an engine whose weights change names them so.
 
     Raises MoteError for a request that vLLM refuses, and at the first answer whose receipt isn't that of its profile.
     """
@@ -71,7 +73,7 @@ def drive(llm: LLM, calls: Iterable[Call]) -> Iterator[list[Reply]]:
                 if item is None:
                     exhausted = True
                 else:
-                    _submit(llm, str(item[0]), item[1])
+                    _submit(llm, str(item[0]), item[1], salt)
                     running[str(item[0])] = item[1]
             finished = [output for output in engine.step() if output.finished]
             if finished:
@@ -82,7 +84,7 @@ def drive(llm: LLM, calls: Iterable[Call]) -> Iterator[list[Reply]]:
             engine.abort_request(list(running))
 
 
-def _submit(llm: LLM, key: str, call: Call) -> None:
+def _submit(llm: LLM, key: str, call: Call, salt: str | None) -> None:
     from vllm import SamplingParams
     from vllm.exceptions import VLLMValidationError
     from vllm.inputs import TokensPrompt
@@ -95,7 +97,10 @@ def _submit(llm: LLM, key: str, call: Call) -> None:
         if structured := call.params.get("structured_outputs"):
             values["structured_outputs"] = StructuredOutputsParams(**structured)
         params = SamplingParams(**values)
-        llm.llm_engine.add_request(key, TokensPrompt(prompt_token_ids=call.tokens), params)
+        prompt = TokensPrompt(prompt_token_ids=call.tokens)
+        if salt is not None:
+            prompt["cache_salt"] = salt
+        llm.llm_engine.add_request(key, prompt, params)
     # VLLMValidationError is no ValueError.
     except (ValueError, TypeError, ProfileError, VLLMValidationError) as error:
         raise MoteError(f"vLLM refused {call.what} under '{call.profile.name}': {error}") from None

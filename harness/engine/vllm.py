@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from mote.harness.engine.options import engine_arguments, start_llm
+from mote.harness.engine.reload import Tensors, close, parameter_digests, reload_in_place, tensors_of
 from mote.harness.engine.stepping import Call, Reply, drive
 from mote.harness.engine.template import check_template
 from mote.harness.errors import MoteError
@@ -280,11 +281,35 @@ class VllmEngine(TokenEngine):
         template: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self._llm: LLM = start_llm(arguments, log)
+        self._salt: str | None = None
+        self._tensors: Tensors = {}
         context = int(self._llm.llm_engine.model_config.max_model_len)
         super().__init__(self._llm.get_tokenizer(), context, sampling, markers_start, template)
 
     def _drive(self, calls: Iterable[Call]) -> Iterator[list[Reply]]:
-        return drive(self._llm, calls)
+        return drive(self._llm, calls, self._salt)
+
+    def name_weights(self, weights: str) -> None:
+        """Name the weights that the engine was started on: KV blocks are shared under one name alone."""
+        self._tensors = tensors_of(Path(self._llm.llm_engine.model_config.model))
+        self._salt = weights
+
+    def take_weights(self, folder: Path, weights: str) -> None:
+        """Put the weights of another checkpoint of the same tensors in the place of the engine's, and name them.
+
+        Raises MoteError as ``reload.reload_in_place``.
+        """
+        reload_in_place(self._llm, self._tensors, folder)
+        self._salt = weights
+
+    def parameter_digests(self) -> dict[str, str]:
+        """Return the sha256 of every parameter and buffer as the engine has it in memory, by name."""
+        return parameter_digests(self._llm)
+
+    def close(self) -> None:
+        """Give back the engine's memory; nothing can be asked afterwards."""
+        close(self._llm)
+        del self._llm
 
 
 def _answer(request: Request, reply: Reply) -> Answer:

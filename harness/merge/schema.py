@@ -9,6 +9,7 @@ formula, its distance's normalisation and its thresholds were not verified.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -193,14 +194,7 @@ def load_merge_recipe(source: str, parents: list[str] | None = None) -> MergeRec
     content = read_yaml(path)
     if not isinstance(content, dict):
         raise MoteError(f"{path} is not a recipe: it should hold a mapping with {', '.join(MergeRecipe.model_fields)}.")
-    known = content.get("parents")
-    for given in parents or []:
-        name, separator, place = given.partition("=")
-        if not separator or not place:
-            raise MoteError(f"--parent {given}: write NAME=FOLDER or NAME=OWNER/MODEL[@REVISION].")
-        if not isinstance(known, dict) or name not in known:
-            raise MoteError(f"--parent {given}: the recipe has no parent '{name}'.{nearest(name, known or [])}")
-        known[name] = _parent_of(place)
+    name_parents(content, parents or ())
     try:
         recipe = MergeRecipe.model_validate(content)
     except ValidationError as error:
@@ -209,6 +203,21 @@ def load_merge_recipe(source: str, parents: list[str] | None = None) -> MergeRec
         if parent.path == OPEN:
             raise MoteError(f"{source}: name the parent '{name}' with --parent {name}=FOLDER.")
     return recipe
+
+
+def name_parents(content: dict[str, Any], parents: Iterable[str]) -> None:
+    """Put parents given as NAME=PATH or NAME=PATH@REVISION into a recipe's content, before its own.
+
+    Raises MoteError for a parent that the recipe does not name.
+    """
+    known = content.get("parents")
+    for given in parents:
+        name, separator, place = given.partition("=")
+        if not separator or not place:
+            raise MoteError(f"--parent {given}: write NAME=FOLDER or NAME=OWNER/MODEL[@REVISION].")
+        if not isinstance(known, dict) or name not in known:
+            raise MoteError(f"--parent {given}: the recipe has no parent '{name}'.{nearest(name, known or [])}")
+        known[name] = _parent_of(place)
 
 
 def merge_recipe_names() -> list[str]:

@@ -250,7 +250,7 @@ def load_recipe(source: str, overrides: Iterable[str] | Mapping[str, Any] = ()) 
     content = read_yaml(path)
     if not isinstance(content, dict):
         raise MoteError(f"{path} is not a recipe: it should hold a mapping with {', '.join(Recipe.model_fields)}.")
-    _from_its_folder(content, path.parent)
+    from_its_folder(content, path.parent)
     return _checked(content, source, overrides)
 
 
@@ -267,9 +267,7 @@ def resolve_recipe(content: Mapping[str, Any] | Recipe, overrides: Mapping[str, 
 
 
 def _checked(content: dict[str, Any], source: str, overrides: Iterable[str] | Mapping[str, Any]) -> Recipe:
-    given = overrides.items() if isinstance(overrides, Mapping) else map(_parsed, overrides)
-    for key, value in given:
-        _override(content, key, value)
+    set_values(content, overrides)
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
@@ -307,7 +305,7 @@ def _find(source: str) -> Path:
     )
 
 
-def _from_its_folder(content: dict[str, Any], folder: Path) -> None:
+def from_its_folder(content: dict[str, Any], folder: Path) -> None:
     """Have the files that a recipe names found from its folder; what ``--set`` names is found from where one stands."""
     task, judges = content.get("task"), content.get("judges")
     if isinstance(task, dict) and isinstance(task.get("file"), str):
@@ -322,6 +320,15 @@ def _from_its_folder(content: dict[str, Any], folder: Path) -> None:
     llm = judges.get("llm") if isinstance(judges, dict) else None
     if isinstance(llm, dict) and isinstance(llm.get("prompt"), str) and (folder / llm["prompt"]).is_file():
         llm["prompt"] = str(folder / llm["prompt"])
+
+
+def set_values(content: dict[str, Any], overrides: Iterable[str] | Mapping[str, Any]) -> None:
+    """Put overrides into a recipe's content: ``key.path=value`` texts (values are YAML), or values by key path.
+
+    Raises MoteError for what is neither.
+    """
+    for key, value in overrides.items() if isinstance(overrides, Mapping) else map(_parsed, overrides):
+        _override(content, key, value)
 
 
 def _parsed(override: str) -> tuple[str, Any]:

@@ -198,8 +198,8 @@ def _render(
 ) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["code"] = _code
-    template = environment.from_string(_asset("page.html.j2"))
-    script = _asset("page.js")
+    template = environment.from_string(page_asset("page.html.j2"))
+    script = page_asset("page.js")
     manifest, result = read.manifest, read.result
     gap = effect_sections.gap_note(result, read.gap)
     part = {"measured": "the prompts that experts were chosen on", "all": "all prompts"}.get(result.asked.view, "")
@@ -215,7 +215,7 @@ def _render(
     example = read.data.questions[index] if index is not None else _first_question(read.frame)
     labels = [*result.asked.classes, "TRUNCATED", "DEGENERATE", "UNSCORED"]
     return template.render(
-        css=Markup(_asset("page.css")),  # noqa: S704 - our own files, not a run's text
+        css=Markup(page_asset("page.css")),  # noqa: S704 - our own files, not a run's text
         script=Markup(script),  # noqa: S704
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         heading=effect_sections.heading(result, manifest),
@@ -300,7 +300,7 @@ def _render(
         pruned=curve_sentences.pruned(read.data.pruned),
         reasons=read.data.task == "reasoning_language",
         key_of=lambda name: key_of(name, read.data.task),
-        version=_version(),
+        version=package_version(),
         rows=f"{len(read.frame):,}",
         colours={label: colour_of(label, result.asked.classes) for label in labels},
         colour=lambda label: colour_of(label, result.asked.classes),
@@ -348,11 +348,13 @@ def _first_question(frame: pd.DataFrame) -> str:
     return _question(str(frame["messages"].iloc[0])) if len(frame) else "–"
 
 
-def _asset(name: str) -> str:
+def page_asset(name: str) -> str:
+    """Return the text of a part of the page that lies beside this module: its style, its script."""
     return resources.files("mote.harness.report").joinpath(name).read_text(encoding="utf-8")
 
 
-def _version() -> str:
+def package_version() -> str:
+    """Return the version of this package."""
     try:
         return metadata.version("mote-harness")
     except metadata.PackageNotFoundError:

@@ -66,13 +66,14 @@ def draw_all(data: FigureData) -> tuple[dict[str, Drawn], dict[str, str], dict[s
         if draw is None:
             missing[key] = alt
             continue
-        made[key] = _render(key, draw, alt)
+        made[key] = render(key, draw, alt)
         if table is not None:
             tables[key] = table
     return made, missing, tables
 
 
-def _render(key: str, draw: Draw, alt: str) -> Drawn:
+def render(key: str, draw: Draw, alt: str) -> Drawn:
+    """Return a figure as files and for the page, drawn wide and narrow in the house style."""
     with drawing(key):
         wide, narrow = draw(WIDE), draw(NARROW)
         for figure in (wide, narrow):

@@ -66,3 +66,22 @@ from mask_score_rows m
     join texts experts on experts.text_id = m.experts
     join texts digest on digest.text_id = m.profile_digest;
 """
+
+VERSION_7: Final = """
+create table children (
+    child text primary key,            -- a profile of this child is named CHILD, or CHILD/PROFILE
+    subset text not null,              -- what is taken over; '' of the base itself
+    proportion real not null,
+    weights text not null,             -- sha256 over the names and sha256 of the child's files of weights
+    recipe text not null               -- JSON: what it was merged from, and how
+) without rowid;
+create table part_tokens (
+    generation_id integer primary key references generation_rows,
+    reasoning integer not null,        -- tokens, each part tokenised apart
+    answer integer not null
+);
+create view child_generations as select c.child, c.subset, c.proportion, c.weights,
+    substr(g.profile, length(c.child) + 2) as under, g.*
+from generations g join children c
+    on c.child = substr(g.profile, 1, instr(g.profile || '/', '/') - 1);
+"""

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from mote.harness.store import older
-from mote.harness.store.newer import VERSION_4, VERSION_6
+from mote.harness.store.newer import VERSION_4, VERSION_6, VERSION_7
 from mote.harness.store.sqlite import Transaction, run_script
 
 _SHOWN: Final = """
@@ -342,6 +342,7 @@ MIGRATIONS: Final = (
     Migration(
         6, "Version 5 knew scans of one expert at a time alone: passes under masks of many have a table.", VERSION_6
     ),
+    Migration(7, "Version 6 did not say of which child a generation is: a sweep has many.", VERSION_7),
 )
 BASE_VERSION: Final = 3
 """The version that ``RUN_TABLES`` make; ``older.from_version_1`` leads to it directly, without a version 2 between."""
