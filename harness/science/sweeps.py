@@ -89,6 +89,7 @@ def front(points: Sequence[tuple[float, float]]) -> list[int]:
 def _first(done: Sequence[tuple[float, float]], share: float) -> float:
     """Return the first proportion at which a share of the way is done; the last point has done all of it."""
     for (p, m), (q, n) in pairwise(done):
-        if n >= share:
-            return p + (q - p) * (share - m) / (n - m) if n > m else q
+        # A share that is met to the last digits is met: sums of decimal shares are not exact.
+        if n >= share - _SAME:
+            return min(q, p + (q - p) * (share - m) / (n - m)) if n > m else q
     raise AssertionError("the end of the way is the last point's own measure")

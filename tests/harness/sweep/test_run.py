@@ -1,0 +1,170 @@
+"""A sweep from recipe to page, with scripted engines: which children are made, how it goes on, what its rows say."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from mote.harness.errors import MoteError
+from mote.harness.store.children import children, sweep_frame
+from mote.harness.store.run import RunStore
+from mote.harness.sweep.engines import EACH, RELOADED
+from mote.harness.sweep.report import sweep_report
+from mote.judges.rules import RULES_JUDGE
+from mote.patches import Edit, Profile
+from tests.harness.sweep.scripted_sweep import ScriptedEngine, recipe_of, sweep_of, turns_at
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("sweeps")
+
+
+@pytest.fixture(scope="module")
+def swept(home: Path) -> Path:
+    sweep_of(recipe_of(home), home / "swept")
+    return home / "swept"
+
+
+def frame_of(folder: Path) -> pd.DataFrame:
+    with RunStore(folder, read_only=True) as store:
+        return sweep_frame(store, RULES_JUDGE)
+
+
+def rows_of(folder: Path) -> dict[str, list[tuple[Any, ...]]]:
+    """Everything that a sweep stored, without the order in which it came."""
+    queries = {
+        "children": "select * from children",
+        "generations": "select child, subset, proportion, weights, under, prompt_id, seed, raw, receipt from"
+        " child_generations",
+        "labels": "select profile, prompt_id, label from labels join generations using (generation_id)",
+        "tokens": "select profile, prompt_id, t.reasoning, t.answer from part_tokens t join generations"
+        " using (generation_id)",
+    }
+    with RunStore(folder, read_only=True) as store:
+        return {name: sorted(store.db.execute(query).fetchall()) for name, query in queries.items()}
+
+
+def test_a_sweep_halves_where_its_measure_jumps_and_nowhere_else(swept: Path) -> None:
+    frame = frame_of(swept)
+    # All prompts turn between 0.6 and 0.7: halves of [0.5, 1], then of [0.5, 0.75], down to steps of 0.1 at most.
+    assert sorted(frame.loc[frame["subset"] == "all", "proportion"].unique()) == [0.5, 0.625, 0.6875, 0.75, 1.0]
+    assert sorted(frame.loc[frame["subset"] == "router", "proportion"].unique()) == [0.5, 1.0]
+    at = frame[(frame["subset"] == "all") & (frame["proportion"] == 0.625)]
+    reasoned = {str(one) for one in at.loc[at["label"] == "2-REASONED", "prompt_id"]}
+    assert reasoned == {str(one) for one in at["prompt_id"] if turns_at(str(one)) <= 0.625}
+    assert 0 < len(reasoned) < 30
+
+
+def test_every_generation_names_its_child_and_the_child_its_weights(swept: Path) -> None:
+    with RunStore(swept, read_only=True) as store:
+        stored = children(store)
+        named = store.db.execute("select distinct child, weights from child_generations").fetchall()
+        unnamed = store.db.execute("select count(*) from generations").fetchone()[0]
+    assert len({one.weights for one in stored.values()}) == len(stored) == 8
+    assert dict(named) == {name: one.weights for name, one in stored.items()}
+    assert unnamed == 8 * 30
+    assert stored["base"].proportion == 0
+    assert not list((swept / "children").glob("*"))
+
+
+def test_one_engine_is_used_where_a_reload_is_proven_and_one_a_child_where_not(home: Path) -> None:
+    recipe = recipe_of(home, refine=None)
+    for lossy, how, count in ((False, RELOADED, 2), (True, EACH, 2 + 5)):
+        engines: list[ScriptedEngine] = []
+        folder = home / f"lossy-{lossy}"
+        sweep_of(recipe, folder, engines, lossy)
+        said = json.loads((folder / "sweep.json").read_text())["sessions"][0]
+        assert said["engines"] == how
+        assert ("were not those of a fresh engine" in said["why"]) == lossy
+        assert len(engines) == count
+        assert all(one.closed for one in engines)
+        # Whatever the way, each child's answers were asked under the name of its own weights.
+        asked = {named for one in engines for named, _ in one.asked}
+        with RunStore(folder, read_only=True) as store:
+            assert {one.weights for one in children(store).values()} <= asked
+    assert rows_of(home / "lossy-False") == rows_of(home / "lossy-True")
+
+
+def test_a_finished_sweep_starts_no_engine_and_other_recipes_are_refused(home: Path, swept: Path) -> None:
+    before = rows_of(swept)
+    engines: list[ScriptedEngine] = []
+    sweep_of(recipe_of(home), swept, engines)
+    assert not engines
+    assert rows_of(swept) == before
+    with pytest.raises(MoteError, match=r"holds another sweep \(proportions: \[0.0, 0.5, 1.0\] -> \[0.0, 1.0\]\)"):
+        sweep_of(recipe_of(home, proportions=[0, 1]), swept)
+    parents = {"a": str(home / "b"), "b": str(home / "b")}
+    with pytest.raises(MoteError, match=r"another sweep \(parent a\.model\.safetensors"):
+        sweep_of(recipe_of(home, parents=parents), swept)
+
+
+def test_profiles_are_asked_beside_every_child(home: Path) -> None:
+    profile = Profile("without-two", (Edit(1, 3, "suppress"), Edit(2, 7, "suppress")))
+    path = home / "without-two.json"
+    path.write_text(json.dumps(profile.to_dict()))
+    recipe = recipe_of(home, refine=None, profiles=[str(path)], proportions=[0, 1])
+    sweep_of(recipe, home / "profiles", keep=True)
+    frame = frame_of(home / "profiles")
+    assert {*zip(frame["child"], frame["profile"], strict=True)} == {
+        (child, under) for child in ("base", "all@1", "router@1") for under in ("", "without-two")
+    }
+    assert {path.name for path in (home / "profiles" / "children").iterdir()} >= {"base", "all@1", "router@1"}
+    assert "Under profiles" in sweep_report(home / "profiles").read_text()
+
+
+def test_the_page_says_where_the_measure_changes(swept: Path) -> None:
+    page = sweep_report(swept).read_text()
+    assert "all takes it to 100%, half way at 0.6" in page
+    assert "Not changed by a tenth: router." in page
+    crossings = pd.read_csv(swept / "tables" / "crossings.csv")
+    one = crossings[(crossings["subset"] == "all") & (crossings["measure"] == "2-REASONED")].iloc[0]
+    assert 0.6 < one["at"] < 0.7
+    assert one["width"] < 0.2
+    assert one["against"] == 0
+    assert not pd.read_csv(swept / "tables" / "classes.csv").isna()["base"].any()
+    assert "<script" not in page
+
+
+@pytest.mark.parametrize(("kills", "seed"), [(3, 1), pytest.param(20, 2, marks=pytest.mark.slow)])
+def test_a_killed_sweep_ends_with_the_rows_of_the_undisturbed_one(
+    kills: int, seed: int, home: Path, swept: Path
+) -> None:
+    whole = rows_of(swept)
+    drawn = random.Random(seed)  # noqa: S311 - moments, not secrets
+    began = time.monotonic()
+    assert forked(home, home / f"timed-{seed}", None) == 0
+    took = time.monotonic() - began
+    caught = 0
+    for number in range(kills):
+        folder = home / f"killed-{seed}-{number}"
+        for moment in (drawn.uniform(0, took), drawn.uniform(0, took)):
+            caught += forked(home, folder, moment) != 0
+        assert forked(home, folder, None) == 0
+        assert rows_of(folder) == whole
+        assert not list((folder / "children").glob("*"))
+    assert caught >= kills, "kills that came too late show nothing"
+
+
+def forked(home: Path, folder: Path, moment: float | None) -> int:
+    """Run the sweep in a process of its own, killed at a moment, and return how it ended."""
+    process = os.fork()
+    if not process:
+        status = 1
+        try:
+            sweep_of(recipe_of(home), folder)
+            status = 0
+        finally:
+            os._exit(status)
+    if moment is not None:
+        time.sleep(moment)
+        os.kill(process, signal.SIGKILL)
+    return os.waitpid(process, 0)[1]
