@@ -17,7 +17,7 @@ SWEEPS = Path("results/sweeps")
 
 app = typer.Typer(
     cls=recipe_first(_RUN),
-    help="Children over the proportion of a parent: `mote sweep RECIPE` merges them, asks them, and reports.",
+    help="Children over the proportion of a parent. `mote sweep RECIPE` merges them, asks them, and reports.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
