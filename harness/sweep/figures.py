@@ -14,7 +14,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from mote.harness.drawing import INK, RULE, SIGNAL, SOFT, Layout, bare, colour_of, short
+from mote.harness.drawing import INK, RULE, SIGNAL, Layout, bare, colour_of, short
 from mote.harness.report.figure_data import Draw
 from mote.harness.science.sweeps import front
 from mote.harness.sweep.schema import BASE
@@ -120,7 +120,6 @@ def draw_raster(rows: pd.DataFrame, subsets: Sequence[str], classes: tuple[str, 
             axis.set_axis_off()
         patches = [Patch(color=colour_of(label, classes), label=short(label)) for label in there]
         figure.legend(handles=patches, loc="outside lower center", ncols=2 if layout.narrow else 6)
-        figure.supxlabel("proportion, one column a child (not to scale)", fontsize=9.5, color=SOFT)
         return figure
 
     return draw

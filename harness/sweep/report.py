@@ -173,7 +173,7 @@ def _page(read: _Read, figures: dict[str, Drawn], tables: list[str]) -> str:
         measure_name=_title(read.measure),
         target=short(read.measure if read.measure in read.labels.classes else read.labels.target),
         where_columns=sentences.WHERE_COLUMNS,
-        where_rows=sentences.where_rows(read.crossings),
+        where_rows=sentences.where_rows(read.crossings[read.crossings["measure"].isin((read.measure, SCORE, BROKEN))]),
         front_rows=front_rows,
         works=f"{sentences.WORKS:.0%}",
         broken_rows=[(str(one.child), f"{one.hit:.1%}") for one in broken.itertuples()],

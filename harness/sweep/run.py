@@ -24,6 +24,7 @@ from mote.harness.errors import MoteError
 from mote.harness.files import is_unfinished
 from mote.harness.merge.child import digests_of, make_child
 from mote.harness.merge.plan import Plan, make_plan
+from mote.harness.recipe.manifest import now
 from mote.harness.recipe.own_classes import function_of
 from mote.harness.recipe.schema import Recipe
 from mote.harness.science.sweeps import middles
@@ -169,7 +170,7 @@ class _Work:
         self._count_tokens()
         if any((self.folder / CHILDREN).glob("*")) and not self.manifest["keep"]:
             shutil.rmtree(self.folder / CHILDREN)
-        self.manifest["finished"] = self.manifest["finished"] or self.noted["started"]
+        self.manifest["finished"] = self.manifest["finished"] or now()
 
     def _child(self, point: Point, title: str) -> None:
         rows = [self._row(point, profile) for profile in self.sweep.profiles]

@@ -160,9 +160,16 @@ def subset_rows(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return each subset's name and what it takes over."""
     found = [(BASE, "nothing: proportion 0, shared by all")]
     for name, part in manifest["recipe"]["subsets"].items():
-        said = "; ".join(f"{key}: {value}" for key, value in part.items() if value is not None and key != "others")
+        said = "; ".join(_condition(key, value) for key, value in part.items() if value is not None and key != "others")
         found.append((name, f"all but {said}" if part["others"] else said))
     return found
+
+
+def _condition(key: str, value: Any) -> str:
+    if key == "experts" and isinstance(value, list):
+        return f"{len(value)} experts: {', '.join(f'({layer}, {expert})' for layer, expert in value[:8])}"
+    listed = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return f"{key} {listed}".replace("_", " ")
 
 
 PAPER: Final = (

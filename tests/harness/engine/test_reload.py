@@ -20,7 +20,9 @@ from tests.harness.sweep.scripted_sweep import parents_in
 
 
 def test_one_engine_answers_as_a_fresh_one_after_each_reload(tmp_path: Path) -> None:
-    recipe = load_recipe("demo", ["sampling.temperature=0", "sampling.max_tokens=24", "task.limit=12"])
+    recipe = load_recipe(
+        "demo", ["sampling.temperature=0", "sampling.max_tokens=24", "task.limit=12", "study.controls.retest=0"]
+    )
     both = [Loaded(Path(folder), name) for name, folder in parents_in(tmp_path).items()]
     profile = Profile("two", (Edit(1, 3, "suppress"), Edit(2, 7, "suppress")))
     asked = [
