@@ -14,7 +14,7 @@ from mote.harness.recipe.manifest import new_session, now
 from mote.harness.recipe.schema import differences
 from mote.harness.secrets import redacted
 from mote.harness.study.session import LOG_NAME
-from mote.harness.sweep.schema import SweepRecipe
+from mote.harness.sweep.schema import RECIPES, SweepRecipe
 from mote.patches import Profile
 
 FORMAT: Final = "mote-sweep/1"
@@ -30,9 +30,13 @@ def sweep_manifest(
     profiles: Sequence[Profile],
 ) -> dict[str, Any]:
     """Return the record of a sweep that has not begun; ``parents`` are path, revision and digests of each."""
+    content = recipe.model_dump(mode="json", exclude={"parents"})
+    # Where the package lies says nothing; its own prompts go by their name.
+    if recipe.task.file is not None and Path(recipe.task.file).parent == RECIPES:
+        content["task"]["file"] = Path(recipe.task.file).name
     return {
         "format": FORMAT,
-        "recipe": redacted(recipe.model_dump(mode="json", exclude={"parents"})),
+        "recipe": redacted(content),
         "recipe_digest": recipe.digest,
         "parents": {name: {"path": one["path"], "revision": one["revision"]} for name, one in parents.items()},
         "weights": {name: dict(one["files"]) for name, one in parents.items()},
@@ -82,7 +86,8 @@ def opened(folder: Path, new: Mapping[str, Any]) -> dict[str, Any] | None:
             f"{folder} holds another sweep ({'; '.join(changed)}). Take another folder with --out, or the recipe and"
             " parents that it was made with."
         )
-    return old
+    # Equal but for where things lie, which is this start's.
+    return old | {name: new[name] for name in ("recipe", "recipe_digest", "parents")}
 
 
 @contextmanager

@@ -209,8 +209,9 @@ class SweepRecipe(Part):
 
     @property
     def digest(self) -> str:
-        """The sha256 of the resolved recipe, without the parents' paths and what does not change an answer."""
-        content = self.model_dump(mode="json", exclude={"parents": True, "model": {"reload": True}})
+        """The sha256 of the resolved recipe, without where things lie and what does not change an answer."""
+        places: Any = {"parents": True, "profiles": True, "model": {"reload"}, "task": {"file"}}
+        content = self.model_dump(mode="json", exclude=places)
         return digest_of({**content, "parents": sorted(self.parents)})
 
 
