@@ -101,6 +101,7 @@ def noted(folder: Path, manifest: dict[str, Any]) -> Iterator[dict[str, Any]]:
         "answers": 0,
         "seconds_proving": 0.0,
         "seconds_making": 0.0,
+        "cpu_seconds_making": 0.0,
         "seconds_answering": 0.0,
     }
     manifest["sessions"].append(session)
@@ -109,7 +110,7 @@ def noted(folder: Path, manifest: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield manifest
     finally:
         session["ended"] = now()
-        for name in ("seconds_proving", "seconds_making", "seconds_answering"):
+        for name in ("seconds_proving", "seconds_making", "cpu_seconds_making", "seconds_answering"):
             session[name] = round(float(session[name]), 2)
         write_sweep(folder, manifest)
 

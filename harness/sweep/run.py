@@ -35,6 +35,7 @@ from mote.harness.study.generate import generate, wanted_of
 from mote.harness.study.prompts import describe, prompts_of
 from mote.harness.study.session import LOG_NAME, Session
 from mote.harness.study.text_labels import TextLabels
+from mote.harness.sweep.chosen import with_experts
 from mote.harness.sweep.engines import Engines, Loaded, Starts
 from mote.harness.sweep.manifest import MANIFEST_NAME, noted, opened, sweep_manifest
 from mote.harness.sweep.measures import curve, read_rows
@@ -80,6 +81,7 @@ def check(recipe: SweepRecipe) -> Sweep:
     Raises MoteError, one line, for parents that cannot be merged, subsets of which there is nothing, profiles that do
     not fit, and whatever is wrong with the prompts.
     """
+    recipe = with_experts(recipe)
     plans = [make_plan(recipe.merge(subset, recipe.proportions[-1])) for subset in recipe.subsets]
     base = plans[0].base
     model = resolve_model(str(base.folder))
@@ -182,7 +184,7 @@ class _Work:
     def _ask(self, point: Point, rows: list[ProfileRow], title: str) -> None:
         # What loading the engine and proving the reload take is no child's time.
         self._prove()
-        began = time.monotonic()
+        began, worked = time.monotonic(), time.process_time()
         with self._made(point) as loaded:
             there = children(self.store).get(point.child)
             if there is None:
@@ -194,6 +196,7 @@ class _Work:
             self.store.add_plan([row for row in rows if row.name not in known])
             engine = self.engines.of(loaded)
             ready = time.monotonic()
+            self.noted["cpu_seconds_making"] += time.process_time() - worked
             session = replace(self._session, start=lambda: engine)
             made = generate(session, title, wanted_of(session, rows))
         self.noted["children"] += 1

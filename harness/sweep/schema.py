@@ -38,18 +38,27 @@ Name = Annotated[str, Field(pattern=_NAME)]
 Proportion = Annotated[Number, Field(ge=0, le=1)]
 
 
+class ChosenExperts(Part):
+    """The ``top`` routed experts ``by`` the parents' distance (rms), or as many random ones of the same layers."""
+
+    by: Literal["distance", "random"]
+    top: Annotated[int, Field(ge=1)]
+    seed: Count = 0
+
+
 class Subset(Part):
     """Which tensors are taken over, by the conditions of a merge's rule; with ``others`` all but those."""
 
     groups: list[str] | None = Field(default=None, min_length=1)
     pattern: str | None = Field(default=None, min_length=1)
     layers: list[Count | str] | None = Field(default=None, min_length=1)
-    experts: list[Annotated[tuple[Count, Count], Field(strict=False)]] | Ranked | None = None
+    experts: list[Annotated[tuple[Count, Count], Field(strict=False)]] | Ranked | ChosenExperts | None = None
     others: bool = False
 
     @model_validator(mode="after")
     def _is_a_rule(self) -> Subset:
-        self.rules({"parent": 1.0}, 1.0)
+        one = self.model_copy(update={"experts": [(0, 0)]}) if isinstance(self.experts, ChosenExperts) else self
+        one.rules({"parent": 1.0}, 1.0)
         return self
 
     def rules(self, toward: dict[str, float], proportion: float) -> list[Rule]:

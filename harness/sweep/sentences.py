@@ -118,7 +118,7 @@ def engine_lines(manifest: Mapping[str, Any]) -> list[str]:
             found.append(
                 f"Start {number}: {one['engines']} ({one['why']}). {one['children']} children gave"
                 f" {one['answers']:,} answers in {one['seconds_answering']:.0f} s; merging and loading took"
-                f" {one['seconds_making']:.0f} s, the proof {one['seconds_proving']:.0f} s."
+                f" {one['seconds_making']:.0f} s{_cpu(one)}, the proof {one['seconds_proving']:.0f} s."
             )
     return found
 
@@ -135,6 +135,12 @@ def caveats(manifest: Mapping[str, Any], unit: str | None) -> list[str]:
     if not unit:
         found.append("The prompts name no unit (subject, place), so intervals take them as independent.")
     return found
+
+
+def _cpu(session: Mapping[str, Any]) -> str:
+    # Other work on the machine stretches the clock, not this.
+    spent = session.get("cpu_seconds_making")
+    return f" ({spent / session['children']:.2f} s of this process's CPU a child)" if spent else ""
 
 
 def asked(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:

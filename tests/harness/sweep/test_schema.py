@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from pydantic import ValidationError
 
 from mote.harness.demo.corpus import merge_evaluation
 from mote.harness.errors import MoteError
+from mote.harness.merge.difference import distances, open_pair, summed
+from mote.harness.sweep.chosen import with_experts
 from mote.harness.sweep.run import check
 from mote.harness.sweep.schema import RECIPES, Subset, SweepRecipe, load_sweep
 from tests.harness.sweep.scripted_sweep import content_of, recipe_of
@@ -93,3 +96,29 @@ def test_the_packaged_prompts_are_the_corpus_own_held_out_ones() -> None:
     lines = (RECIPES / "demo-prompts.jsonl").read_text(encoding="utf-8").splitlines()
     written = [(row["kind"], row["messages"], row["expected"]) for row in map(json.loads, lines)]
     assert written == [(one.task, one.messages, one.expected) for one in merge_evaluation()]
+
+
+def test_experts_by_distance_and_random_ones_of_the_same_layers(home: Path) -> None:
+    subsets = {
+        "far": {"experts": {"by": "distance", "top": 12}},
+        **{f"chance-{seed}": {"experts": {"by": "random", "top": 12, "seed": seed}} for seed in (1, 1 + 1)},
+    }
+    found = with_experts(recipe_of(home, subsets=subsets)).subsets
+    experts = {name: list(part.experts) for name, part in found.items() if isinstance(part.experts, list)}
+    frame = summed(
+        distances(*open_pair(str(home_parent(home, "a")), str(home_parent(home, "b")))[:2]), ["layer", "expert"]
+    )
+    least = frame.set_index(["layer", "expert"])["rms"]
+    chosen = least.loc[experts["far"]]
+    assert len(chosen) == 12
+    assert chosen.min() >= least.drop(experts["far"]).max()
+    layers = {name: Counter(layer for layer, _ in one) for name, one in experts.items()}
+    assert layers["far"] == layers["chance-1"] == layers["chance-2"]
+    assert experts["chance-1"] != experts["chance-2"]
+    assert all(len(set(one)) == 12 for one in experts.values())
+    with pytest.raises(MoteError, match="top is 1000, and the model has 384 experts"):
+        with_experts(recipe_of(home, subsets={"far": {"experts": {"by": "distance", "top": 1000}}}))
+
+
+def home_parent(home: Path, name: str) -> Path:
+    return Path(recipe_of(home).parents[name].path)
