@@ -23,7 +23,7 @@ from mote.harness.sweep import sentences
 from mote.harness.sweep.figures import draw_curves, draw_front, draw_raster
 from mote.harness.sweep.manifest import read_sweep
 from mote.harness.sweep.measures import BROKEN, hits, read_rows, subsets_of, table
-from mote.harness.sweep.schema import SCORE, ScorePart
+from mote.harness.sweep.schema import BASE, SCORE, ScorePart
 
 REPORT_NAME: Final = "report.html"
 _SECTIONS: Final = (
@@ -82,9 +82,17 @@ def _read(folder: Path) -> _Read:
         raise MoteError(f"{folder}: no child but the base was asked yet; the same `mote sweep` goes on.")
     measures = [*labels.classes, *([SCORE] if score else []), BROKEN]
     values = table(rows, measures, list(recipe["subsets"]), clustered=bool(unit))
-    measure = recipe["refine"]["measure"] if recipe.get("refine") else (SCORE if score else labels.target)
+    measure = recipe["refine"]["measure"] if recipe.get("refine") else _gained(values, labels.classes)
     moving = [measure, *(one for one in measures if one != measure and hits(rows, one).any())]
     return _Read(manifest, labels, rows, unit, subsets, measure, values, sentences.crossings(rows, subsets, moving))
+
+
+def _gained(values: pd.DataFrame, classes: tuple[str, ...]) -> str:
+    """Return the class whose share rises most from the base's own, of all untouched children."""
+    own = values[(values["profile"] == "") & values["measure"].isin(classes)]
+    base = own[own["subset"] == BASE].set_index("measure")["value"]
+    rise = own.groupby("measure")["value"].max() - base.reindex(own["measure"].unique())
+    return max(classes, key=lambda name: float(rise.get(name, 0.0)))
 
 
 def _figures(read: _Read) -> dict[str, Drawn]:
