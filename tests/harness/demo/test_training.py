@@ -15,7 +15,8 @@ from transformers import Glm4MoeForCausalLM
 
 from mote.harness.demo import tokenizer, trainer
 from mote.harness.demo.example import ALIGNED_PHASE, BASE
-from mote.harness.demo.model import Experts, Network, Shape, read_weights, write_weights
+from mote.harness.demo.model import Experts, ForeignShapeError, Network, Shape, read_weights, write_weights
+from mote.harness.files import MODEL_DIR
 
 SMALL = Shape(layers=2, hidden=32, heads=2, kv_heads=1, head_size=16, experts=8, top_k=2, expert_width=8)
 SHORT = trainer.Recipe(
@@ -179,3 +180,18 @@ def test_parents_share_a_base_and_a_tokenizer_and_nothing_else(tmp_path: Path) -
     )
     with pytest.raises(FileExistsError):
         trainer.train_parents(5, tmp_path, recipe=SHORT)
+
+
+def test_parents_with_free_experts_differ_in_routers_and_routed_experts_alone(tmp_path: Path) -> None:
+    folders = trainer.train_parents(5, tmp_path, start=MODEL_DIR, experts_only=True, steps=2)
+    base, one, other = (load_file(folder / "model.safetensors") for folder in (MODEL_DIR, *folders.values()))
+    apart = {name for name, value in one.items() if not torch.equal(value, other[name])}
+    moved = {name for name, value in base.items() if not torch.equal(value, one[name])}
+    assert apart
+    assert all(".mlp.experts." in name or ".mlp.gate." in name for name in apart | moved)
+    assert {".mlp.experts." in name for name in apart} == {True, False}
+
+
+def test_a_base_of_another_shape_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ForeignShapeError, match="of another shape than the demo's"):
+        trainer.train_parents(5, tmp_path, recipe=SHORT, start=MODEL_DIR)

@@ -18,9 +18,9 @@ CURVES = st.dictionaries(
 
 def test_a_step_is_where_it_is_and_as_wide_as_its_neighbours_lie_apart() -> None:
     one = crossing({0: 0, 0.5: 0, 0.6: 1, 1: 1})
-    assert [one.low, one.at, one.high, one.width] == pytest.approx([0.51, 0.55, 0.59, 0.08])
     assert one.steepest == (0.5, 0.6, 1)
     assert one.against == 0
+    assert [one.low, one.at, one.high, one.width] == pytest.approx([0.51, 0.55, 0.59, 0.08])
 
 
 def test_a_straight_line_is_as_wide_as_can_be_and_a_fall_counts_as_a_rise_does() -> None:
