@@ -134,7 +134,9 @@ def test_the_page_says_where_the_measure_changes(swept: Path) -> None:
     assert "<script" not in page
 
 
-@pytest.mark.parametrize(("kills", "seed"), [(3, 1), pytest.param(20, 2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("kills", "seed"), [(3, 1), pytest.param(20, 2, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
+)
 def test_a_killed_sweep_ends_with_the_rows_of_the_undisturbed_one(
     kills: int, seed: int, home: Path, swept: Path
 ) -> None:
