@@ -32,7 +32,7 @@ from mote.harness.store.checking import refuse_damaged
 from mote.harness.store.children import ChildRow, add_child, add_part_tokens, children, sweep_frame, untokenised
 from mote.harness.store.run import LabelRow, ProfileRow, PromptRow, RunStore
 from mote.harness.study.generate import generate, wanted_of
-from mote.harness.study.prompts import describe, prompts_of
+from mote.harness.study.prompts import asked_by, describe
 from mote.harness.study.session import LOG_NAME, Session
 from mote.harness.study.text_labels import TextLabels
 from mote.harness.sweep.chosen import with_experts
@@ -86,7 +86,8 @@ def check(recipe: SweepRecipe) -> Sweep:
     base = plans[0].base
     model = resolve_model(str(base.folder))
     study = recipe.study(str(base.folder))
-    prompts = prompts_of(study)
+    asked = asked_by(study)
+    prompts = asked.rows
     if recipe.score is not None:
         for row in prompts:
             if recipe.score.attribute not in row.attributes:
@@ -98,7 +99,7 @@ def check(recipe: SweepRecipe) -> Sweep:
         parent.name: {"path": parent.source, "revision": parent.revision, "files": digests_of(parent)}
         for parent in plans[0].parents
     }
-    manifest = sweep_manifest(recipe, parents, model.manifest(), describe(study, prompts), profiles)
+    manifest = sweep_manifest(recipe, parents, model.manifest(), describe(study, asked), profiles)
     folders = {parent.name: parent.folder for parent in plans[0].parents}
     return Sweep(recipe, study, model, prompts, profiles, folders, manifest, function_of(recipe.task.classes))
 
