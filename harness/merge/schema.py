@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from mote.harness.errors import MoteError, nearest
 from mote.harness.files import digest_of
@@ -33,6 +33,20 @@ class Parent(Part):
 
     path: str = Field(min_length=1)
     revision: str | None = Field(default=None, min_length=1)
+
+
+def _path_alone(parents: Any) -> Any:
+    if not isinstance(parents, dict):
+        return parents
+    return {name: {"path": value} if isinstance(value, str) else value for name, value in parents.items()}
+
+
+Parents = Annotated[
+    dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], Parent],
+    Field(min_length=2),
+    BeforeValidator(_path_alone),
+]
+"""Two parents or more by name; a text alone is a path."""
 
 
 class Linear(Part):
@@ -135,18 +149,11 @@ class MergeRecipe(Part):
     """A child: its parents, the one whose tensors and configuration it has, and the rules."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
-    parents: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], Parent] = Field(min_length=2)
+    parents: Parents
     base: str
     tokenizer: str | None = Field(default=None, description="whose tokenizer and chat template; left out, the base's")
     rules: list[Rule] = Field(min_length=1)
     threshold: Threshold | None = None
-
-    @field_validator("parents", mode="before")
-    @classmethod
-    def _path_alone(cls, parents: Any) -> Any:
-        if not isinstance(parents, dict):
-            return parents
-        return {name: {"path": value} if isinstance(value, str) else value for name, value in parents.items()}
 
     @model_validator(mode="after")
     def _names_are_parents(self) -> MergeRecipe:

@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from mote.harness.errors import MoteError, nearest
 from mote.harness.files import digest_of
-from mote.harness.merge.schema import OPEN, Count, MergeRecipe, Parent, Ranked, Rule, Threshold, Weight, name_parents
+from mote.harness.merge.schema import OPEN, Count, MergeRecipe, Parents, Ranked, Rule, Threshold, Weight, name_parents
 from mote.harness.recipe.label_sets import label_set
 from mote.harness.recipe.markers import MarkersPart
 from mote.harness.recipe.schema import (
@@ -110,7 +110,7 @@ class SweepRecipe(Part):
     """A sweep. ``profiles`` are files; every child is asked without one, and under each."""
 
     name: Name
-    parents: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], Parent] = Field(min_length=2)
+    parents: Parents
     base: str
     toward: dict[str, Weight] = Field(min_length=1, description="a parent, or each parent's share at proportion 1")
     tokenizer: str | None = None
@@ -124,13 +124,6 @@ class SweepRecipe(Part):
     sampling: SamplingPart = SamplingPart()
     judges: JudgesPart = JudgesPart(surprise=False)
     score: ScorePart | None = None
-
-    @field_validator("parents", mode="before")
-    @classmethod
-    def _path_alone(cls, parents: Any) -> Any:
-        if not isinstance(parents, dict):
-            return parents
-        return {name: {"path": value} if isinstance(value, str) else value for name, value in parents.items()}
 
     @field_validator("toward", mode="before")
     @classmethod
