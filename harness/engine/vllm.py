@@ -62,7 +62,8 @@ class Scoring(NamedTuple):
     """One forward pass: how likely a text is after a prompt, under one profile.
 
     ``continuation`` follows the rendered prompt and is tokenised apart from it. ``top``: of each place the
-    log-probabilities of so many likeliest tokens are wanted too.
+    log-probabilities of so many likeliest tokens are wanted too. ``capture`` is as in ``mote.patches.request_args``;
+    the continuation is part of the prompt.
     """
 
     prompt_id: str
@@ -70,6 +71,7 @@ class Scoring(NamedTuple):
     profile: Profile
     continuation: str
     top: int = 0
+    capture: str | None = None
 
 
 class Scored(NamedTuple):
@@ -196,7 +198,8 @@ class TokenEngine(ABC):
         tokens = [*self._prompt(request.prompt_id, request.messages), *self._continuation(request)]
         # One token has to be generated; it is thrown away, and without a temperature it draws no noise.
         params = {"prompt_logprobs": request.top, "max_tokens": 1, "temperature": 0.0, "detokenize": False}
-        return Call(f"a continuation of prompt '{request.prompt_id}'", tokens, request.profile, params)
+        what = f"a continuation of prompt '{request.prompt_id}'"
+        return Call(what, tokens, request.profile, params, request.capture)
 
     def _prompt(self, prompt_id: str, messages: Sequence[Mapping[str, str]]) -> list[int]:
         tokens = self._tokens.get(prompt_id)

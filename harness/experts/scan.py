@@ -14,7 +14,7 @@ The alternatives are openings of the same length that answers of the other class
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -191,15 +191,80 @@ def _announce(scan: Scan, missing: int, max_passes: int | None, console: Console
 def measure_singles(
     session: Session, scans: Scans, scan_id: int, asked: Sequence[Measurement], scan: Scan, halves: Halves, what: str
 ) -> None:
-    """Measure single experts on the engine and store each pass as it comes; nothing asked, no engine is started."""
+    """Measure single experts on the engine and store each pass as it comes; nothing asked, no engine is started.
+
+    An expert that no token of a prompt with its opening chooses has no weight to lose: such a pass would be the
+    untouched one again, and is not made. Its row is the untouched pass's, with that pass's receipt.
+    """
     if not asked:
         return
-    requests = _requests(scan, asked, halves, session.model.layout)
-    scored = session.engine.score(requests)
     with step(session.console, what, len(asked)) as advance:
-        for some in scored:
-            scans.add(scan_id, [_row(asked[index], one) for index, one in some])
+        seen, edited = _untouched(session, scans, scan_id, asked, scan, halves, advance)
+        idle = [each for each in edited if (place := _place(each)) in seen and not seen[place].chooses(each.expert)]
+        scans.add(scan_id, [seen[_place(each)].row._replace(measurement=each) for each in idle])
+        advance(len(idle))
+        left = _without(edited, idle)
+        for some in session.engine.score(_requests(scan, left, halves, session.model.layout)):
+            scans.add(scan_id, [_row(left[index], one) for index, one in some])
             advance(len(some))
+    if idle:
+        said = f"{len(idle):,} of the passes were not needed: no token chose the expert"
+        session.console.print(said, soft_wrap=True)
+
+
+class _Seen(NamedTuple):
+    """An untouched pass: its row, and which experts its tokens chose, bool [layers, experts]; None if not all known."""
+
+    row: ScoreRow
+    chosen: NDArray[np.bool_] | None
+    layers: Sequence[int]
+
+    def chooses(self, expert: Expert | None) -> bool:
+        if self.chosen is None or expert is None:
+            return True
+        return bool(self.chosen[self.layers.index(expert[0]), expert[1]])
+
+
+def _place(measurement: Measurement) -> tuple[str, int]:
+    return measurement.prompt_id, measurement.opening
+
+
+def _without(asked: Sequence[Measurement], some: Sequence[Measurement]) -> list[Measurement]:
+    gone = set(some)
+    return [each for each in asked if each not in gone]
+
+
+def _untouched(
+    session: Session,
+    scans: Scans,
+    scan_id: int,
+    asked: Sequence[Measurement],
+    scan: Scan,
+    halves: Halves,
+    advance: Callable[[int], None],
+) -> tuple[dict[tuple[str, int], _Seen], list[Measurement]]:
+    """Make the untouched passes, also those that are stored where their experts tell more than they cost.
+
+    Returns them by prompt and opening, and what is asked beside them.
+    """
+    own = [each for each in asked if each.expert is None]
+    edited = [each for each in asked if each.expert is not None]
+    times = Counter(map(_place, edited))
+    more = (Measurement(key, None, at) for (key, at), count in times.items() if count > 1)
+    wanted = set(own)
+    passes = [*own, *(each for each in more if each not in wanted)]
+    layers = session.model.layout.layers
+    requests = _requests(scan, passes, halves, session.model.layout)
+    seen = {}
+    for some in session.engine.score([request._replace(capture="prompt") for request in requests]) if passes else ():
+        rows = [_row(passes[index], one) for index, one in some]
+        scans.add(scan_id, new := [row for row in rows if row.measurement in wanted])
+        advance(len(new))
+        for row, (_, one) in zip(rows, some, strict=True):
+            found = one.observation.maps.get("prompt")
+            whole = found is not None and found.counted == found.total
+            seen[_place(row.measurement)] = _Seen(row, found.counts > 0 if whole and found else None, layers)
+    return seen, edited
 
 
 def _requests(scan: Scan, missing: Sequence[Measurement], halves: Halves, layout: ModelLayout) -> list[Scoring]:

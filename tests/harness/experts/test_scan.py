@@ -41,7 +41,7 @@ from mote.harness.recipe.schema import RECIPES, Recipe, recipe_of
 from mote.harness.recipe.study_part import StudyPart
 from mote.harness.report.beside import beside_the_study, thirds_beside_chance
 from mote.harness.report.ranking_figure import read_rankings
-from mote.harness.science.causal import Measurement
+from mote.harness.science.causal import Measurement, plan_scan
 from mote.harness.science.dose import layer_thirds
 from mote.harness.store.run import STORE_NAME, RunStore
 from mote.harness.store.scans import Scans, ScoreRow
@@ -50,7 +50,7 @@ from mote.harness.study.session import StartsEngine, open_session
 from mote.harness.study.surprise import surprises
 from mote.judges import JUDGE, REFUSED
 from mote.judges.surprise import IMPOSSIBLE
-from mote.patches import Edit, Profile
+from mote.patches import EMPTY_PROFILE, Edit, Profile
 from tests.harness.report.written_run import WrittenRun, write_run
 
 ROOT = Path(__file__).parents[3]
@@ -110,6 +110,37 @@ def scores(folder: Path) -> pd.DataFrame:
     return frame.sort_values(order, na_position="first").reset_index(drop=True)
 
 
+def test_a_pass_of_an_expert_that_no_token_chose_is_the_untouched_one_and_is_not_made(
+    run: Path, session: StartsEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole of it, against a scan that makes every pass."""
+    twin = Path(shutil.copytree(run, tmp_path / "twin"))
+    wide = ScanOptions(prompts=2, top=None, alternatives=1)
+    layers = resolve_model("demo").layout.layers
+    monkeypatch.setattr("mote.harness.experts.scan.plan_scan", partial(few_experts, layers=layers))
+    console = Console(file=io.StringIO(), width=200)
+    scan_run(run, wide, console, engine=session)
+    monkeypatch.setattr("mote.harness.experts.scan._Seen.chooses", lambda self, expert: True)
+    scan_run(twin, wide, QUIET, engine=session)
+    found, whole = scores(run), scores(twin)
+    edited = found["layer"].notna()
+    idle = edited & (found["tokens_edited"] == 0)
+    assert f"{idle.sum()} of the passes were not needed" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert 0.05 < idle.sum() / edited.sum() < 0.95
+    assert (whole.loc[idle, "selected"] == 0).all()
+    assert (whole.loc[edited & ~idle, "selected"] > 0).all()
+    assert (found.loc[edited & ~idle, "profile_digest"] == whole.loc[edited & ~idle, "profile_digest"]).all()
+    untouched = found[~edited].set_index(["prompt_id", "opening"])
+    assert set(found.loc[idle, "profile_digest"]) == set(untouched["profile_digest"])
+    assert found["logprob"].to_numpy() == pytest.approx(whole["logprob"].to_numpy(), abs=1e-3)
+
+
+def few_experts(*arguments: Any, layers: Any, **options: Any) -> Any:
+    """Six experts of each of the first and last layers, in no order of a ranking."""
+    plan = plan_scan(*arguments, **options)
+    return plan._replace(experts=tuple((layer, expert) for layer in (layers[0], layers[-1]) for expert in range(6)))
+
+
 def test_a_killed_scan_goes_on_and_ends_with_the_rows_of_one_that_was_not(
     run: Path, session: StartsEngine, tmp_path: Path
 ) -> None:
@@ -156,13 +187,14 @@ def test_every_score_is_of_the_profile_and_opening_that_the_plan_says(run: Path,
     for row in found.to_dict("records"):
         assert "".join(json.loads(row["tokens"])) == texts[row["prompt_id"]][row["opening"]]
         assert sum(json.loads(row["logprobs"])) == pytest.approx(row["logprob"], abs=1e-4)
-        edited = not np.isnan(row["layer"])
-        assert (row["tokens_edited"] > 0) == edited
-        if edited:
+        # What was not made under the edit has the untouched pass's receipt.
+        if row["tokens_edited"] > 0:
             edit = Edit(int(row["layer"]), int(row["expert"]), "suppress")
             assert row["profile_digest"] == Profile("x", (edit,)).digest
         else:
-            assert row["selected"] == 0
+            assert (row["selected"], row["profile_digest"]) == (0, EMPTY_PROFILE.digest)
+    made = found[found["layer"].notna() & (found["tokens_edited"] > 0)]
+    assert len(made) > 0
 
 
 def test_an_expert_that_no_token_chose_does_nothing_and_one_that_was_chosen_does_something(
