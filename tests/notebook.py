@@ -25,6 +25,10 @@ def execute(notebook: dict[str, Any]) -> dict[str, Any]:
     import matplotlib as mpl
 
     mpl.use("agg")
+    from matplotlib import pyplot
+
+    # What was drawn before is no cell's.
+    pyplot.close("all")
     names: dict[str, Any] = {"__name__": "__notebook__"}
     number = 0
     for cell in notebook["cells"]:

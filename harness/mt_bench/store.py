@@ -6,7 +6,6 @@ Everything else in a bench's folder is made from it: FastChat's JSON lines (``ex
 from __future__ import annotations
 
 import json
-import sqlite3
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -20,7 +19,7 @@ from mote.harness.secrets import redacted
 from mote.harness.store.foreign import BENCH, hold_to_schema, limit_time, refuse_foreign_code
 from mote.harness.store.schema import BENCH_TABLES, BENCH_VERSION, bring_bench_forward
 from mote.harness.store.schema import CUT_OFF as JUDGE_CUT_OFF
-from mote.harness.store.sqlite import Transaction, connect, copy_of, lock
+from mote.harness.store.sqlite import UNREADABLE, Transaction, connect, copy_of, lock
 from mote.judges.llm.asks import UNREACHED, UNUSABLE, Judgment
 
 STORE_NAME: Final = "mt_bench.sqlite"
@@ -109,7 +108,7 @@ class BenchStore(Closing):
             except BaseException:
                 self._db.close()
                 raise
-        except sqlite3.DatabaseError as error:
+        except UNREADABLE as error:
             self._unlock()
             raise MoteError(f"{self.path} cannot be read as a bench's store: {error}.") from None
         except BaseException:

@@ -18,7 +18,7 @@ from typing import Any, Final
 from mote.harness.errors import MoteError
 from mote.harness.store.foreign import RUN, limit_time, opened_here
 from mote.harness.store.run import RunStore
-from mote.harness.store.sqlite import connect
+from mote.harness.store.sqlite import UNREADABLE, connect
 from mote.patches import Profile, ProfileError
 from mote.reading import UnreadableError, parse_json
 
@@ -35,7 +35,7 @@ def faults_of(folder: Path) -> list[str]:
     with RunStore(folder, read_only=True) as store:
         try:
             return list(_faults(store.db))
-        except sqlite3.Error as error:
+        except UNREADABLE as error:
             return [f"{store.path.name} cannot be read to its end: {error}"]
 
 
@@ -46,7 +46,7 @@ def refuse_damaged(store: RunStore) -> None:
     """
     try:
         found = next(chain(_broken_pages(store.db), _other_texts(store.db)), None)
-    except sqlite3.DatabaseError as error:
+    except UNREADABLE as error:
         found = f"it cannot be read to its end: {error}"
     if found is not None:
         raise MoteError(f"{store.path} is damaged: {found}. Nothing is added to it; take a copy that is whole.")
@@ -69,7 +69,7 @@ def _bench_faults(path: Path) -> list[str]:
         limit_time(db)
         try:
             return list(_broken(db, _BENCH_FORMS))
-        except sqlite3.Error as error:
+        except UNREADABLE as error:
             return [f"{path.name} cannot be read to its end: {error}"]
 
 

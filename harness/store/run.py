@@ -40,7 +40,7 @@ from mote.harness.store.generations import (
 )
 from mote.harness.store.packed import PACKED_NAME, STORE_NAME, unpack
 from mote.harness.store.schema import SCHEMA_VERSION, bring_forward, create_tables
-from mote.harness.store.sqlite import Transaction, connect, copy_of, lock
+from mote.harness.store.sqlite import UNREADABLE, Transaction, connect, copy_of, lock
 
 __all__ = [
     "PACKED_NAME",
@@ -125,7 +125,7 @@ class RunStore(Closing):
             self._lock = lock(folder / "run.lock")
         try:
             self.db = self._opened(read_only)
-        except sqlite3.DatabaseError as error:
+        except UNREADABLE as error:
             self._unlock()
             raise MoteError(f"{self.path} cannot be read as a run's store: {error}.") from None
         except BaseException:

@@ -13,6 +13,8 @@ from mote.harness.errors import MoteError
 from mote.harness.files import open_own
 
 _LARGEST_VALUE: Final = 32 << 20
+UNREADABLE: Final = (sqlite3.Error, UnicodeDecodeError)
+"""What reading a damaged file may raise: a name of its schema that is no text is not even SQLite's own error."""
 
 
 def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:

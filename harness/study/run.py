@@ -155,6 +155,9 @@ def _baseline(session: Session, prompts: Sequence[PromptRow]) -> None:
 def _check_maps(session: Session) -> None:
     """Refuse a baseline of another role: until experts are chosen the study may change, but not what was captured."""
     role, store = session.recipe.study.role, session.store
+    # The prompt's are asked for with every role.
+    if role == PROMPT:
+        return
     if {prompt for prompt, profile in store.stored() if profile == BASELINE} - store.mapped(BASELINE, role):
         raise MoteError(
             f"study.role: the baseline in {session.folder} was asked without maps of '{role}': take another folder with"

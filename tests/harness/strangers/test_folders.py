@@ -204,6 +204,9 @@ FOLDERS: dict[str, Break] = {
     "a flipped bit": raw(flipped),
     "a page of noise": raw(noise(0.0005)),
     "noise all over": raw(noise(0.02)),
+    # It turned up in the noise: no error of SQLite's, but one of Python's.
+    "a table's name that is no text": raw(lambda data: data.replace(b"generation_rows", b"generation_row\xa0")),
+    "a column's name that is no text": raw(lambda data: data.replace(b"finish_reason", b"finish_reaso\xa0")),
     "half a file": raw(lambda data: data[: len(data) // 2]),
     "a head alone": raw(lambda data: data[:100]),
     "no SQLite": raw(lambda data: b"no database" * 1000),
