@@ -138,7 +138,7 @@ def test_a_pass_of_an_expert_that_no_token_chose_is_the_untouched_one_and_is_not
 def few_experts(*arguments: Any, layers: Any, **options: Any) -> Any:
     """Six experts of each of the first and last layers, in no order of a ranking."""
     plan = plan_scan(*arguments, **options)
-    return plan._replace(experts=tuple((layer, expert) for layer in (layers[0], layers[-1]) for expert in range(6)))
+    return plan._replace(experts=[(layer, expert) for layer in (layers[0], layers[-1]) for expert in range(6)])
 
 
 def test_a_killed_scan_goes_on_and_ends_with_the_rows_of_one_that_was_not(
