@@ -147,7 +147,7 @@ def run(
     from mote.harness.report.whole import answer_whole, folder_of, stay_here, write_report
 
     stay_here(loaded)
-    folder = folder_of(loaded, out, limit)
+    folder = folder_of(loaded.name, out, limit)
     try:
         failed = answer_whole(loaded, folder, console, force=force, protocol=protocol.value)
     except KeyboardInterrupt:

@@ -60,9 +60,11 @@ def run(
     loaded = load_sweep(recipe, parent or (), overrides)
     if all(Path(one.path).is_dir() for one in loaded.parents.values()) and loaded.task.hub is None:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    folder = out or SWEEPS / (loaded.name if limit is None else f"{loaded.name}-{limit}")
 
+    from mote.harness.report.whole import folder_of
     from mote.harness.sweep import run as sweep
+
+    folder = folder_of(loaded.name, out, limit, SWEEPS)
 
     try:
         sweep.run(sweep.check(loaded), folder, console, keep=keep)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final
+from urllib.parse import urlsplit
 
 import typer
 from rich.console import Console
 
+from mote.harness.cli.serve import is_loopback
 from mote.harness.errors import MoteError, one_line
 
 _CONTEXT = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -47,7 +50,7 @@ def up_command(
 
     Example: mote up study.yaml --tensor-parallel-size 4 --max-model-len 8192
     """
-    from mote.harness.engine.replicas import Replica, Replicas, gpus, here, shares
+    from mote.harness.engine.replicas import Replica, Replicas, gpus, shares
     from mote.harness.engine.wire import key_of
     from mote.harness.recipe.schema import load_recipe
 
@@ -62,7 +65,8 @@ def up_command(
     replicas = []
     for (url, port), devices in zip(urls, shares(gpus(), len(urls), _each(context.args)), strict=True):
         run = "from mote.harness.cli.main import main; main()"
-        command = [sys.executable, "-c", run, "serve", loaded.model.path, *context.args, "--port", str(port)]
+        place = ["--host", urlsplit(url).hostname or "", *context.args, "--port", str(port)]
+        command = [sys.executable, "-c", run, "serve", loaded.model.path, *place]
         own = {"CUDA_VISIBLE_DEVICES": devices} if devices is not None else {}
         # In the environment, where no list of processes shows it.
         own |= {"VLLM_API_KEY": key} if part.key_env else {}
@@ -80,6 +84,24 @@ def up_command(
                 pass
     except KeyboardInterrupt:
         say("Ended.")
+
+
+def here(urls: Sequence[str]) -> list[tuple[str, int]]:
+    """Return the URLs that are this machine's, with their ports.
+
+    Raises MoteError where none is, and for one without a port.
+    """
+    found = []
+    for url in urls:
+        parts = urlsplit(url)
+        if not is_loopback(parts.hostname or ""):
+            continue
+        if parts.port is None:
+            raise MoteError(f"{url} names no port; `mote up` starts a server at each: http://127.0.0.1:8000/v1.")
+        found.append((url, parts.port))
+    if not found:
+        raise MoteError("model.servers.urls has none of this machine (http://127.0.0.1:8000/v1): nothing to start.")
+    return found
 
 
 def _each(arguments: list[str]) -> int:

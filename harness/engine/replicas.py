@@ -11,13 +11,11 @@ import os
 import signal
 import subprocess
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final
-from urllib.parse import urlsplit
 
 from mote.harness.errors import MoteError
 
@@ -169,24 +167,6 @@ class Replicas:
         elif (answers := one.answers()) != one.up:
             one.up, one.since = answers, time.monotonic() if answers else one.since
             self._say(f"{one.url} {'is up' if answers else 'does not answer'}")
-
-
-def here(urls: Sequence[str]) -> list[tuple[str, int]]:
-    """Return the URLs that are this machine's, with their ports.
-
-    Raises MoteError where none is, and for one without a port.
-    """
-    found = []
-    for url in urls:
-        parts = urlsplit(url)
-        if parts.hostname not in ("127.0.0.1", "localhost", "::1"):
-            continue
-        if parts.port is None:
-            raise MoteError(f"{url} names no port; `mote up` starts a server at each: http://127.0.0.1:8000/v1.")
-        found.append((url, parts.port))
-    if not found:
-        raise MoteError("model.servers.urls has none of this machine (http://127.0.0.1:8000/v1): nothing to start.")
-    return found
 
 
 def gpus() -> list[str]:

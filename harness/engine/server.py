@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, FiniteFloat, StrictInt, StrictStr, ValidationError, with_config
@@ -19,6 +19,7 @@ from mote.harness.engine.failures import AwayError, BrokenReplyError, RefusedErr
 from mote.harness.engine.stepping import Call, Reply, checked_observation
 from mote.harness.engine.wire import Wire, key_of
 from mote.harness.errors import MoteError
+from mote.harness.recipe.roles import roles_of
 from mote.harness.recipe.schema import ServersPart
 from mote.patches import EMPTY_PROFILE, ModelLayout, Observation, request_args
 
@@ -221,7 +222,7 @@ class Server:
         except (MoteError, MemoryError, OverflowError) as error:
             raise BrokenReplyError(str(error), doubt=True) from None
         own = self._layout
-        for role in _roles(call.capture):
+        for role in roles_of(call.capture):
             if role not in found.maps:
                 raise BrokenReplyError(f"{self.url} sent no activation map of the {role}.", doubt=True)
         if call.capture == "rows" and "prompt" not in found.rows:
@@ -247,13 +248,6 @@ def _is_counted(effect: Any) -> bool:
         and all(type(one) is int for one in whole)
         and all(type(one) in (int, float) and math.isfinite(one) for one in real)
     )
-
-
-def _roles(capture: str | Mapping[str, Any] | None) -> tuple[str, ...]:
-    """Return the roles of the maps that a capture brings."""
-    asked = {"what": capture} if capture is None or isinstance(capture, str) else capture
-    maps = {"prompt": ("prompt",), "roles": ("prompt", "reasoning", "answer")}.get(str(asked["what"]), ())
-    return (*maps, "prompt_last") if maps and asked.get("last") else maps
 
 
 def _own_logprobs(call: Call, rows: list[dict[str, _LogProb] | None]) -> list[float]:

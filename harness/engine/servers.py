@@ -122,11 +122,14 @@ class ServerEngine(TokenEngine):
             raise MoteError(f"{len(given_up)} requests got no answer; {given_up[0]} {_GOES_ON}")
 
     async def _start(self) -> None:
-        async with self._wire:
+        await self._wire.open()
+        try:
             await self._pool.start()
+        finally:
+            await self._wire.close()
 
     async def _begin(self) -> None:
-        await self._wire.__aenter__()
+        await self._wire.open()
         self._pool.begin()
 
     async def _end(self, under_way: _UnderWay) -> None:
@@ -134,7 +137,7 @@ class ServerEngine(TokenEngine):
         for task in under_way.running:
             task.cancel()
         await asyncio.gather(*under_way.running, self._pool.end(), return_exceptions=True)
-        await self._wire.__aexit__(None, None, None)
+        await self._wire.close()
 
     async def _some(self, under_way: _UnderWay) -> list[asyncio.Task[Reply]]:
         """Fill the windows of the servers that can be asked, and return what is done once anything is."""

@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import json
 import os
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 from urllib.request import getproxies
 
 from mote.harness.engine.failures import AwayError, BrokenReplyError, in_one_line, of_status
 from mote.harness.errors import MoteError
+from mote.reading import MOST_REPLY, UnreadableError, check_reply_head, check_reply_size
 
 if TYPE_CHECKING:
     import aiohttp
 
-MOST_REPLY: Final = 256 << 20
-"""Bytes of one reply; a prompt's maps of a large model in base64 take some ten MB."""
 _IDLE: Final = 4.0
 """Seconds that a connection waits for its next request; vLLM's server closes one after five."""
 
@@ -41,12 +39,13 @@ def key_of(variable: str | None) -> str:
 
 
 class Wire:
-    """The connections of one client to all of its servers, open within ``async with``; the loop must be the same."""
+    """The connections of one client to all of its servers, from ``open`` to ``close``; the loop must be the same."""
 
     def __init__(self) -> None:
         self._session: aiohttp.ClientSession | None = None
 
-    async def __aenter__(self) -> Wire:
+    async def open(self) -> None:
+        """Make the connections possible; each is made when it is first needed."""
         import aiohttp
 
         self._session = aiohttp.ClientSession(
@@ -58,11 +57,9 @@ class Wire:
             # Looked up for each request, which costs a tenth of one.
             trust_env=bool(getproxies()),
         )
-        return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def close(self) -> None:
+        """Close the connections."""
         if self._session is not None:
             await self._session.close()
             self._session = None
@@ -83,29 +80,22 @@ class Wire:
         import aiohttp
 
         if self._session is None:
-            raise RuntimeError("a Wire is used within `async with`")
+            raise RuntimeError("the wire is not open")
         headers = {"Authorization": f"Bearer {key}"}
         try:
             async with self._session.request(
                 method, url, data=body, headers=headers, allow_redirects=False
             ) as response:
-                _check_head(response)
+                check_reply_head(response.status, response.headers)
                 content = await _bounded(response)
+        except UnreadableError as error:
+            raise BrokenReplyError(f"{error}.") from None
         except (aiohttp.ClientError, OSError) as error:
             raise AwayError(in_one_line(error) or type(error).__name__) from None
         if response.status >= 400:
             after = response.headers.get("retry-after", "")
             raise of_status(response.status, _json(content), in_one_line(response.reason or ""), after)
         return content
-
-
-def _check_head(response: aiohttp.ClientResponse) -> None:
-    packed = response.headers.get("content-encoding", "identity").strip().casefold()
-    if packed not in ("", "identity"):
-        raise BrokenReplyError(f"the reply is packed ({packed[:40]}), which was not asked for.")
-    if 300 <= response.status < 400:
-        to = response.headers.get("location", "").partition("?")[0]
-        raise BrokenReplyError(f"the server redirects to {to[:120]}: redirects are not followed; give that URL.")
 
 
 async def _bounded(response: aiohttp.ClientResponse) -> bytes:
@@ -116,8 +106,7 @@ async def _bounded(response: aiohttp.ClientResponse) -> bytes:
     async for part in response.content.iter_any():
         parts.append(part)
         read += len(part)
-        if read > MOST_REPLY:
-            raise BrokenReplyError(f"the reply is longer than {MOST_REPLY:,} bytes.")
+        check_reply_size(read)
     return b"".join(parts)
 
 

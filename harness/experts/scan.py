@@ -200,10 +200,13 @@ def measure_singles(
         return
     with step(session.console, what, len(asked)) as advance:
         seen, edited = _untouched(session, scans, scan_id, asked, scan, halves, advance)
-        idle = [each for each in edited if (place := _place(each)) in seen and not seen[place].chooses(each.expert)]
+        idle: list[Measurement] = []
+        left: list[Measurement] = []
+        for each in edited:
+            untouched = seen.get(_place(each))
+            (left if untouched is None or untouched.chooses(each.expert) else idle).append(each)
         scans.add(scan_id, [seen[_place(each)].row._replace(measurement=each) for each in idle])
         advance(len(idle))
-        left = _without(edited, idle)
         for some in session.engine.score(_requests(scan, left, halves, session.model.layout)):
             scans.add(scan_id, [_row(left[index], one) for index, one in some])
             advance(len(some))
@@ -213,25 +216,17 @@ def measure_singles(
 
 
 class _Seen(NamedTuple):
-    """An untouched pass: its row, and which experts its tokens chose, bool [layers, experts]; None if not all known."""
+    """An untouched pass: its row, and the experts that its tokens chose; None where not all of them are known."""
 
     row: ScoreRow
-    chosen: NDArray[np.bool_] | None
-    layers: Sequence[int]
+    chosen: frozenset[Expert] | None
 
     def chooses(self, expert: Expert | None) -> bool:
-        if self.chosen is None or expert is None:
-            return True
-        return bool(self.chosen[self.layers.index(expert[0]), expert[1]])
+        return self.chosen is None or expert in self.chosen
 
 
 def _place(measurement: Measurement) -> tuple[str, int]:
     return measurement.prompt_id, measurement.opening
-
-
-def _without(asked: Sequence[Measurement], some: Sequence[Measurement]) -> list[Measurement]:
-    gone = set(some)
-    return [each for each in asked if each not in gone]
 
 
 def _untouched(
@@ -253,7 +248,6 @@ def _untouched(
     more = (Measurement(key, None, at) for (key, at), count in times.items() if count > 1)
     wanted = set(own)
     passes = [*own, *(each for each in more if each not in wanted)]
-    layers = session.model.layout.layers
     requests = _requests(scan, passes, halves, session.model.layout)
     seen = {}
     for some in session.engine.score([request._replace(capture="prompt") for request in requests]) if passes else ():
@@ -261,10 +255,15 @@ def _untouched(
         scans.add(scan_id, new := [row for row in rows if row.measurement in wanted])
         advance(len(new))
         for row, (_, one) in zip(rows, some, strict=True):
-            found = one.observation.maps.get("prompt")
-            whole = found is not None and found.counted == found.total
-            seen[_place(row.measurement)] = _Seen(row, found.counts > 0 if whole and found else None, layers)
+            seen[_place(row.measurement)] = _Seen(row, _chosen(one, session.model.layout.layers))
     return seen, edited
+
+
+def _chosen(scored: Scored, layers: Sequence[int]) -> frozenset[Expert] | None:
+    found = scored.observation.maps.get("prompt")
+    if found is None or found.counted != found.total:
+        return None
+    return frozenset((layers[int(row)], int(expert)) for row, expert in np.argwhere(found.counts > 0))
 
 
 def _requests(scan: Scan, missing: Sequence[Measurement], halves: Halves, layout: ModelLayout) -> list[Scoring]:

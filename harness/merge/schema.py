@@ -9,7 +9,7 @@ formula, its distance's normalisation and its thresholds were not verified.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -159,9 +159,7 @@ class MergeRecipe(Part):
     def _names_are_parents(self) -> MergeRecipe:
         named = [("base", self.base)] + ([("tokenizer", self.tokenizer)] if self.tokenizer else [])
         named += [(f"rules.{i}.weights", name) for i, rule in enumerate(self.rules) for name in rule.weights or {}]
-        for place, name in named:
-            if name not in self.parents:
-                raise ValueError(f"{place}: '{name}' is no parent.{nearest(name, self.parents)}")
+        hold_to_parents(named, self.parents)
         return self
 
     @model_validator(mode="after")
@@ -206,10 +204,22 @@ def load_merge_recipe(source: str, parents: list[str] | None = None) -> MergeRec
         recipe = MergeRecipe.model_validate(content)
     except ValidationError as error:
         raise MoteError(f"{source}: {explain(error, MergeRecipe)}") from None
-    for name, parent in recipe.parents.items():
+    check_named(source, recipe.parents)
+    return recipe
+
+
+def hold_to_parents(named: Iterable[tuple[str, str]], parents: Collection[str]) -> None:
+    """Raise ValueError for the first of (place in the recipe, name) that names no parent."""
+    for place, name in named:
+        if name not in parents:
+            raise ValueError(f"{place}: '{name}' is no parent.{nearest(name, parents)}")
+
+
+def check_named(source: str, parents: Mapping[str, Parent]) -> None:
+    """Raise MoteError for a parent that a packaged recipe leaves to its user, and that nobody named."""
+    for name, parent in parents.items():
         if parent.path == OPEN:
             raise MoteError(f"{source}: name the parent '{name}' with --parent {name}=FOLDER.")
-    return recipe
 
 
 def name_parents(content: dict[str, Any], parents: Iterable[str]) -> None:

@@ -48,6 +48,13 @@ def capture_of(role: str, markers: Markers, prompt_opens: bool) -> str | Mapping
     }
 
 
+def roles_of(capture: str | Mapping[str, Any] | None) -> tuple[str, ...]:
+    """Return the roles of the maps that a capture brings; ``capture_of`` is the way there."""
+    asked = {"what": capture} if capture is None or isinstance(capture, str) else capture
+    maps = {PROMPT: (PROMPT,), "roles": MAPPED}.get(str(asked["what"]), ())
+    return (*maps, LAST) if maps and asked.get("last") else maps
+
+
 def in_words(role: str) -> str:
     """Return which tokens a ranking counts, as a sentence's unit goes on; nothing for the prompt's, as ever."""
     last = last_tokens(role)

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 Protocol = Literal["sound", "paper"]
 
 
-def folder_of(recipe: Recipe, out: Path | None, limit: int | None) -> Path:
+def folder_of(name: str, out: Path | None, limit: int | None, place: Path = RUNS) -> Path:
     """Return the folder of a run: a look at a few prompts is another run than the whole, which would refuse it."""
-    return out or RUNS / (recipe.name if limit is None else f"{recipe.name}-{limit}")
+    return out or place / (name if limit is None else f"{name}-{limit}")
 
 
 def stay_here(recipe: Recipe) -> None:
@@ -95,7 +95,7 @@ def whole_study(
     else:
         found = resolve_recipe(recipe, asked)
     stay_here(found)
-    folder = folder_of(found, None if out is None else Path(out), limit)
+    folder = folder_of(found.name, None if out is None else Path(out), limit)
     # A notebook's console shows through widgets, which may not be there; lines show everywhere.
     console = Console(highlight=False, quiet=quiet, force_jupyter=False)
     with _beside_a_loop():

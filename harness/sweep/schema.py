@@ -15,7 +15,18 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from mote.harness.errors import MoteError, nearest
 from mote.harness.files import digest_of
-from mote.harness.merge.schema import OPEN, Count, MergeRecipe, Parents, Ranked, Rule, Threshold, Weight, name_parents
+from mote.harness.merge.schema import (
+    Count,
+    MergeRecipe,
+    Parents,
+    Ranked,
+    Rule,
+    Threshold,
+    Weight,
+    check_named,
+    hold_to_parents,
+    name_parents,
+)
 from mote.harness.recipe.label_sets import label_set
 from mote.harness.recipe.markers import MarkersPart
 from mote.harness.recipe.schema import (
@@ -148,9 +159,7 @@ class SweepRecipe(Part):
     def _names_are_known(self) -> SweepRecipe:
         named = [("base", self.base), *(("toward", name) for name in self.toward)]
         named += [("tokenizer", self.tokenizer)] if self.tokenizer else []
-        for place, name in named:
-            if name not in self.parents:
-                raise ValueError(f"{place}: '{name}' is no parent.{nearest(name, self.parents)}")
+        hold_to_parents(named, self.parents)
         if self.base in self.toward:
             raise ValueError(f"toward: '{self.base}' is the base, which has what the others leave")
         if sum(self.toward.values()) > 1 + 1e-9:
@@ -241,9 +250,7 @@ def load_sweep(source: str, parents: Iterable[str] = (), changes: Iterable[str] 
         recipe = SweepRecipe.model_validate(content)
     except ValidationError as error:
         raise MoteError(f"{source}: {explain(error, SweepRecipe)}") from None
-    for name, parent in recipe.parents.items():
-        if parent.path == OPEN:
-            raise MoteError(f"{source}: name the parent '{name}' with --parent {name}=FOLDER.")
+    check_named(source, recipe.parents)
     return recipe
 
 

@@ -12,9 +12,7 @@ from typing import Any, Final
 
 import openai
 
-MOST_REPLY: Final = 256 << 20
-"""Bytes of one reply; a prompt's maps of a large model in base64 take some ten MB."""
-
+from mote.reading import UnreadableError, check_reply_head, check_reply_size
 
 # Newer releases of the client bring an httpx under another name, and take no other's classes.
 _AsyncClient: Final = next(base for base in openai.DefaultAsyncHttpxClient.__mro__ if base.__name__ == "AsyncClient")
@@ -56,17 +54,17 @@ class _BoundedWaiting(_httpx.SyncByteStream):  # type: ignore[misc]
 
 
 def _hold_to_bound(read: int) -> None:
-    if read > MOST_REPLY:
-        raise UntrustedReplyError(f"the reply is longer than {MOST_REPLY:,} bytes")
+    try:
+        check_reply_size(read)
+    except UnreadableError as error:
+        raise UntrustedReplyError(str(error)) from None
 
 
 def _check_head(response: Any) -> None:
-    packed = response.headers.get("content-encoding", "identity").strip().casefold()
-    if packed not in ("", "identity"):
-        raise UntrustedReplyError(f"the reply is packed ({packed[:40]}), which was not asked for")
-    if response.is_redirect:
-        to = response.headers.get("location", "").partition("?")[0]
-        raise UntrustedReplyError(f"the server redirects to {to[:120]}: redirects are not followed; give that URL")
+    try:
+        check_reply_head(response.status_code, response.headers)
+    except UnreadableError as error:
+        raise UntrustedReplyError(str(error)) from None
 
 
 async def _checked(response: Any) -> None:

@@ -16,6 +16,7 @@ import math
 import os
 import re
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, Final
 from urllib.parse import urlsplit
@@ -26,6 +27,8 @@ MOST_BYTES: Final = 64 << 20
 """The largest file of JSON that is read whole; a tokenizer's or a model's index is some ten MB."""
 MOST_YAML: Final = 128 << 10
 """The largest YAML: PyYAML reads some 100 KB a second, and a recipe has a few."""
+MOST_REPLY: Final = 256 << 20
+"""Bytes of one HTTP reply; a prompt's maps of a large model in base64 take some ten MB."""
 MOST_DEPTH: Final = 64
 _MOST_DIGITS: Final = 40
 _LONG: Final = 4 << 20
@@ -163,6 +166,22 @@ def check_http_url(url: str) -> None:
         raise UnreadableError(
             "carries credentials or a query; put the key into an environment variable and give the variable's name"
         )
+
+
+def check_reply_head(status: int, headers: Mapping[str, str]) -> None:
+    """Raise UnreadableError for a reply that is packed, or that names another server: neither is taken."""
+    packed = headers.get("content-encoding", "identity").strip().casefold()
+    if packed not in ("", "identity"):
+        raise UnreadableError(f"the reply is packed ({packed[:40]}), which was not asked for")
+    if 300 <= status < 400:
+        to = headers.get("location", "").partition("?")[0]
+        raise UnreadableError(f"the server redirects to {to[:120]}: redirects are not followed; give that URL")
+
+
+def check_reply_size(read: int) -> None:
+    """Raise UnreadableError for a reply that is longer than any that is taken."""
+    if read > MOST_REPLY:
+        raise UnreadableError(f"the reply is longer than {MOST_REPLY:,} bytes")
 
 
 class _Builder:

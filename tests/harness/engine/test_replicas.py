@@ -17,9 +17,10 @@ import pytest
 from typer.testing import CliRunner
 
 from mote.harness.cli.main import app
+from mote.harness.cli.up import here
 from mote.harness.demo import MODEL_DIR
 from mote.harness.engine import replicas
-from mote.harness.engine.replicas import Replica, Replicas, gpus, here, shares
+from mote.harness.engine.replicas import Replica, Replicas, gpus, shares
 from mote.harness.errors import MoteError
 from mote.harness.files import canonical_json
 from mote.harness.recipe.schema import load_recipe

@@ -107,7 +107,7 @@ def test_a_recipe_is_the_same_by_name_by_text_and_by_value() -> None:
     asked: Any = {"study.top_k": 5, "task.limit": 30}
     by_text = load_recipe("demo", ["study.top_k=5", "task.limit=30"])
     assert load_recipe("demo", asked) == by_text == resolve_recipe(load_recipe("demo"), asked)
-    assert folder_of(by_text, None, 30) == Path("results/runs/demo-30")
+    assert folder_of(by_text.name, None, 30) == Path("results/runs/demo-30")
 
 
 def test_importing_mote_imports_none_of_it() -> None:

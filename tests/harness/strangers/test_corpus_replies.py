@@ -237,15 +237,17 @@ def test_replies_of_servers_of_a_study() -> None:
     call = Call("a prompt", [1, 2, 3], EMPTY_PROFILE, {"max_tokens": 2, "temperature": 0.0}, "prompt")
 
     async def ask(url: str) -> None:
-        async with Wire() as wire:
-            server = Server(url, ServersPart(urls=[url], timeout=30), LAYOUT, wire)
-            server.model, server.context = "m", 256
-            for _ in range(total):
-                try:
-                    found.append(await server.ask(0, call))
-                except (AwayError, BrokenReplyError, RefusedError, UnfitError) as error:
-                    said(error)
-                    found.append(error)
+        wire = Wire()
+        await wire.open()
+        server = Server(url, ServersPart(urls=[url], timeout=30), LAYOUT, wire)
+        server.model, server.context = "m", 256
+        for _ in range(total):
+            try:
+                found.append(await server.ask(0, call))
+            except (AwayError, BrokenReplyError, RefusedError, UnfitError) as error:
+                said(error)
+                found.append(error)
+        await wire.close()
 
     with replies(bodies) as (url, asked):
         asyncio.run(ask(url))
