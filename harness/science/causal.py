@@ -221,10 +221,13 @@ def scan_effects(untouched: pd.Series[float], scan: pd.DataFrame, level: float =
     for layer, expert, fall in zip(scan["layer"], scan["expert"], falls, strict=True):
         of_expert.setdefault((int(layer), int(expert)), []).append(float(fall))
     rows = []
-    for (layer, expert), fallen in of_expert.items():
-        values = np.array(fallen)
-        low, high, p = _paired(values, level)
-        rows.append((layer, expert, values.size, values.size == len(untouched), values.mean(), low, high, p))
+    # All experts measured on as many prompts in one test: one at a time costs more than the rest of a report's numbers.
+    for count in sorted({len(fallen) for fallen in of_expert.values()}):
+        alike = [expert for expert, fallen in of_expert.items() if len(fallen) == count]
+        values = np.array([of_expert[expert] for expert in alike])
+        complete = count == len(untouched)
+        found = zip(alike, values.mean(axis=1), *_paired(values, level), strict=True)
+        rows += [(*expert, count, complete, mean, low, high, p) for expert, mean, low, high, p in found]
     columns = ["layer", "expert", "prompts", "complete", "effect", "low", "high", "p"]
     table = pd.DataFrame(rows, columns=columns)
     adjusted = holm({at: float(p) for at, p in table.loc[table["complete"], "p"].items()})
@@ -248,14 +251,17 @@ def scan_ranking(effects: pd.DataFrame, layers: Sequence[int], experts: int) -> 
     return found
 
 
-def _paired(values: NDArray[np.float64], level: float) -> tuple[float, float, float]:
-    """Interval of the mean and two-sided p-value of paired differences."""
-    mean = float(values.mean())
-    if values.size < 2:
-        return float("nan"), float("nan"), 1.0
-    if np.ptp(values) == 0:
-        # Without spread the t-test divides by nothing; that all go one way is still evidence.
-        return mean, mean, 1.0 if mean == 0 else float(2.0 ** (1 - values.size))
-    found = stats.ttest_1samp(values, 0.0)
-    low, high = found.confidence_interval(level)
-    return float(low), float(high), float(found.pvalue)
+def _paired(values: NDArray[np.float64], level: float) -> tuple[NDArray[np.float64], ...]:
+    """Bounds of the mean and two-sided p-value of each row of paired differences [experts, prompts]."""
+    mean, count = values.mean(axis=1), values.shape[1]
+    if count < 2:
+        unknown = np.full(len(values), np.nan)
+        return unknown, unknown, np.ones(len(values))
+    low, high = mean.copy(), mean.copy()
+    # Without spread the t-test divides by nothing; that all go one way is still evidence.
+    p = np.where(mean == 0, 1.0, 2.0 ** (1 - count))
+    if (spread := np.ptp(values, axis=1) != 0).any():
+        found = stats.ttest_1samp(values[spread], 0.0, axis=1)
+        low[spread], high[spread] = found.confidence_interval(level)
+        p[spread] = found.pvalue
+    return low, high, p

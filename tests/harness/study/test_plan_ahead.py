@@ -65,5 +65,5 @@ def test_the_command_prints_power_and_cost_and_writes_the_plan(
     said = capsys.readouterr().out
     assert "60 measured 0-REFUSED prompts in 5 units" in said
     # The packaged demo's whole cost, beside its 756 baseline answers: 20,000 at most in all.
-    assert "The rest costs at most 16,194 answers" in said
-    assert json.loads(out.read_text())["cost"]["answers"]["total"] == 16194
+    assert "The rest costs at most 14,682 answers" in said
+    assert json.loads(out.read_text())["cost"]["answers"]["total"] == 14682
