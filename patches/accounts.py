@@ -25,7 +25,7 @@ class Account:
     Attributes:
         digest: of the profile that the worker held.
         edited: tokens that were routed under a profile with edits.
-        numbers: int64 [touched], canonical edits that met tokens, ascending; ``sums`` [touched, 4] belong to them.
+        numbers: int64 [touched], canonical edits that met tokens, ascending; ``sums`` [touched, 5] belong to them.
         maps: by role, the parts of activation maps, summed.
         rows: by role, the experts chosen for each token, in parts.
     """
@@ -35,7 +35,7 @@ class Account:
     def __init__(self, digest: str) -> None:
         self.digest = digest
         self.edited = 0
-        self._sums = np.zeros((0, 4))
+        self._sums = np.zeros((0, 5))
         self._touched = np.zeros(0, bool)
         self.maps: dict[str, MapPart] = {}
         self.rows: dict[str, list[RowPart]] = {}
@@ -47,7 +47,7 @@ class Account:
 
     @property
     def sums(self) -> NDArray[np.float64]:
-        """For each of :attr:`numbers`: selected, entered, weight before, weight after."""
+        """For each of :attr:`numbers`: selected, entered, weight before, weight after, left."""
         found: NDArray[np.float64] = self._sums[self._touched]
         return found
 
@@ -58,7 +58,7 @@ class Account:
         missing = int(numbers[-1]) + 1 - len(self._sums)
         if missing > 0:
             room = max(missing, len(self._sums), 16)  # doubling, so that many steps cost few copies
-            self._sums = np.concatenate((self._sums, np.zeros((room, 4))))
+            self._sums = np.concatenate((self._sums, np.zeros((room, 5))))
             self._touched = np.concatenate((self._touched, np.zeros(room, bool)))
         self._sums[numbers] += sums
         self._touched[numbers] = True
@@ -166,11 +166,20 @@ def _edits(spec: str) -> tuple[Edit, ...]:
 
 
 def _effects(account: Account, edits: tuple[Edit, ...]) -> tuple[EditEffect, ...]:
-    sums = np.zeros((len(edits), 4))
+    sums = np.zeros((len(edits), 5))
     sums[account.numbers] = account.sums
     return tuple(
         EditEffect(
-            edit.layer, edit.expert, edit.action, edit.factor, account.edited, int(row[0]), int(row[1]), row[2], row[3]
+            edit.layer,
+            edit.expert,
+            edit.action,
+            edit.factor,
+            account.edited,
+            int(row[0]),
+            int(row[1]),
+            row[2],
+            row[3],
+            int(row[4]),
         )
         for edit, row in zip(edits, sums.tolist(), strict=True)
     )

@@ -13,7 +13,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mote.patches.capture import Capture, Encode
 from mote.patches.errors import ProfileError
@@ -55,6 +55,20 @@ class _Kept:
             self._size -= len(old) + len(gone.spec)
 
 
+class Choice(NamedTuple):
+    """What an engine can do before a router's choice.
+
+    Attributes:
+        why_not: why no score can be edited; empty if it can.
+        groups: into which its routers divide the experts.
+        kept: groups that a token chooses from.
+    """
+
+    why_not: str = ""
+    groups: int = 1
+    kept: int = 1
+
+
 class Admission:
     """Checks requests for one model.
 
@@ -64,6 +78,7 @@ class Admission:
         encode: turns a text into token ids; None if the engine has no tokenizer.
         limit: most edits of a profile that the workers have room for; None if there is no limit.
         why_not: why the model is left alone, where ``layout`` is None.
+        choice: what can be done before the router's choice.
 
     Raises:
         ProfileError: the folder or one of its profiles is unusable; better at start than at a request.
@@ -76,28 +91,29 @@ class Admission:
         encode: Encode | None = None,
         limit: int | None = None,
         why_not: str = "this model has no routed experts",
+        choice: Choice | None = None,
     ) -> None:
         self._layout = layout
         self._why_not = why_not
         self._encode = encode
         self._limit = limit
+        self._choice = choice or Choice()
         self.profiles: dict[str, Profile] = {}
         if folder is not None:
             self.profiles = _read_folder(folder)
             for profile in self.profiles.values():
                 if layout is not None:
-                    profile.check(layout)
-                self._check_room(profile)
+                    self._check(profile, layout)
         self._named = _by_every_name(self.profiles)
         self._kept = _Kept(_KEPT)
 
     @classmethod
     def from_environment(
-        cls, layout: ModelLayout | None, encode: Encode | None, limit: int | None, why_not: str
+        cls, layout: ModelLayout | None, encode: Encode | None, limit: int | None, why_not: str, choice: Choice
     ) -> Admission:
         """Make the check of a server, with the folder that ``MOTE_PROFILES`` names."""
         folder = os.environ.get(PROFILES_VARIABLE)
-        return cls(layout, Path(folder) if folder else None, encode, limit, why_not)
+        return cls(layout, Path(folder) if folder else None, encode, limit, why_not, choice)
 
     def accept(self, entry: Any) -> Ticket:
         """Return the canonical form of a request's ``mote`` entry, an object or the same as a JSON string.
@@ -135,10 +151,20 @@ class Admission:
         if self._layout is None:
             raise ProfileError(f"{self._why_not}; send the request without 'mote'")
         profile = self._profile(entry["profile"])
-        profile.check(self._layout)
-        self._check_room(profile)
+        self._check(profile, self._layout)
         capture = Capture.parse(entry.get("capture"), self._encode)
         return Ticket(profile.spec, None if capture is None else capture.to_list())
+
+    def _check(self, profile: Profile, layout: ModelLayout) -> None:
+        profile.check(layout)
+        self._check_room(profile)
+        if profile.before_choice:
+            if self._choice.why_not:
+                raise ProfileError(
+                    f"profile '{profile.name}' edits scores before the router's choice, and {self._choice.why_not}; "
+                    "use suppress, stimulate or scale"
+                )
+            profile.check_groups(layout, self._choice.groups, self._choice.kept)
 
     def _check_room(self, profile: Profile) -> None:
         edits = len(profile.canonical)

@@ -110,6 +110,8 @@ class DeviceState(WorkerState):
             self._upload_slots(written)
         self._busy, self._report, self._capture = None, report, capture
         self._specs_of_step = [] if edits is None else specs
+        if edits is not None and edits.biased is not None:
+            raise RuntimeError("a profile edits scores before the choice on a GPU, which no request may ask for")
         if edits is None and capture is None:
             self._clear()
             return
@@ -146,7 +148,7 @@ class DeviceState(WorkerState):
         for tensor, rows in contents:
             tensor.index_copy_(0, slots, async_tensor_h2d(np.ascontiguousarray(rows), device=self._device))
 
-    def route(self, layer: int, weights: torch.Tensor, ids: torch.Tensor) -> None:
+    def route(self, layer: int, weights: torch.Tensor, ids: torch.Tensor, logits: torch.Tensor | None = None) -> None:
         """Capture and edit a layer's routing in place; see :meth:`WorkerState.route`.
 
         Python runs here in eager passes, in warm-ups, and while a graph is recorded; never in a replay. A layer that
@@ -299,7 +301,8 @@ def _hits(sums: NDArray[np.float64], edits: list[int]) -> Hits | None:
         return None
     owner = np.repeat(np.arange(len(edits)), edits)[happened]
     first = np.cumsum([0, *edits])[owner]
-    return Hits(owner, happened - first, sums[happened])
+    # No profile on a GPU makes a chosen expert leave before the choice.
+    return Hits(owner, happened - first, np.pad(sums[happened], ((0, 0), (0, 1))))
 
 
 def _row_parts(

@@ -178,6 +178,21 @@ def is_proven(config: Mapping[str, Any]) -> bool:
     return fields is config and family is not None and family.status == "proven"
 
 
+def choice_groups(config: Mapping[str, Any]) -> tuple[int, int]:
+    """Return into how many groups a router divides its experts, and of how many of these a token may choose."""
+    fields = text_fields(config)
+    groups, kept = fields.get("n_group") or 1, fields.get("topk_group") or 1
+    return (groups, kept) if isinstance(groups, int) and isinstance(kept, int) else (1, 1)
+
+
+def bias_fault(config: Mapping[str, Any]) -> str:
+    """Return why a model's scores cannot be edited before the choice on a CPU; empty if they can."""
+    if is_proven(config):
+        return ""
+    proven = ", ".join(family.title for family in FAMILIES.values() if family.status == "proven")
+    return f"edits before the choice are proven for {proven} only"
+
+
 def _name(config: Mapping[str, Any], fields: Mapping[str, Any]) -> str:
     names = config.get("architectures") or ["a model without architectures"]
     return f"{names[0]}, model_type '{fields.get('model_type', '')}'"

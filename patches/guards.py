@@ -45,6 +45,15 @@ def edits_limit(config: Any) -> int | None:
     return None if config.device_config.device_type == "cpu" else DEVICE_EDITS
 
 
+def bias_limit(config: Any) -> str:
+    """Return why no edit before the router's choice is made on the engine of a ``VllmConfig``; empty if it is."""
+    if config.device_config.device_type != "cpu":
+        return "edits before the choice are made on CPUs only: the GPU's kernel sees what a router has chosen"
+    if config.model_config.using_transformers_backend():
+        return "edits before the choice are not proven with vLLM's Transformers backend, whose routers choose elsewhere"
+    return ""
+
+
 def _other_device(config: Any) -> bool:
     """Whether the device is neither a CPU nor an NVIDIA GPU; vLLM calls AMD's GPUs cuda too."""
     device = config.device_config.device_type

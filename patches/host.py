@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from mote.patches.capture import CaptureBuffer, Segments
+from mote.patches.choice import Chooser, ScoreEdits
 from mote.patches.edit import edit_rows
 from mote.patches.layout import ModelLayout
 from mote.patches.messages import Hits, StepReport
@@ -21,21 +22,32 @@ from mote.patches.worker import TokenMap, WorkerState
 
 
 class _Hit(NamedTuple):
-    """Where edits met tokens in one layer; ``before`` is None for stimulated experts that took a slot."""
+    """Where edits met tokens in one layer; ``before`` is None for experts that came in.
+
+    ``left`` says which were chosen no more; None where none can be.
+    """
 
     token: NDArray[Any]
     number: NDArray[Any]
     before: NDArray[np.float32] | None
     after: NDArray[np.float32]
+    left: NDArray[np.bool_] | None = None
 
 
 class HostState(WorkerState):
-    """The state of a worker whose routers run on the CPU; its reports are at hand when the step ends."""
+    """The state of a worker whose routers run on the CPU; its reports are at hand when the step ends.
+
+    Attributes:
+        choosers: for each layer of the layout, how its router chooses by edited scores, or why it cannot. Empty
+            where no model is attached.
+    """
 
     def __init__(self, layout: ModelLayout, max_requests: int, max_tokens: int) -> None:
         super().__init__(layout, max_requests, max_tokens)
         self._idle = [False] * len(layout.layers)
         self._busy: list[bool] = self._idle
+        self._biased: list[bool] | None = None
+        self.choosers: list[Chooser | str] = []
         self._edits: TokenMap | None = None
         self._capture = CaptureBuffer(layout, max_tokens)
         self._hits: list[_Hit] = []
@@ -43,7 +55,9 @@ class HostState(WorkerState):
 
     def like(self, max_requests: int, max_tokens: int) -> HostState:
         """Return a new state for the same layout."""
-        return HostState(self.layout, max_requests, max_tokens)
+        other = HostState(self.layout, max_requests, max_tokens)
+        other.choosers = self.choosers
+        return other
 
     def _start(
         self,
@@ -57,16 +71,18 @@ class HostState(WorkerState):
         self.pause()
         self._report, self._edits = report, edits
         if edits is not None:
-            self._busy = edits.busy
+            self._busy, self._biased = edits.busy, edits.biased
         if capture is not None:
             self._capture.begin(capture, tokens)
 
-    def route(self, layer: int, weights: torch.Tensor, ids: torch.Tensor) -> None:
+    def route(self, layer: int, weights: torch.Tensor, ids: torch.Tensor, logits: torch.Tensor | None = None) -> None:
         """Capture and edit a layer's routing in place; see :meth:`WorkerState.route`."""
         if self._capture.active:
             self._capture.put(layer, weights, ids)
         if self._busy[layer] and self._edits is not None:
             self._edit(layer, self._edits.slot, weights, ids)
+        if self._biased is not None and self._biased[layer] and self._edits is not None:
+            self._choose(layer, self._edits.slot, weights, ids, logits)
 
     def _edit(self, layer: int, slots: NDArray[np.int32], weights: torch.Tensor, ids: torch.Tensor) -> None:
         token = np.flatnonzero(self.slots.touches[layer][slots])
@@ -102,6 +118,40 @@ class HostState(WorkerState):
                 self._hits.append(_Hit(token[entering], entry, None, edited.weights[entering, taken]))
         self._hits.append(_Hit(token[row], number[row, column], before[row, column], after))
 
+    def _choose(
+        self,
+        layer: int,
+        slots: NDArray[np.int32],
+        weights: torch.Tensor,
+        ids: torch.Tensor,
+        logits: torch.Tensor | None,
+    ) -> None:
+        """Let the router choose again, by edited scores, for the rows whose profile edits them, and for no other."""
+        chooser = self.choosers[layer] if self.choosers else "no model is attached"
+        if isinstance(chooser, str) or logits is None:
+            raise RuntimeError(f"the scores of expert layer {layer} cannot be edited: {chooser}")
+        token = np.flatnonzero(self.slots.biases[layer][slots])
+        slot, rows = slots[token], torch.from_numpy(token)
+        number = self.slots.number[layer][slot]
+        code, amount = self.slots.code[slot[:, None], number], self.slots.gain[slot[:, None], number]
+        edits = ScoreEdits(rows, torch.from_numpy(code), torch.from_numpy(amount))
+        own_weights, own_ids = weights[rows].float().numpy(), ids[rows].numpy()
+        chosen_weights, chosen_ids = (each[rows] for each in chooser.choose(logits, edits))
+        weights[rows], ids[rows] = chosen_weights.to(weights.dtype), chosen_ids.to(ids.dtype)
+
+        line = np.arange(len(token))[:, None]
+        before, after = np.zeros(number.shape, np.float32), np.zeros(number.shape, np.float32)
+        was, is_now = np.zeros(number.shape, np.bool_), np.zeros(number.shape, np.bool_)
+        before[line, own_ids], was[line, own_ids] = own_weights, True
+        new_ids = chosen_ids.numpy()
+        after[line, new_ids], is_now[line, new_ids] = chosen_weights.numpy(), True
+        row, expert = np.nonzero(was & (number > 0))
+        self._hits.append(
+            _Hit(token[row], number[row, expert], before[row, expert], after[row, expert], ~is_now[row, expert])
+        )
+        row, expert = np.nonzero(is_now & ~was & (number > 0))
+        self._hits.append(_Hit(token[row], number[row, expert], None, after[row, expert]))
+
     def end(self) -> StepReport | None:
         """Return what happened since ``begin``, and see no profile until the next ``begin``."""
         report = self._report
@@ -116,6 +166,7 @@ class HostState(WorkerState):
     def pause(self) -> None:
         """See no profile until the next ``begin``."""
         self._busy = self._idle
+        self._biased = None
         self._edits = None
         self._capture.reset()
         self._hits = []
@@ -127,14 +178,16 @@ class HostState(WorkerState):
         before = np.concatenate([np.zeros(len(hit.token)) if hit.before is None else hit.before for hit in self._hits])
         after = np.concatenate([hit.after for hit in self._hits])
         entered = np.concatenate([np.full(len(hit.token), hit.before is None) for hit in self._hits])
+        left = np.concatenate([np.zeros(len(hit.token)) if hit.left is None else hit.left for hit in self._hits])
         if edits.counted is not None:
             keep = edits.counted[token]
             token, number, before, after, entered = token[keep], number[keep], before[keep], after[keep], entered[keep]
-            if not len(token):
-                return None
+            left = left[keep]
+        if not len(token):
+            return None
         width = self.slots.gain.shape[1]
         pairs, place = np.unique(edits.owner[token].astype(np.int64) * width + number - 1, return_inverse=True)
-        sums = np.empty((len(pairs), 4), np.float64)
-        for column, values in enumerate((~entered, entered, before, after)):
+        sums = np.empty((len(pairs), 5), np.float64)
+        for column, values in enumerate((~entered, entered, before, after, left)):
             sums[:, column] = np.bincount(place, values, len(pairs))
         return Hits(pairs // width, pairs % width, sums)

@@ -46,7 +46,7 @@ class Hits(NamedTuple):
     owner: NDArray[np.int64]
     number: NDArray[np.int64]
     sums: NDArray[np.float64]
-    """[pairs, 4]: selected, entered, weight before, weight after."""
+    """[pairs, 5]: selected, entered, weight before, weight after, left."""
 
 
 class MapPart(NamedTuple):

@@ -72,13 +72,15 @@ class EditEffect:
     Attributes:
         layer: of the edited expert.
         expert: the edited expert.
-        action: suppress, stimulate or scale.
-        factor: of scale.
+        action: suppress, stimulate or scale; before the choice activate, deactivate, bias or nudge.
+        factor: of scale, bias and nudge.
         tokens: tokens to which the edit applied.
         selected: of these, tokens where the router itself had chosen the expert.
-        entered: tokens where a stimulated expert that was absent took a slot.
+        entered: tokens where the expert was absent and came in: a stimulated one took a slot, or the router chose it
+            by edited scores.
         weight_before: the router's weights of the expert, summed over the tokens where it was chosen.
         weight_after: its weights after the edit, summed over all tokens; 0 for a suppressed expert.
+        left: tokens where the router itself had chosen the expert, and by edited scores did not.
     """
 
     layer: int
@@ -90,11 +92,12 @@ class EditEffect:
     entered: int
     weight_before: float
     weight_after: float
+    left: int = 0
 
     @property
     def absent(self) -> int:
-        """Tokens that were routed without the expert after the edit; 0 for a stimulated one that always had a slot."""
-        return self.tokens - self.selected - self.entered
+        """Tokens routed without the expert after the edit; 0 for one that was stimulated or activated in each."""
+        return self.tokens - self.selected - self.entered + self.left
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +198,7 @@ def pack(observation: Observation) -> NDArray[np.uint8]:
         "maps": {role: [found.counted, found.total] for role, found in observation.maps.items()},
         "mechanism": [
             [e.layer, e.expert, e.action, e.factor, e.tokens, e.selected, e.entered, e.weight_before, e.weight_after]
+            + [e.left] * (e.left > 0)  # which no edit after the choice has, so that older clients can read those
             for e in observation.mechanism
         ],
     }

@@ -27,8 +27,8 @@ from typing import Any
 
 import mote
 from mote.patches.errors import NoExpertsError, ProfileError
-from mote.patches.families import cpu_fault, is_proven
-from mote.patches.guards import SWITCH, check_config, check_version, edits_limit
+from mote.patches.families import bias_fault, choice_groups, cpu_fault, is_proven
+from mote.patches.guards import SWITCH, bias_limit, check_config, check_version, edits_limit
 from mote.patches.layout import ModelLayout
 from mote.patches.messages import KEY, Ticket
 from mote.patches.rotary import cure
@@ -130,7 +130,7 @@ def _hook_front_end() -> None:
     from vllm.v1.engine.input_processor import InputProcessor
     from vllm.v1.engine.output_processor import OutputProcessor, RequestState
 
-    from mote.patches.admission import Admission, refuse_forged_salt, salt
+    from mote.patches.admission import Admission, Choice, refuse_forged_salt, salt
     from mote.patches.news import new_completion_output, process_outputs
 
     def init(original: Callable[..., None], self: Any, vllm_config: Any, *args: Any, **kwargs: Any) -> None:
@@ -140,8 +140,12 @@ def _hook_front_end() -> None:
         def encode(text: str) -> list[int]:
             return list(self.get_tokenizer().encode(text, add_special_tokens=False))
 
+        choice = Choice()
+        if layout is not None:
+            fields = _fields(vllm_config.model_config)
+            choice = Choice(bias_limit(vllm_config) or bias_fault(fields), *choice_groups(fields))
         self.mote_admission = Admission.from_environment(
-            layout, encode if self.tokenizer is not None else None, edits_limit(vllm_config), why_not
+            layout, encode if self.tokenizer is not None else None, edits_limit(vllm_config), why_not, choice
         )
 
     def refusal(reason: str) -> VLLMValidationError:

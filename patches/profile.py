@@ -8,82 +8,30 @@ refused, and canonical edits are sorted. Nothing here imports vLLM or torch.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
+from mote.patches.edits import ACTIONS as ACTIONS
+from mote.patches.edits import OF_FACTOR, WITH_FACTOR, short
+from mote.patches.edits import Action as Action
+from mote.patches.edits import Edit as Edit
+from mote.patches.edits import nearest as nearest
 from mote.patches.layout import ModelLayout, ProfileError
 from mote.reading import UnreadableError, parse_json, read_json
 
-Action = Literal["suppress", "stimulate", "scale"]
 Tokens = Literal["all", "prompt", "generated"]
-ACTIONS: tuple[str, ...] = get_args(Action)
 TOKENS: tuple[str, ...] = get_args(Tokens)
 FORMAT = "mote-profile/1"
 MOST_EDITS = 100_000
 """Several times the experts of the largest models; a profile is checked while a server's other requests wait."""
 MOST_NAME = 200
-_SHOWN = 80
-_FEW = 12
-MAX_FACTOR = 1000.0
-"""Above this a scaled weight leaves nothing of the others in float32 arithmetic; stimulate says that better."""
-
-
-@dataclass(frozen=True, slots=True)
-class Edit:
-    """One edit of one routed expert.
-
-    Attributes:
-        layer: decoder layer, as the model numbers it.
-        expert: routed expert of that layer, from 0.
-        action: ``suppress`` (its weight becomes 0), ``stimulate`` (it is always chosen, with the token's largest
-            weight) or ``scale`` (its weight is multiplied by ``factor`` where it is chosen). The other weights are
-            rescaled so that the token's weights keep their sum (the paper, section 2.5).
-        factor: for ``scale`` only, 0 to 1000. 0 is the same as suppress, 1 changes nothing.
-    """
-
-    layer: int
-    expert: int
-    action: Action
-    factor: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name in ("layer", "expert"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-                raise ProfileError(f"edit {self}: {name} must be a whole number from 0")
-        if self.action not in ACTIONS:
-            raise ProfileError(f"edit {self}: unknown action {_short(self.action)!r}.{nearest(self.action, ACTIONS)}")
-        if not isinstance(self.factor, int | float) or isinstance(self.factor, bool):
-            raise ProfileError(f"edit {self}: factor must be a number from 0 to {MAX_FACTOR:g}")
-        # NaN is not within anything, and a whole number may be too large for a float.
-        if not 0.0 <= self.factor <= MAX_FACTOR:
-            near = MAX_FACTOR if self.factor > MAX_FACTOR else 0.0
-            raise ProfileError(f"edit {self}: factor must be from 0 to {MAX_FACTOR:g}; the nearest is {near:g}")
-        if self.action != "scale" and self.factor != 0.0:
-            raise ProfileError(f"edit {self}: only 'scale' takes a factor; leave it out, or write action 'scale'")
-
-    def __str__(self) -> str:
-        return f"({_short(self.layer)}, {_short(self.expert)}) {_short(self.action)}"
-
-    @property
-    def canonical(self) -> Edit:
-        """The edit in its one spelling: scaling by 0 is suppression, factors are floats."""
-        if self.action == "scale":
-            if self.factor == 0.0:
-                return Edit(self.layer, self.expert, "suppress")
-            return Edit(self.layer, self.expert, "scale", float(self.factor))
-        return self
-
-    def to_list(self) -> list[int | str | float]:
-        """Return ``[layer, expert, action]``, with the factor as fourth where the action is ``scale``."""
-        head: list[int | str | float] = [self.layer, self.expert, self.action]
-        return [*head, float(self.factor)] if self.action == "scale" else head
 
 
 @dataclass(frozen=True)
@@ -91,10 +39,11 @@ class Profile:
     """A named set of edits, for all tokens of a request, its prompt tokens only, or its generated tokens only.
 
     A token is "generated" when it was sampled: the last prompt token belongs to the prompt although its output is the
-    first generated token.
+    first generated token. All edits are of one kind, before the router's choice or after it.
 
     Raises:
-        ProfileError: an edit is out of the layout of ``model``, or two edits of one expert contradict each other.
+        ProfileError: an edit is out of the layout of ``model``, two edits of one expert contradict each other, or some
+            edits are before the choice and some after it.
     """
 
     name: str
@@ -111,19 +60,27 @@ class Profile:
             raise ProfileError(f"profile '{self.name}' has {len(self.edits):,} edits; there is room for {MOST_EDITS:,}")
         if self.tokens not in TOKENS:
             raise ProfileError(
-                f"profile '{self.name}': unknown tokens {_short(self.tokens)!r}.{nearest(str(self.tokens), TOKENS)}"
+                f"profile '{self.name}': unknown tokens {short(self.tokens)!r}.{nearest(str(self.tokens), TOKENS)}"
             )
         object.__setattr__(self, "edits", tuple(self.edits))
         for edit in self.edits:
             if not isinstance(edit, Edit):
                 raise ProfileError(f"profile '{self.name}': {edit!r} is no Edit")
+        kinds: dict[bool, Edit] = {}
+        for edit in self.edits:
+            kinds.setdefault(edit.before_choice, edit)
+        if len(kinds) > 1:
+            raise ProfileError(
+                f"profile '{self.name}' has an edit before the router's choice, {kinds[True]}, and one after it, "
+                f"{kinds[False]}; make two profiles"
+            )
         _ = self.canonical
         if self.model is not None:
             self._check_edits(self.model)
 
     @cached_property
     def canonical(self) -> tuple[Edit, ...]:
-        """The edits sorted by (layer, expert), duplicates merged, edits without effect (a factor of 1) left out."""
+        """The edits sorted by (layer, expert), duplicates merged, edits without effect left out."""
         seen: dict[tuple[int, int], Edit] = {}
         for edit in (each.canonical for each in self.edits):
             other = seen.setdefault((edit.layer, edit.expert), edit)
@@ -132,7 +89,12 @@ class Profile:
                     f"profile '{self.name}': expert ({edit.layer}, {edit.expert}) has two different edits, "
                     f"{_describe(other)} and {_describe(edit)}; keep one of them"
                 )
-        return tuple(edit for _, edit in sorted(seen.items()) if not (edit.action == "scale" and edit.factor == 1.0))
+        return tuple(edit for _, edit in sorted(seen.items()) if not edit.is_nothing)
+
+    @property
+    def before_choice(self) -> bool:
+        """Whether the profile changes scores before the router chooses, not weights of what it chose."""
+        return any(edit.before_choice for edit in self.edits)
 
     @cached_property
     def spec(self) -> str:
@@ -175,6 +137,38 @@ class Profile:
                 raise ProfileError(
                     f"profile '{self.name}', edit {edit}: a token of {layout.architecture} takes one expert and keeps "
                     "the sum of its weights, so scale would do nothing; suppress or stimulate"
+                )
+        if self.before_choice:
+            self.check_groups(layout)
+
+    def check_groups(self, layout: ModelLayout, groups: int = 1, kept: int = 1) -> None:
+        """Raise :class:`ProfileError` if a layer activates more, or leaves less, than a token can take.
+
+        Args:
+            layout: of the model.
+            groups: into which its router divides the experts of a layer, one after the other, of equal size.
+            kept: of these, those that a token chooses from.
+        """
+        size = layout.experts // groups
+        said = f" of the {kept} of {groups} groups that it chooses from" if groups > 1 else ""
+        for layer, edits in groupby(self.canonical, key=lambda edit: edit.layer):
+            by_action: dict[str, list[int]] = {}
+            for edit in edits:
+                by_action.setdefault(edit.action, []).append(edit.expert)
+            active, off = by_action.get("activate", []), by_action.get("deactivate", [])
+            where = f"profile '{self.name}', layer {layer}"
+            touched = len({expert // size for expert in active})
+            if len(active) > layout.top_k or touched > kept:
+                raise ProfileError(
+                    f"{where}: {len(active)} experts{f' of {touched} groups' if groups > 1 else ''} are activated, and "
+                    f"a token of {layout.architecture} takes {layout.top_k}{said}; activate fewer"
+                )
+            left = Counter(expert // size for expert in range(layout.experts) if expert not in set(off))
+            least = sum(sorted(left[group] for group in range(groups))[:kept])
+            if off and least < layout.top_k:
+                raise ProfileError(
+                    f"{where}: {len(off)} experts are deactivated, which may leave {least}, and a token of "
+                    f"{layout.architecture} takes {layout.top_k}{said}; deactivate fewer"
                 )
 
     def to_dict(self) -> dict[str, Any]:
@@ -263,31 +257,13 @@ EMPTY_PROFILE = Profile("baseline", ())
 """The untouched model. Requests carry it so that the baseline, too, has a receipt."""
 
 
-def nearest(wrong: object, known: Iterable[str]) -> str:
-    """Return `` Did you mean 'x'?`` for the closest known name, or a few of the names when none is close."""
-    known = tuple(known)
-    close = difflib.get_close_matches(_short(wrong), known, n=1, cutoff=0.4)
-    if close:
-        return f" Did you mean '{close[0]}'?"
-    more = f", and {len(known) - _FEW} more" if len(known) > _FEW else ""
-    return f" Known: {', '.join(known[:_FEW])}{more}."
-
-
-def _short(value: object) -> str:
-    """Return a value that a client wrote, at a length that a message can bear."""
-    if isinstance(value, int) and not -(10**40) < value < 10**40:
-        return "a number of more than 40 digits"
-    text = str(value)
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
-
-
 def _check_format(found: Any) -> None:
     if found != FORMAT:
-        raise ProfileError(f"profile format {_short(found)!r} is not known; this version reads '{FORMAT}'")
+        raise ProfileError(f"profile format {short(found)!r} is not known; this version reads '{FORMAT}'")
 
 
 def _describe(edit: Edit) -> str:
-    return f"scale {edit.factor:g}" if edit.action == "scale" else edit.action
+    return f"{edit.action} {edit.factor:g}" if edit.action in WITH_FACTOR else edit.action
 
 
 def _layout_line(layout: ModelLayout) -> str:
@@ -299,13 +275,13 @@ def _layout_line(layout: ModelLayout) -> str:
 
 def _edit_dict(edit: Edit) -> dict[str, Any]:
     data: dict[str, Any] = {"layer": edit.layer, "expert": edit.expert, "action": edit.action}
-    return data | {"factor": float(edit.factor)} if edit.action == "scale" else data
+    return data | {"factor": float(edit.factor)} if edit.action in WITH_FACTOR else data
 
 
 def _known_keys(what: str, data: Mapping[Any, Any], required: tuple[str, ...], optional: tuple[str, ...]) -> None:
     for key in data:
         if key not in required and key not in optional:
-            raise ProfileError(f"{what}: unknown key {_short(key)!r}.{nearest(key, (*required, *optional))}")
+            raise ProfileError(f"{what}: unknown key {short(key)!r}.{nearest(key, (*required, *optional))}")
     for key in required:
         if key not in data:
             raise ProfileError(f"{what}: key '{key}' is missing")
@@ -323,12 +299,16 @@ def _edit(number: int, data: Any) -> Edit:
     """Read one edit: ``[layer, expert, action]``, with the factor as fourth, or the object of the file format."""
     if isinstance(data, Mapping):
         _known_keys(f"edit {number}", data, required=("layer", "expert", "action"), optional=("factor",))
-        if data["action"] == "scale" and "factor" not in data:
-            raise ProfileError(f"edit {number}: 'scale' needs a factor, e.g. 0.5")
+        if _takes_factor(data["action"]) and "factor" not in data:
+            raise ProfileError(f"edit {number}: '{data['action']}' needs a factor, e.g. 0.5")
         return Edit(data["layer"], data["expert"], data["action"], data.get("factor", 0.0))
-    if isinstance(data, list | tuple) and len(data) == (4 if len(data) > 2 and data[2] == "scale" else 3):
+    if isinstance(data, list | tuple) and len(data) == (4 if len(data) > 2 and _takes_factor(data[2]) else 3):
         return Edit(*data)
     raise ProfileError(
-        f"edit {number}: {_short(data)!r} is neither [layer, expert, action] (a fourth value, the factor, for 'scale' "
-        "only) nor an object with layer, expert and action"
+        f"edit {number}: {short(data)!r} is neither [layer, expert, action] (a fourth value, the factor, for "
+        f"{OF_FACTOR} only) nor an object with layer, expert and action"
     )
+
+
+def _takes_factor(action: Any) -> bool:
+    return isinstance(action, str) and action in WITH_FACTOR

@@ -1,5 +1,8 @@
 """The routers of a loaded model, each made to call the patch after it has chosen.
 
+An edit before the choice is made here too: the rows that it concerns are chosen again, by edited scores
+(``mote.patches.choice``), so that nothing changes for the others, not even in the last bit.
+
 Every router instance gets a subclass of its own class that overrides ``_compute_routing``: that is before vLLM's
 capture hook and before the mapping to physical experts, so the patch sees logical experts. A subclass by single
 inheritance keeps the object's layout, so the instance can change its class in place.
@@ -20,7 +23,9 @@ from vllm.model_executor.layers.fused_moe.runner.moe_runner import MoERunner
 from vllm.model_executor.models.utils import extract_layer_index
 from vllm.utils.torch_utils import direct_register_custom_op
 
+from mote.patches.choice import Chooser, choice_fault
 from mote.patches.guards import OFF, UnprovenConfigurationError
+from mote.patches.host import HostState
 from mote.patches.layout import ModelLayout
 from mote.patches.worker import WorkerState
 
@@ -28,14 +33,14 @@ _sites: list[tuple[weakref.ref[WorkerState], int]] = []
 """Where the operator may be called from: the state and its layer, by number. Weak, so that an engine can be freed."""
 
 
-def _route(weights: torch.Tensor, ids: torch.Tensor, site: torch.Tensor) -> None:
+def _route(weights: torch.Tensor, ids: torch.Tensor, logits: torch.Tensor, site: torch.Tensor) -> None:
     reference, layer = _sites[int(site)]
     state = reference()
     if state is not None:
-        state.route(layer, weights, ids)
+        state.route(layer, weights, ids, logits)
 
 
-def _route_fake(weights: torch.Tensor, ids: torch.Tensor, site: torch.Tensor) -> None:
+def _route_fake(weights: torch.Tensor, ids: torch.Tensor, logits: torch.Tensor, site: torch.Tensor) -> None:
     return None
 
 
@@ -53,15 +58,17 @@ def _tuned(base: type) -> type:
     found = _tuned_classes.get(base)
     if found is None:
 
-        def _compute_routing(self: Any, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
-            weights, ids = base._compute_routing(self, *args, **kwargs)  # type: ignore[attr-defined]
+        def _compute_routing(
+            self: Any, hidden_states: torch.Tensor, router_logits: torch.Tensor, *args: Any, **kwargs: Any
+        ) -> tuple[torch.Tensor, torch.Tensor]:
+            weights, ids = base._compute_routing(self, hidden_states, router_logits, *args, **kwargs)  # type: ignore[attr-defined]
             if getattr(self, "custom_routing_function", None) is not None:
                 # It may hand on the input of an operator that says it changes none, as the Transformers backend's does.
                 weights, ids = weights.clone(), ids.clone()
             if torch.compiler.is_compiling():
-                torch.ops.vllm.mote_route(weights, ids, self.mote_site)
+                torch.ops.vllm.mote_route(weights, ids, router_logits, self.mote_site)
             else:
-                self.mote_state.route(self.mote_layer, weights, ids)
+                self.mote_state.route(self.mote_layer, weights, ids, router_logits)
             return weights, ids
 
         found = type(f"Tuned{base.__name__}", (base,), {"_compute_routing": _compute_routing})
@@ -84,13 +91,18 @@ def attach(model: nn.Module, layout: ModelLayout, state: WorkerState) -> None:
         )
     for index in layout.layers:
         _check(runners[index], index, layout)
+    choosers: list[Chooser | str] = []
     for row, index in enumerate(layout.layers):
         router: Any = runners[index].router
+        base = next(cls for cls in type(router).__mro__ if cls not in _tuned_classes.values())
+        choosers.append(choice_fault(router) or Chooser(router, base))
         router.mote_state, router.mote_layer = state, row
         router.mote_site = torch.tensor(len(_sites), dtype=torch.int32)
         _sites.append((weakref.ref(state), row))
         if type(router) not in _tuned_classes.values():
             router.__class__ = _tuned(type(router))
+    if isinstance(state, HostState):
+        state.choosers = choosers
 
 
 def router_fault(router: Any) -> str:

@@ -12,6 +12,7 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
+from mote.patches.choice import CODES
 from mote.patches.edit import STIMULATE
 from mote.patches.layout import ModelLayout
 from mote.patches.profile import Edit, Profile
@@ -46,8 +47,11 @@ class SlotTable:
 
     Attributes:
         number: int32 [layers, slots, experts]: 0 for an expert that is not edited, else the edit's number plus one.
-        gain: float32 [slots, edits + 1]: the gain of each edit, by number plus one; 1 at index 0.
-        touches: bool [layers, slots]: whether the slot's profile edits that layer at all.
+        gain: float32 [slots, edits + 1]: the gain of each edit, by number plus one; 1 at index 0. Of an edit before the
+            choice it is the factor.
+        code: int8 [slots, edits + 1]: what an edit before the choice does (``mote.patches.choice.CODES``), else 0.
+        touches: bool [layers, slots]: whether the slot's profile edits what the router of that layer has chosen.
+        biases: bool [layers, slots]: whether the slot's profile edits the scores by which that router chooses.
         wanted: for each layer, int32 [slots, n] of stimulated experts, ascending, padded with -1; n is 0 where no
             slot stimulates there.
     """
@@ -59,7 +63,9 @@ class SlotTable:
         self._last_used = np.zeros(slots, np.int64)
         self.number = np.zeros((layers, slots, layout.experts), np.int32)
         self.gain = np.ones((slots, 1), np.float32)
+        self.code = np.zeros((slots, 1), np.int8)
         self.touches = np.zeros((layers, slots), np.bool_)
+        self.biases = np.zeros((layers, slots), np.bool_)
         self.wanted: list[NDArray[np.int32]] = [np.full((slots, 0), -1, np.int32) for _ in range(layers)]
 
     def holds(self, spec: Spec) -> bool:
@@ -100,18 +106,23 @@ class SlotTable:
             raise RuntimeError(f"a batch carries more than {len(self._held) - 1} different profiles")
         self.number[:, slot] = 0
         self.touches[:, slot] = False
+        self.biases[:, slot] = False
         for wanted in self.wanted:
             wanted[slot] = -1
         if len(spec.edits) >= self.gain.shape[1]:
             grown = np.ones((len(self._held), len(spec.edits) + 1), np.float32)
             grown[:, : self.gain.shape[1]] = self.gain
             self.gain = grown
+            codes = np.zeros(grown.shape, np.int8)
+            codes[:, : self.code.shape[1]] = self.code
+            self.code = codes
         stimulated: dict[int, list[int]] = {}
         for number, edit in enumerate(spec.edits, start=1):
             layer = self._row_of_layer[edit.layer]
             self.number[layer, slot, edit.expert] = number
-            self.touches[layer, slot] = True
-            self.gain[slot, number] = {"suppress": 0.0, "stimulate": STIMULATE, "scale": edit.factor}[edit.action]
+            (self.biases if edit.before_choice else self.touches)[layer, slot] = True
+            self.gain[slot, number] = {"suppress": 0.0, "stimulate": STIMULATE}.get(edit.action, edit.factor)
+            self.code[slot, number] = CODES.get(edit.action, 0)
             if edit.action == "stimulate":
                 stimulated.setdefault(layer, []).append(edit.expert)
         for layer, experts in stimulated.items():

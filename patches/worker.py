@@ -52,13 +52,15 @@ class TokenMap(NamedTuple):
         slot: int32 [tokens], the profile's slot of each row, 0 where it is not edited.
         owner: int32 [tokens], the index of the row's request in the report, -1 for one without a profile.
         counted: bool [tokens], whether the row is counted; None where all are.
-        busy: for each layer of the layout, whether a profile of the batch edits it.
+        busy: for each layer of the layout, whether a profile of the batch edits what its router has chosen.
+        biased: for each layer, whether a profile of the batch edits its router's scores; None where none edits any.
     """
 
     slot: NDArray[np.int32]
     owner: NDArray[np.int32]
     counted: NDArray[np.bool_] | None
     busy: list[bool]
+    biased: list[bool] | None
 
 
 class WorkerState(ABC):
@@ -85,13 +87,14 @@ class WorkerState(ABC):
         """Return a new state of the same kind, on the same device, for the same layout."""
 
     @abstractmethod
-    def route(self, layer: int, weights: torch.Tensor, ids: torch.Tensor) -> None:
+    def route(self, layer: int, weights: torch.Tensor, ids: torch.Tensor, logits: torch.Tensor | None = None) -> None:
         """Capture and edit, in place, what the router of the ``layer``-th expert layer chose.
 
         Args:
             layer: row of the layout, not the model's number.
             weights: [rows, k]; rows beyond the mapped tokens are padding and stay as they are.
             ids: [rows, k], logical experts.
+            logits: [rows, experts], what it chose by.
         """
 
     @abstractmethod
@@ -213,4 +216,5 @@ class WorkerState(ABC):
             for start, stop in again:
                 counted[start:stop] = False
         busy = cast(list[bool], self.slots.touches[:, used].any(axis=1).tolist())
-        return TokenMap(slot, owner, counted, busy)
+        biased = cast(list[bool], self.slots.biases[:, used].any(axis=1).tolist())
+        return TokenMap(slot, owner, counted, busy, biased if any(biased) else None)

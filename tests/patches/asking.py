@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mote.patches import Edit, ModelLayout, Observation, Profile, read_observation, request_args
+from mote.patches import Edit, ModelLayout, Observation, Profile, ProfileError, read_observation, request_args
 from tests.patches.reference import Reference
 from tests.tiny_models import VOCABULARY
 
@@ -68,6 +68,25 @@ def random_profile(layout: ModelLayout, seed: int, edits: int = 10, actions: str
     return Profile(f"random-{seed}", tuple(chosen), layout, phase)  # type: ignore[arg-type]
 
 
+def random_bias(layout: ModelLayout, seed: int, edits: int = 10, groups: tuple[int, int] = (1, 1)) -> Profile:
+    """A profile of random edits before the choice, that activates and deactivates no more than a token can take."""
+    draw = np.random.default_rng(seed)
+    pairs = [(layer, expert) for layer in layout.layers for expert in range(layout.experts)]
+    chosen: list[Edit] = []
+    for index in draw.permutation(len(pairs)).tolist():
+        action: Any = ["activate", "deactivate", "bias", "nudge"][draw.integers(4)]
+        factor = float([-3.0, -0.2, 0.2, 3.0][draw.integers(4)]) if action in ("bias", "nudge") else 0.0
+        try:
+            Profile("trial", (*chosen, Edit(*pairs[index], action, factor))).check_groups(layout, *groups)
+        except ProfileError:
+            continue
+        chosen.append(Edit(*pairs[index], action, factor))
+        if len(chosen) == edits:
+            break
+    phase: Any = ["all", "all", "prompt", "generated"][draw.integers(4)]
+    return Profile(f"bias-{seed}", tuple(chosen), layout, phase)
+
+
 def random_prompt(seed: int, length: int) -> list[int]:
     return [int(token) for token in np.random.default_rng(1000 + seed).integers(VOCABULARY, size=length)]
 
@@ -98,7 +117,7 @@ def judge(reference: Reference, sent: Ask, got: Answer, close: float = 1e-3) -> 
         np.testing.assert_array_equal(np.sort(rows), np.sort(expected.chosen))
     if got.cached == 0:
         for effect in got.observation.mechanism:
-            selected, entered, before, after = expected.sums[effect.layer, effect.expert]
-            assert (effect.selected, effect.entered) == (selected, entered)
+            selected, entered, before, after, left = expected.sums[effect.layer, effect.expert]
+            assert (effect.selected, effect.entered, effect.left) == (selected, entered, left)
             assert np.isclose(effect.weight_before * reference.scale, before, rtol=1e-3, atol=1e-4)
             assert np.isclose(effect.weight_after * reference.scale, after, rtol=1e-3, atol=1e-4)

@@ -17,14 +17,17 @@ import torch
 from numpy.typing import NDArray
 
 from mote.patches import ModelLayout, Profile
-from mote.patches.slow_rule import Action, slow_rule
+from mote.patches.slow_rule import Action, Rule, slow_choice, slow_rule
+
+ALWAYS = ("MixtralForCausalLM", "GptOssForCausalLM", "GraniteMoeForCausalLM")
+"""Families whose weights are renormalised, whatever their configuration says."""
 
 
 class Expected(NamedTuple):
     """What the reference says about one request.
 
     ``logits`` [positions, vocabulary]; ``chosen`` [positions, layers, k], sorted; ``sums`` maps (layer, expert) to
-    [selected, entered, weight before, weight after].
+    [selected, entered, weight before, weight after, left].
     """
 
     logits: NDArray[np.float32]
@@ -54,17 +57,34 @@ class Reference:
         config = known.config_class.from_pretrained(folder)
         config.model_type = known.__module__.split(".")[2]
         # vLLM multiplies the layer's output by this factor, Hugging Face the weights.
-        self.scale = float(json.loads((folder / "config.json").read_text()).get("routed_scaling_factor") or 1.0)
+        self.config = json.loads((folder / "config.json").read_text())
+        self.scale = float(self.config.get("routed_scaling_factor") or 1.0)
         self.model = known.from_pretrained(
             folder, config=config, dtype=torch.float32, attn_implementation="eager"
         ).eval()
+
+    def rule(self, router: Any) -> Rule:
+        """How a router of this family chooses, by its configuration and its own correction bias."""
+        config = self.config
+        architecture = self.layout.architecture
+        correction = getattr(router, "e_score_correction_bias", None)
+        grouped = correction is not None or config.get("topk_method") == "group_limited_greedy"
+        return Rule(
+            self.layout.top_k,
+            architecture in ALWAYS or (bool(config.get("norm_topk_prob")) and "DeepseekV2" not in architecture),
+            "softmax" if correction is None else "sigmoid",
+            None if correction is None else tuple(correction.tolist()),
+            config["n_group"] if grouped else 1,
+            config["topk_group"] if grouped else 1,
+            self.scale,
+        )
 
     def run(self, tokens: list[int], prompt: int, profile: Profile) -> Expected:
         """Run over ``tokens``, of which the first ``prompt`` are the prompt, under ``profile``."""
         edits: dict[int, dict[int, Action]] = {}
         for edit in profile.edits:
             edits.setdefault(edit.layer, {})[edit.expert] = (edit.action, edit.factor)
-        sums: dict[tuple[int, int], list[float]] = {(e.layer, e.expert): [0.0] * 4 for e in profile.edits}
+        sums: dict[tuple[int, int], list[float]] = {(e.layer, e.expert): [0.0] * 5 for e in profile.edits}
         chosen: dict[int, list[list[int]]] = {}
         weighed: dict[int, list[list[float]]] = {}
         hooks = []
@@ -73,7 +93,9 @@ class Reference:
             block = getattr(block, "mlp", None) or block.block_sparse_moe
             router = getattr(block, "gate", None) or block.router
 
-            def rewrite(_module: Any, _args: Any, output: Any, layer: int = number) -> Any:
+            rule = self.rule(router)
+
+            def rewrite(_module: Any, _args: Any, output: Any, layer: int = number, rule: Rule = rule) -> Any:
                 ids_first = not output[0].is_floating_point()  # Granite's order
                 logits, weights, ids = output[::-1] if ids_first else output
                 new_weights, new_ids = weights.clone(), ids.clone()
@@ -82,7 +104,12 @@ class Reference:
                     if not applies(profile.tokens, position, prompt):
                         continue
                     before = dict(zip(ids[position].tolist(), weights[position].tolist(), strict=True))
-                    after = slow_rule(list(before.values()), list(before), edits.get(layer, {}))
+                    if profile.before_choice:
+                        after = before
+                        if layer in edits:
+                            after = slow_choice(logits[position].tolist(), rule, edits[layer])
+                    else:
+                        after = slow_rule(list(before.values()), list(before), edits.get(layer, {}))
                     new_ids[position] = torch.tensor(list(after))
                     new_weights[position] = torch.tensor(list(after.values()))
                     for expert in edits.get(layer, {}):
@@ -90,6 +117,8 @@ class Reference:
                         sums[layer, expert][1] += expert in after and expert not in before
                         sums[layer, expert][2] += before.get(expert, 0.0)
                         sums[layer, expert][3] += after.get(expert, 0.0)
+                        if profile.before_choice:
+                            sums[layer, expert][4] += expert in before and expert not in after
                 return (new_ids, new_weights, logits) if ids_first else (logits, new_weights, new_ids)
 
             hooks.append(router.register_forward_hook(rewrite))

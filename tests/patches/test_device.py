@@ -302,7 +302,7 @@ def test_a_report_does_not_change_when_the_next_step_has_begun() -> None:
     report = pending.resolve()
     assert report.rows[0].ids[:, 0].tolist() == chosen.tolist()
     assert report.hits is not None
-    assert report.hits.sums.tolist() == [[1, 0, pytest.approx(1 / 3), 0]]
+    assert report.hits.sums.tolist() == [[1, 0, pytest.approx(1 / 3), 0, 0]]
     assert later.resolve().hits is None
 
 

@@ -11,10 +11,16 @@ from vllm import SamplingParams
 
 from mote.patches import EMPTY_PROFILE, Edit, ModelLayout, Profile, read_observation, request_args
 from tests.conftest import Engines
-from tests.patches.asking import Ask, ask, judge, random_profile, random_prompt
+from tests.patches.asking import Ask, ask, judge, random_bias, random_profile, random_prompt
 from tests.patches.reference import Reference
 
 PROMPT = random_prompt(0, 100)
+GROUPS = (4, 2)
+
+
+def profile_of(layout: ModelLayout, seed: int) -> Profile:
+    """One after the choice, one before it, in turn."""
+    return random_bias(layout, seed, groups=GROUPS) if seed % 2 else random_profile(layout, seed)
 
 
 def core(llm: Any) -> Any:
@@ -72,15 +78,17 @@ def logprobs(llm: Any, profiles: list[Profile | None]) -> list[Any]:
 
 def test_batchmates_change_no_bit(llm: Any, layout: ModelLayout) -> None:
     tuned = [random_profile(layout, seed) for seed in range(3)]
-    for mine in (None, EMPTY_PROFILE, random_profile(layout, 9)):
+    biased = [random_bias(layout, seed, groups=GROUPS) for seed in range(2)]
+    for mine in (None, EMPTY_PROFILE, random_profile(layout, 9), random_bias(layout, 9, groups=GROUPS)):
         alone = logprobs(llm, [mine, None, None, None])
         assert logprobs(llm, [mine, *tuned]) == alone
+        assert logprobs(llm, [mine, *biased, tuned[0]]) == alone
     assert logprobs(llm, [EMPTY_PROFILE, *tuned]) == logprobs(llm, [None, *tuned])
 
 
 def test_the_prefix_cache_is_not_shared_between_profiles(llm: Any, layout: ModelLayout) -> None:
     llm.reset_prefix_cache()
-    one, other = random_profile(layout, 1), random_profile(layout, 2)
+    one, other = random_profile(layout, 1), random_bias(layout, 2, groups=GROUPS)
 
     def cached(profile: Profile | None, capture: str | None = None) -> int:
         return ask(llm, [Ask(PROMPT, profile, capture)])[0].cached
@@ -98,7 +106,8 @@ def test_the_prefix_cache_is_not_shared_between_profiles(llm: Any, layout: Model
 
 def test_tuned_answers_come_out_of_the_cache_unchanged(llm: Any, layout: ModelLayout, reference: Reference) -> None:
     llm.reset_prefix_cache()
-    asks = [Ask(PROMPT, random_profile(layout, seed)) for seed in range(6)]
+    asks = [Ask(PROMPT, random_profile(layout, seed)) for seed in range(4)]
+    asks += [Ask(PROMPT, random_bias(layout, seed, groups=GROUPS)) for seed in range(2)]
     first = [ask(llm, [each])[0] for each in asks]
     again = ask(llm, asks)
     assert [answer.tokens for answer in again] == [answer.tokens for answer in first]
@@ -112,7 +121,7 @@ def test_chunked_prefill(folder: Path, engines: Engines, layout: ModelLayout, re
     asks = [
         Ask(
             random_prompt(seed, 40 + 13 * seed),
-            random_profile(layout, seed) if seed else None,
+            profile_of(layout, seed) if seed else None,
             "prompt" if seed else None,
         )
         for seed in range(8)
@@ -134,7 +143,7 @@ def test_preemption(
         return original(request, *args, **kwargs)
 
     monkeypatch.setattr(scheduler, "_preempt_request", spy)
-    asks = [Ask(random_prompt(seed, 40), random_profile(layout, seed), "prompt", max_tokens=50) for seed in range(6)]
+    asks = [Ask(random_prompt(seed, 40), profile_of(layout, seed), "prompt", max_tokens=50) for seed in range(6)]
     answers = ask(llm, asks)
     assert preempted
     for sent, got in zip(asks, answers, strict=True):
@@ -144,7 +153,7 @@ def test_preemption(
 
 def test_more_profiles_than_slots(llm: Any, layout: ModelLayout, reference: Reference) -> None:
     """A batch of 16 has 17 slots; 60 requests bring 60 profiles, in another order the second time."""
-    asks = [Ask(random_prompt(seed, 8 + seed % 9), random_profile(layout, seed), None, 4) for seed in range(60)]
+    asks = [Ask(random_prompt(seed, 8 + seed % 9), profile_of(layout, seed), None, 4) for seed in range(60)]
     answers = ask(llm, asks)
     for sent, got in zip(asks[::7], answers[::7], strict=True):
         judge(reference, sent, got)
@@ -156,7 +165,7 @@ def test_more_profiles_than_slots(llm: Any, layout: ModelLayout, reference: Refe
 
 def test_aborted_requests_leave_nothing_behind(llm: Any, layout: ModelLayout, reference: Reference) -> None:
     engine = llm.llm_engine
-    asks = [Ask(random_prompt(seed, 20), random_profile(layout, seed), "prompt", 12) for seed in range(10)]
+    asks = [Ask(random_prompt(seed, 20), profile_of(layout, seed), "prompt", 12) for seed in range(10)]
     for number, each in enumerate(asks):
         engine.add_request(f"abort-{number}", {"prompt_token_ids": each.prompt}, each.params())
     for _ in range(4):

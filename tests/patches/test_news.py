@@ -35,7 +35,7 @@ def step(seed: int, names: list[str], weights: bool) -> StepReport:
     """The same made-up report for every one of the names: hits, a part of a map, and rows."""
     draw = np.random.default_rng(seed)
     touched = np.sort(draw.choice(24, draw.integers(0, 24), replace=False))
-    sums, tokens = draw.random((len(touched), 4)), int(draw.integers(0, 3))
+    sums, tokens = draw.random((len(touched), 5)), int(draw.integers(0, 3))
     counts, summed = draw.integers(0, 9, (2, 12)).astype(np.int32), draw.random((2, 12)).astype(np.float32)
     ids, weighed = draw.integers(0, 12, (tokens, 2, 3)).astype(np.uint16), draw.random((tokens, 2, 3), np.float32)
     owners = range(len(names))

@@ -15,24 +15,30 @@ from mote.patches import EMPTY_PROFILE, Action, Edit, ModelLayout, Profile, Prof
 from mote.patches import profile as profile_module
 
 ACTIONS: tuple[Action, ...] = get_args(Action)
+AFTER, BEFORE = ACTIONS[:3], ACTIONS[3:]
 LAYOUT = ModelLayout("Glm4MoeForCausalLM", (1, 2, 3), 64, 6)
 SCHEMA = json.loads((Path(profile_module.__file__).parent / "profile.schema.json").read_text())
 
 
 @st.composite
-def edits(draw: st.DrawFn) -> Edit:
-    action: Action = draw(st.sampled_from(ACTIONS))
-    factor = draw(st.floats(0, 1000, allow_subnormal=False)) if action == "scale" else 0.0
+def edits(draw: st.DrawFn, actions: tuple[Action, ...]) -> Edit:
+    action: Action = draw(st.sampled_from(actions))
+    least, most = (0, 1000) if action == "scale" else (-50, 50)
+    factor = draw(st.floats(least, most, allow_subnormal=False)) if action in ("scale", "bias", "nudge") else 0.0
     return Edit(draw(st.sampled_from(LAYOUT.layers)), draw(st.integers(0, 63)), action, factor)
 
 
-profiles = st.builds(
-    Profile,
-    st.just("p"),
-    st.lists(edits(), max_size=12, unique_by=lambda edit: (edit.layer, edit.expert)).map(tuple),
-    st.sampled_from([None, LAYOUT]),
-    st.sampled_from(["all", "prompt", "generated"]),
-)
+def profiles_of(actions: tuple[Action, ...], most: int) -> st.SearchStrategy[Profile]:
+    return st.builds(
+        Profile,
+        st.just("p"),
+        st.lists(edits(actions), max_size=most, unique_by=lambda edit: (edit.layer, edit.expert)).map(tuple),
+        st.sampled_from([None, LAYOUT]),
+        st.sampled_from(["all", "prompt", "generated"]),
+    )
+
+
+profiles = st.one_of(profiles_of(AFTER, 12), profiles_of(BEFORE, 6))  # more may activate more than a token takes
 
 
 @given(profiles, st.randoms())
@@ -51,9 +57,10 @@ def test_every_way_of_writing_keeps_the_digest(profile: Profile) -> None:
     assert Profile.from_request(json.loads(profile.spec)).spec == profile.spec
 
 
-@given(profiles, edits())
-def test_one_more_effective_edit_is_another_digest(profile: Profile, edit: Edit) -> None:
-    if any((e.layer, e.expert) == (edit.layer, edit.expert) for e in profile.edits) or edit.factor == 1.0:
+@given(profiles, st.data())
+def test_one_more_effective_edit_is_another_digest(profile: Profile, data: st.DataObject) -> None:
+    edit = data.draw(edits(BEFORE if profile.before_choice else AFTER))
+    if any((e.layer, e.expert) == (edit.layer, edit.expert) for e in profile.edits) or edit.is_nothing:
         return
     assert Profile("p", (*profile.edits, edit), None, profile.tokens).digest != profile.digest
 
@@ -64,6 +71,8 @@ def test_equal_computations_have_equal_digests() -> None:
     assert Profile("c", (Edit(1, 2, "scale", 1.0),)).digest == EMPTY_PROFILE.digest
     assert Profile("d", (), None, "prompt").digest == EMPTY_PROFILE.digest
     assert Profile("e", (Edit(1, 2, "suppress"),), None, "prompt").digest != suppress.digest
+    assert Profile("h", (Edit(1, 2, "bias", 0), Edit(1, 3, "nudge", -0.0))).digest == EMPTY_PROFILE.digest
+    assert Profile("i", (Edit(1, 2, "bias", 1),)).digest != Profile("j", (Edit(1, 2, "nudge", 1),)).digest
     assert Profile("f", (Edit(1, 2, "scale", 2),)).digest == Profile("g", (Edit(1, 2, "scale", 2.0),)).digest
 
 
@@ -90,7 +99,16 @@ def test_file_round_trip(tmp_path: Path) -> None:
         (lambda: Edit(1, 2, "scale", 2000.0), "the nearest is 1000"),
         (lambda: Edit(1, 2, "scale", float("nan")), "the nearest is 0"),
         (lambda: Edit(1, 2, "scale", "1"), "factor must be a number"),  # type: ignore[arg-type]
-        (lambda: Edit(1, 2, "suppress", 0.5), "only 'scale' takes a factor"),
+        (lambda: Edit(1, 2, "suppress", 0.5), "only 'scale', 'bias' and 'nudge' take a factor"),
+        (lambda: Edit(1, 2, "activate", 0.5), "only 'scale', 'bias' and 'nudge' take a factor"),
+        (lambda: Edit(1, 2, "bias", -51), "factor must be from -50 to 50; the nearest is -50"),
+        (lambda: Edit(1, 2, "nudge", float("inf")), "the nearest is 50"),
+        (lambda: Profile("p", (Edit(1, 2, "suppress"), Edit(1, 3, "bias", 1))), "make two profiles"),
+        (lambda: Profile("p", tuple(Edit(1, e, "activate") for e in range(7)), LAYOUT), "takes 6; activate fewer"),
+        (lambda: Profile("p", tuple(Edit(1, e, "deactivate") for e in range(59)), LAYOUT), "takes 6; deactivate fewer"),
+        (lambda: Profile.from_request({"edits": [[1, 2, "bias"]]}), "edit 0"),
+        (lambda: Profile.from_request({"edits": [[1, 2, "activate", 1.0]]}), "edit 0"),
+        (lambda: Profile.from_request({"edits": [{"layer": 1, "expert": 2, "action": "nudge"}]}), "needs a factor"),
         (lambda: Profile(" ", ()), "needs a name"),
         (lambda: Profile("p", (), None, "promt"), "Did you mean 'prompt'?"),  # type: ignore[arg-type]
         (lambda: Profile("p", (Edit(1, 2, "suppress"), Edit(1, 2, "stimulate"))), "two different edits"),
@@ -199,3 +217,29 @@ def test_layout_errors(tmp_path: Path) -> None:
         ModelLayout.from_config(
             {"architectures": ["X"], "model_type": "olmoe", "num_hidden_layers": 1, "num_experts": 4}
         )
+
+
+def test_groups_limit_what_can_be_activated_and_deactivated() -> None:
+    """64 experts in 8 groups of 8, of which a token takes 6 from 2 groups."""
+    four = Profile("p", tuple(Edit(1, expert, "activate") for expert in (0, 1, 8, 9)))
+    four.check_groups(LAYOUT, 8, 2)
+    with pytest.raises(ProfileError, match=r"5 experts of 3 groups are activated.*of the 2 of 8 groups"):
+        Profile("p", (*four.edits, Edit(1, 63, "activate"))).check_groups(LAYOUT, 8, 2)
+    off = tuple(Edit(1, expert, "deactivate") for expert in (*range(5), *range(8, 13)))
+    Profile("p", off).check_groups(LAYOUT, 8, 2)
+    with pytest.raises(ProfileError, match="11 experts are deactivated, which may leave 5"):
+        Profile("p", (*off, Edit(1, 13, "deactivate"))).check_groups(LAYOUT, 8, 2)
+
+
+def test_the_schema_knows_the_two_kinds() -> None:
+    mixed = {"format": "mote-profile/1", "name": "p", "edits": []}
+    mixed["edits"] = [
+        {"layer": 1, "expert": 2, "action": "suppress"},
+        {"layer": 1, "expert": 3, "action": "activate"},
+    ]
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(mixed, SCHEMA)
+    for edit in ({"action": "scale", "factor": -1}, {"action": "bias"}, {"action": "activate", "factor": 1}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({**mixed, "edits": [{"layer": 1, "expert": 2, **edit}]}, SCHEMA)
+    jsonschema.validate({**mixed, "edits": [{"layer": 1, "expert": 2, "action": "bias", "factor": -2}]}, SCHEMA)

@@ -45,7 +45,7 @@ class Simulation:
             self.length[name] = self.prompt[name] + int(self.draw.integers(0, 8))
             self.computed[name] = 0
             self.counted[name] = set()
-            self.sums[name] = {} if profile is None else {(e.layer, e.expert): [0.0] * 4 for e in profile.canonical}
+            self.sums[name] = {} if profile is None else {(e.layer, e.expert): [0.0] * 5 for e in profile.canonical}
             self.state.admit(name, params(profile), self.prompt[name])
 
     def step(self) -> None:
