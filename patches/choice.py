@@ -135,7 +135,7 @@ def _by_corrected_scores(router: Any, logits: Tensor, edits: ScoreEdits) -> tupl
     raw = logits.float()
     scores = raw.sigmoid() if router.scoring_func == "sigmoid" else raw.softmax(dim=-1)
     choice = edits.apply(scores + router.e_score_correction_bias, far=True)
-    groups = choice.unflatten(-1, (router.num_expert_group, -1))
+    groups = choice.reshape(len(choice), router.num_expert_group, -1)
     best = groups.topk(2, dim=-1).values.sum(dim=-1)
     kept = best.topk(router.topk_group, dim=-1, sorted=False).indices
     out = torch.ones_like(best, dtype=torch.bool).scatter(-1, kept, False)

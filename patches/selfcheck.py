@@ -1,9 +1,10 @@
-"""The edit of a worker's own kind of state, on the worker's own device, against the slow rule.
+"""The edits of a worker's own kind of state, on the worker's own device, against the slow rule.
 
 ``mote verify`` runs it inside every worker. It makes a state like the worker's, sends random routings through it as a
 model's layer would, and compares weights, ids and counts with ``mote.patches.slow_rule``, token by token. On a GPU the
 same batches run a second time by a CUDA graph that was recorded before any of them was mapped, so what a replayed
-graph computes is compared too.
+graph computes is compared too. On a CPU the model's own routers choose again from random scores, under edits before the
+choice.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mote.patches.errors import ProfileError
+from mote.patches.host import HostState
 from mote.patches.layout import ModelLayout
 from mote.patches.messages import KEY, StepReport, Ticket
-from mote.patches.profile import Action, Edit, Profile
-from mote.patches.slow_rule import slow_rule
+from mote.patches.profile import EMPTY_PROFILE, Action, Edit, Profile
+from mote.patches.slow_rule import Rule, slow_choice, slow_rule
 from mote.patches.worker import WorkerState
 
 _TOKENS, _PADDING, _BATCHES = 48, 5, 6
@@ -60,7 +63,65 @@ def check(state: WorkerState, seed: int) -> tuple[bool, str]:
                 return False, f"batch {number}{way}: {wrong}"
             worst = max(worst, difference)
     how = " and ".join(f"{device.type}{way}" for way in ways)
-    return worst < _LIMIT, f"{len(ways) * _BATCHES * _TOKENS} tokens, {how}, largest difference {worst:.1e}"
+    choice = ""
+    if isinstance(state, HostState) and state.choosers:
+        right, choice = check_choice(state, seed)
+        if not right:
+            return False, choice
+        choice = f"; {choice}"
+    return worst < _LIMIT, f"{len(ways) * _BATCHES * _TOKENS} tokens, {how}, largest difference {worst:.1e}{choice}"
+
+
+def check_choice(state: HostState, seed: int) -> tuple[bool, str]:
+    """Return whether the model's routers choose by edited scores as the slow rule does, and figures or what is wrong.
+
+    The first half of the tokens is edited; the others must keep every bit.
+    """
+    layout, draw = state.layout, np.random.default_rng(seed)
+    twin, worst, edited = state.like(2, _TOKENS), 0.0, 0
+    for number in range(_BATCHES):
+        row = number % len(layout.layers)
+        chooser = state.choosers[row]
+        if isinstance(chooser, str):
+            return True, f"no edit before the choice here: {chooser}"
+        rule = chooser.rule()
+        profile = _score_profile(layout, draw, rule)
+        logits = torch.from_numpy(draw.normal(0, 2, (_TOKENS, layout.experts)).astype(np.float32))
+        weights, ids = chooser.choose(logits)
+        own = weights.clone(), ids.clone()
+        _begin(twin, _Batch(weights.numpy(), ids.numpy(), (profile, EMPTY_PROFILE)))
+        twin.route(row, weights, ids, logits)
+        _end(twin)
+        edits = {e.expert: (e.action, e.factor) for e in profile.canonical if e.layer == layout.layers[row]}
+        half = _TOKENS // 2
+        for kept, now in zip(own, (weights, ids), strict=True):
+            if not torch.equal(kept[half:], now[half:]):
+                return False, f"batch {number}: tokens that nothing edits were changed"
+        for token in range(half if edits else 0):
+            expected = slow_choice(logits[token].tolist(), rule, edits)
+            found = dict(zip(ids[token].tolist(), weights[token].tolist(), strict=True))
+            if found.keys() != expected.keys():
+                return False, f"batch {number}: token {token} has experts {sorted(found)}, not {sorted(expected)}"
+            worst = max(worst, max(abs(found[expert] - expected[expert]) for expert in expected))
+            edited += 1
+    return worst < _LIMIT, f"{edited} tokens chosen again by edited scores, largest difference {worst:.1e}"
+
+
+def _score_profile(layout: ModelLayout, draw: np.random.Generator, rule: Rule) -> Profile:
+    edits: list[Edit] = []
+    for layer in layout.layers:
+        experts = draw.permutation(layout.experts).tolist()
+        actions: list[tuple[Action, float]] = [("activate", 0.0), ("bias", 0.7), ("nudge", -0.5), ("nudge", 1.0)]
+        for expert, action in zip(experts, actions, strict=False):
+            edits.append(Edit(layer, expert, *action))
+        try:
+            Profile("check", (*edits, Edit(layer, experts[4], "deactivate"))).check_groups(
+                layout, rule.groups, rule.kept
+            )
+        except (ProfileError, IndexError):
+            continue
+        edits.append(Edit(layer, experts[4], "deactivate"))
+    return Profile("check", tuple(edits))
 
 
 def _device_of(state: WorkerState) -> torch.device:

@@ -67,6 +67,7 @@ def verify(llm: Any, layout: ModelLayout, *, seed: int = 0, rounds: int = 5) -> 
         examiner.receipts,
         examiner.suppression,
         examiner.stimulation,
+        examiner.before_the_choice,
         examiner.batchmates,
         examiner.prefix_cache,
         examiner.refusal,
@@ -82,6 +83,7 @@ class _Examiner:
         vocabulary = llm.llm_engine.model_config.get_vocab_size()
         self.prompts = [self.draw.integers(vocabulary, size=96).tolist() for _ in range(16)]
         counts = self.observe(self.prompts[0], EMPTY_PROFILE, "prompt").maps["prompt"].counts
+        self.counts = counts
         busiest = np.argsort(-counts, axis=None)[:10]
         rows, experts = np.unravel_index(busiest, counts.shape)
         self.busiest = [(layout.layers[row], int(e)) for row, e in zip(rows.tolist(), experts.tolist(), strict=True)]
@@ -159,6 +161,29 @@ class _Examiner:
         absent = sum(effect.absent for effect in observation.mechanism)
         entered = sum(effect.entered for effect in observation.mechanism)
         return Check("stimulation", absent == 0 and entered > 0, f"entered {entered} times, absent {absent} times")
+
+    def before_the_choice(self) -> Check:
+        """Of each layer one expert activated, in every token, and its busiest deactivated, in none."""
+        from vllm.exceptions import VLLMValidationError
+
+        name, spare = "before the choice", self.draw.integers(1, self.layout.experts, size=len(self.layout.layers))
+        edits = []
+        for row, layer in enumerate(self.layout.layers):
+            busy = int(self.counts[row].argmax())
+            edits += [Edit(layer, busy, "deactivate")] * (self.layout.experts > self.layout.top_k)
+            edits.append(Edit(layer, (busy + int(spare[row])) % self.layout.experts, "activate"))
+        try:
+            observation = self.observe(self.prompts[2], Profile("scores", tuple(edits)))
+        except VLLMValidationError as error:
+            return Check(name, True, f"refused: {error}".replace("|", "/")[:160])
+        on = [effect for effect in observation.mechanism if effect.action == "activate"]
+        off = [effect for effect in observation.mechanism if effect.action == "deactivate"]
+        absent, entered = sum(e.absent for e in on), sum(e.entered for e in on)
+        stayed, left = sum(e.selected - e.left for e in off), sum(e.left for e in off)
+        figures = (
+            f"activated: entered {entered} times, absent {absent} times; deactivated: left {left}, stayed {stayed}"
+        )
+        return Check(name, absent == stayed == 0 and entered > 0, figures)
 
     def batchmates(self) -> Check:
         """Untuned requests beside untuned ones, and beside tuned ones: the same tokens.

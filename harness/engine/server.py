@@ -241,7 +241,7 @@ class Server:
 
 
 def _is_counted(effect: Any) -> bool:
-    whole = (effect.layer, effect.expert, effect.tokens, effect.selected, effect.entered)
+    whole = (effect.layer, effect.expert, effect.tokens, effect.selected, effect.entered, effect.left)
     real = (effect.factor, effect.weight_before, effect.weight_after)
     return (
         isinstance(effect.action, str)

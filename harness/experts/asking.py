@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -22,6 +22,10 @@ from mote.patches import Edit, EditEffect, ModelLayout, Profile
 
 Asked = tuple[Profile, str]
 """A profile and the id of a prompt."""
+
+
+Off = Literal["suppress", "deactivate"]
+"""How experts are switched off: their weight after the router's choice, or their score before it."""
 
 
 class Asking:
@@ -93,9 +97,9 @@ class Asking:
         return run_threshold(self.session)
 
 
-def suppressed(name: str, experts: Iterable[Expert], layout: ModelLayout) -> Profile:
-    """Return the profile that switches a set of experts off."""
-    return Profile(name, tuple(Edit(*expert, "suppress") for expert in experts), model=layout)
+def switched_off(name: str, experts: Iterable[Expert], layout: ModelLayout, off: Off = "suppress") -> Profile:
+    """Return the profile that switches a set of experts off: after the router's choice, or before it."""
+    return Profile(name, tuple(Edit(*expert, off) for expert in experts), model=layout)
 
 
 def summed(profile: Profile, mechanism: Iterable[EditEffect]) -> list[Mapping[str, Any]]:

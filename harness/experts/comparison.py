@@ -34,7 +34,7 @@ from mote.harness.experts.agreement import (
     plan_sets,
     reliability,
 )
-from mote.harness.experts.asking import Asking, suppressed
+from mote.harness.experts.asking import Asking, Off, switched_off
 from mote.harness.experts.maps import CAPTURE, CAPTURED, add_maps, captured
 from mote.harness.experts.rankings import (
     CAUSAL,
@@ -186,10 +186,10 @@ def _measured(halves: Halves, options: RankingOptions) -> list[str]:
     return spread(halves.measured, halves.units, options.limit or len(halves.measured), options.seed)
 
 
-def answer_sets(asking: Asking, sets: Sequence[TopSet], prompts: Sequence[str]) -> Answered:
+def answer_sets(asking: Asking, sets: Sequence[TopSet], prompts: Sequence[str], off: Off = "suppress") -> Answered:
     """Generate the answers under top sets and their controls that are not there, and label all; says the cost first."""
     session = asking.session
-    profiles = _profiles(sets, session.model.layout)
+    profiles = _profiles(sets, session.model.layout, off)
     missing = asking.missing(profiles.values(), prompts)
     total = len(profiles) * len(prompts)
     controls = sum(len(one.controls) for one in sets)
@@ -207,13 +207,13 @@ def answer_sets(asking: Asking, sets: Sequence[TopSet], prompts: Sequence[str]) 
     return _answered(asking, profiles, prompts)
 
 
-def _profiles(sets: Sequence[TopSet], layout: ModelLayout) -> dict[tuple[Expert, ...], Profile]:
+def _profiles(sets: Sequence[TopSet], layout: ModelLayout, off: Off) -> dict[tuple[Expert, ...], Profile]:
     """One profile a set of experts: first the top ones, then one control after another of all of them."""
     rounds = [[one.experts for one in sets]]
     most = max((len(one.controls) for one in sets), default=0)
     rounds += [[one.controls[at] for one in sets if at < len(one.controls)] for at in range(most)]
     wanted = dict.fromkeys(tuple(sorted(experts)) for each in rounds for experts in each)
-    return {experts: suppressed("suppress", experts, layout) for experts in wanted}
+    return {experts: switched_off(off, experts, layout, off) for experts in wanted}
 
 
 def _answered(asking: Asking, profiles: Mapping[tuple[Expert, ...], Profile], prompts: Sequence[str]) -> Answered:

@@ -1,4 +1,4 @@
-"""What a recipe has measured after its study: further rankings, as ``mote rankings`` does it, and the thirds' controls.
+"""What a recipe has measured after its study: further rankings, the thirds' controls, and the other way to switch off.
 
 The first ranking is the study's own and has the study's verdict. Each further one gets its top experts, as many, and
 its own random sets, chosen as often in sum, on the same measuring prompts; their p is corrected for how many they are.
@@ -12,6 +12,7 @@ from rich.console import Console
 
 from mote.harness.engine.trust import Own
 from mote.harness.experts.comparison import RankingOptions, rank_run
+from mote.harness.experts.deactivated import deactivated_run
 from mote.harness.experts.output import write_rankings, write_scan
 from mote.harness.experts.rankings import CAUSAL, causal_effects
 from mote.harness.experts.scan import ScanOptions, scan_run
@@ -40,10 +41,11 @@ def further_rankings(recipe: Recipe, console: Console) -> tuple[str, ...]:
 def measure_further(
     folder: Path, recipe: Recipe, names: tuple[str, ...], console: Console, engine: StartsEngine
 ) -> None:
-    """Measure the further rankings of a finished study, a causal scan first where one is named, and its thirds.
+    """Measure what a finished study's recipe names beside it, a causal scan first where one is named.
 
     ``recipe`` is the user's own, whose model and options are taken as they are. What was measured is stored as it
-    comes, and the same call goes on. Raises MoteError as ``scan_run``, ``rank_run`` and ``thirds_run``.
+    comes, and the same call goes on. Raises MoteError as ``scan_run``, ``rank_run``, ``thirds_run`` and
+    ``deactivated_run``.
     """
     own, study = _own(recipe), recipe.study
     if CAUSAL in names:
@@ -55,6 +57,8 @@ def measure_further(
         write_rankings(rank_run(folder, options, console, engine=engine, own=own), folder)
     if study.thirds and study.third_sets:
         thirds_run(folder, study.third_sets, console, engine, own)
+    if study.deactivated_sets:
+        deactivated_run(folder, study.deactivated_sets, console, engine, own)
 
 
 def _own(recipe: Recipe) -> Own:

@@ -18,8 +18,9 @@ SCAN_TABLE: Final = "causal_scan.csv"
 RANKINGS_TABLE: Final = "rankings.csv"
 EXPERTS_TABLE: Final = "expert_rankings.csv"
 THIRDS_TABLE: Final = "thirds_chance.csv"
+DEACTIVATED_TABLE: Final = "deactivated_chance.csv"
 GROUP_TABLES: Final = ("group_scan.csv", "group_scan_pairs.csv")
-TABLES: Final = (SCAN_TABLE, RANKINGS_TABLE, EXPERTS_TABLE, THIRDS_TABLE, *GROUP_TABLES)
+TABLES: Final = (SCAN_TABLE, RANKINGS_TABLE, EXPERTS_TABLE, THIRDS_TABLE, DEACTIVATED_TABLE, *GROUP_TABLES)
 """What lies in a run's ``tables/`` beside the tables of its report; a report leaves them there."""
 
 _INDEPENDENT: Final = "taken as independent; where they are of few places or subjects, they are not"
@@ -105,6 +106,11 @@ def write_rankings(found: Rankings, folder: Path) -> list[Path]:
 def write_thirds(table: pd.DataFrame, folder: Path) -> Path:
     """Write the thirds among their random sets as CSV in a run's ``tables``; return the path."""
     return write_table(table, folder / "tables" / THIRDS_TABLE)
+
+
+def write_deactivated(table: pd.DataFrame, folder: Path) -> Path:
+    """Write suppression and deactivation among the same random sets as CSV in a run's ``tables``; return the path."""
+    return write_table(table, folder / "tables" / DEACTIVATED_TABLE)
 
 
 def write_scan(effects: pd.DataFrame, folder: Path) -> Path:

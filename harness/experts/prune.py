@@ -16,7 +16,7 @@ from rich.console import Console
 from mote.harness.engine.servers import engine_starter
 from mote.harness.engine.trust import NOTHING_OWN, Own
 from mote.harness.errors import MoteError
-from mote.harness.experts.asking import Asking, suppressed
+from mote.harness.experts.asking import Asking, switched_off
 from mote.harness.experts.rankings import read_halves, seen_rankings
 from mote.harness.preconditions import STATES, DataError
 from mote.harness.progress import step
@@ -104,7 +104,7 @@ def _name(expert: Expert) -> str:
 
 def _flips(asking: Asking, sets: Sequence[Candidate], prompts: Sequence[str]) -> dict[Candidate, int]:
     """Return how many prompts leave the class under each set of experts; all sets in one batch."""
-    profiles = {one: suppressed("pruned", one, asking.session.model.layout) for one in sets}
+    profiles = {one: switched_off("pruned", one, asking.session.model.layout) for one in sets}
     missing = asking.missing(profiles.values(), prompts)
     if missing:
         title = f"{len(sets)} profiles of {len(sets[-1])} experts"

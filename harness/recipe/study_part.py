@@ -13,7 +13,7 @@ from mote.harness.recipe.strict import Count, Number, Part, Positive, absent
 from mote.harness.science.controls import KINDS, MOST_SETS
 from mote.harness.science.noise import RETESTS
 from mote.judges import REFUSED
-from mote.patches.profile import MAX_FACTOR
+from mote.patches.edits import MAX_FACTOR
 
 Factor = Annotated[Number, Field(gt=0, le=MAX_FACTOR)]
 
@@ -129,6 +129,12 @@ class StudyPart(Part):
     third_sets: Annotated[int, Field(ge=0, le=MOST_SETS)] = Field(
         default=0,
         description="random sets for the experts of each third, chosen as often in sum, asked after the study",
+        exclude_if=lambda sets: sets == 0,
+    )
+    deactivated_sets: Annotated[int, Field(ge=0, le=MOST_SETS)] = Field(
+        default=0,
+        description="random sets that are suppressed and, once more, deactivated before the router's choice (SteerMoE's"
+        " lever), as the tuned experts are; asked after the study",
         exclude_if=lambda sets: sets == 0,
     )
     tokens: Count = Field(default=0, description="prompts of which the choice of every token is kept")

@@ -15,6 +15,10 @@ from mote.harness.report.ranking_figure import COLUMNS, LARGEST, NAMES
 from mote.harness.science.dose import THIRDS
 from mote.reading import UnreadableError, read_text
 
+_WAYS: Final = {
+    "suppress": "suppressed after the router's choice,",
+    "deactivate": "deactivated before it, so that others come in,",
+}
 _SAID: Final = 3
 """Other rankings that the report's first page names."""
 
@@ -39,6 +43,27 @@ def beside_the_study(table: pd.DataFrame, tuned: int, primary: str) -> list[str]
         name = NAMES.get(str(row["ranking"]), str(row["ranking"]))
         said.append(f"by {name} {row['flips']:.0f} of {row['prompts']:.0f} ({pct(float(row['share']))}{among})")
     return [f"The top {tuned} by other rankings flip: {'; '.join(said)}."] if said else []
+
+
+def deactivated_beside_chance(path: Path) -> str:
+    """Return a sentence on suppression and deactivation among the same sets, from `deactivated_chance.csv`, or "".
+
+    Raises MoteError where the file is no such table.
+    """
+    if not path.exists():
+        return ""
+    columns = ["flips", "prompts", "broken", "sets", "matched_mean", "p"]
+    try:
+        table = pd.read_csv(io.StringIO(read_text(path, LARGEST)), nrows=len(_WAYS))
+        rows = table[["action", *columns]].astype(dict.fromkeys(columns, float)).to_dict(orient="records")
+        said = [
+            f"{_WAYS[str(row['action'])]} {row['flips']:.0f} of {row['prompts']:.0f} flip, {row['broken']:.0f} break,"
+            f" {row['sets']:.0f} random sets {pct(row['matched_mean'])} on average ({p_is(row['p'])})"
+            for row in rows
+        ]
+    except (UnreadableError, ValueError, OverflowError, KeyError) as error:
+        raise MoteError(f"{path} is no table of deactivation: {' '.join(str(error).split())[:120]}") from None
+    return f"The same experts and random sets switched off in two ways: {'; '.join(said)}."
 
 
 def thirds_beside_chance(path: Path) -> str:

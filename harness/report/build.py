@@ -23,14 +23,14 @@ from rich.console import Console
 
 from mote.harness.drawing import colour_of
 from mote.harness.errors import MoteError, nearest
-from mote.harness.experts.output import RANKINGS_TABLE, THIRDS_TABLE
+from mote.harness.experts.output import DEACTIVATED_TABLE, RANKINGS_TABLE, THIRDS_TABLE
 from mote.harness.experts.output import TABLES as RANKING_TABLES
 from mote.harness.files import digest_of, subfolder, write_atomic
 from mote.harness.recipe.label_sets import label_set
 from mote.harness.recipe.manifest import read_manifest
 from mote.harness.report import chance_sections, curve_sentences, effect_sections, evidence_sections
 from mote.harness.report.analysis import StudyResult, analyse
-from mote.harness.report.beside import beside_the_study, thirds_beside_chance
+from mote.harness.report.beside import beside_the_study, deactivated_beside_chance, thirds_beside_chance
 from mote.harness.report.catalogue import catalogue, key_of
 from mote.harness.report.curve_figures import best_profile
 from mote.harness.report.doubt import doubt
@@ -298,6 +298,7 @@ def _render(
             filter(None, [curve_sentences.thirds(result), thirds_beside_chance(folder / "tables" / THIRDS_TABLE)])
         ),
         pruned=curve_sentences.pruned(read.data.pruned),
+        deactivated=deactivated_beside_chance(folder / "tables" / DEACTIVATED_TABLE),
         reasons=read.data.task == "reasoning_language",
         key_of=lambda name: key_of(name, read.data.task),
         version=package_version(),

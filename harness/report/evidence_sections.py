@@ -7,6 +7,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pandas as pd
+
 from mote.harness.preconditions import STATES
 from mote.harness.report.analysis import StudyResult
 from mote.harness.report.chance import LEVEL
@@ -140,6 +142,27 @@ def mechanism(result: StudyResult) -> list[str]:
             f"A stimulated expert was already chosen {int(on['selected'].sum()):,} times and brought in "
             f"{int(on['entered'].sum()):,} times; it was absent {absent:,} times"
             f"{', which should be 0' if absent else ''}."
+        )
+    return lines + _before_the_choice(frame)
+
+
+def _before_the_choice(frame: pd.DataFrame) -> list[str]:
+    """Say what edits of the scores did: whom the router chose by them, and whom no more."""
+    lines = []
+    on, off = frame[frame["action"] == "activate"], frame[frame["action"] == "deactivate"]
+    if len(on):
+        absent = int((on["tokens"] - on["selected"] - on["entered"] + on["left"]).sum())
+        lines.append(
+            f"An expert activated before the choice had been chosen anyway {int(on['selected'].sum()):,} times and "
+            f"came in {int(on['entered'].sum()):,} times; it was absent {absent:,} times"
+            f"{', which should be 0' if absent else ''}."
+        )
+    if len(off):
+        selected, left = int(off["selected"].sum()), int(off["left"].sum())
+        verdict = "in none of them" if left == selected else f"in {selected - left:,} of them, which should be 0,"
+        lines.append(
+            f"The router by itself chose an expert deactivated before the choice {selected:,} times, and {verdict} "
+            "after the edit."
         )
     return lines
 

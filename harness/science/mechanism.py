@@ -13,7 +13,7 @@ import pandas as pd
 
 def summed_mechanism(checks: Iterable[tuple[str, list[dict[str, Any]]]]) -> pd.DataFrame:
     """Sum the mechanism check over each profile: tokens edited, and what is proved of its experts by their action."""
-    names = ("tokens", "selected", "entered", "weight_before", "weight_after")
+    names = ("tokens", "selected", "entered", "left", "weight_before", "weight_after")
     rows = []
     for profile, some in groupby(checks, key=itemgetter(0)):
         answers, edits, sums = 0, set[tuple[int, int, str]](), dict.fromkeys(names, 0.0)
@@ -23,9 +23,9 @@ def summed_mechanism(checks: Iterable[tuple[str, list[dict[str, Any]]]]) -> pd.D
             for entry in entries:
                 for name in names:
                     sums[name] += float(entry.get(name) or 0)
-        whole = [int(sums[name]) for name in names[:3]]
+        whole = [int(sums[name]) for name in names[:4]]
         actions = "+".join(sorted({action for *_, action in edits}))
-        rows.append((profile, actions, answers, len(edits), *whole, *(sums[name] for name in names[3:])))
+        rows.append((profile, actions, answers, len(edits), *whole, *(sums[name] for name in names[4:])))
     return pd.DataFrame(rows, columns=["profile", "action", "answers", "edits", *names])
 
 

@@ -30,11 +30,21 @@ class Answers:
 
     def add_profiles(self, profiles: Iterable[Profile]) -> None:
         """Store the profiles that neither a ranking nor a pruning has asked for yet."""
-        rows = [(self._purpose, one.name, one.digest, self._seed, canonical_json(one.to_dict())) for one in profiles]
+        rows = [
+            (
+                self._purpose,
+                one.name,
+                one.digest,
+                "deactivate" if one.before_choice else "suppress",
+                self._seed,
+                canonical_json(one.to_dict()),
+            )
+            for one in profiles
+        ]
         with self._store.transaction():
             self._store.db.executemany(
                 "insert or ignore into profiles (purpose, name, digest, kind, part, seed, spec)"
-                " values (?, ?, ?, 'suppress', 'asked', ?, ?)",
+                " values (?, ?, ?, ?, 'asked', ?, ?)",
                 rows,
             )
 

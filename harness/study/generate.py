@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from mote.harness.engine.vllm import Request, request_seed
 from mote.harness.progress import step
@@ -14,6 +14,7 @@ from mote.harness.store.run import GenerationRow, ProfileRow, PromptRow
 from mote.harness.study.openings import Ending
 from mote.harness.study.plan import profile_of
 from mote.harness.study.session import Session
+from mote.patches.edits import BEFORE, WITH_FACTOR
 
 Wanted = tuple[ProfileRow, Request]
 """An answer to generate: under which profile, and the request."""
@@ -83,11 +84,15 @@ def _brief(row: GenerationRow) -> GenerationRow:
     return row._replace(mechanism=[_effect(entry) for entry in row.mechanism])
 
 
+_ONLY: Final = {"factor": WITH_FACTOR, "entered": ("stimulate", *BEFORE), "left": BEFORE}
+"""What of a mechanism check only some actions can have."""
+
+
 def _effect(entry: Mapping[str, Any]) -> dict[str, Any]:
     # Ten of these a row are most of a store's size: what an action can't have is left out, sums keep six digits.
     effect = dict(entry)
-    for key, action in (("factor", "scale"), ("entered", "stimulate")):
-        if effect["action"] != action:
+    for key, actions in _ONLY.items():
+        if effect["action"] not in actions:
             del effect[key]
     for key in ("weight_before", "weight_after"):
         effect[key] = float(f"{effect[key]:.6g}")

@@ -74,13 +74,14 @@ def random_bias(layout: ModelLayout, seed: int, edits: int = 10, groups: tuple[i
     pairs = [(layer, expert) for layer in layout.layers for expert in range(layout.experts)]
     chosen: list[Edit] = []
     for index in draw.permutation(len(pairs)).tolist():
+        layer, expert = pairs[index]
         action: Any = ["activate", "deactivate", "bias", "nudge"][draw.integers(4)]
         factor = float([-3.0, -0.2, 0.2, 3.0][draw.integers(4)]) if action in ("bias", "nudge") else 0.0
         try:
-            Profile("trial", (*chosen, Edit(*pairs[index], action, factor))).check_groups(layout, *groups)
+            Profile("trial", (*chosen, Edit(layer, expert, action, factor))).check_groups(layout, *groups)
         except ProfileError:
             continue
-        chosen.append(Edit(*pairs[index], action, factor))
+        chosen.append(Edit(layer, expert, action, factor))
         if len(chosen) == edits:
             break
     phase: Any = ["all", "all", "prompt", "generated"][draw.integers(4)]

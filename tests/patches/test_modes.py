@@ -12,7 +12,7 @@ import pytest
 
 from mote.patches import EMPTY_PROFILE, Observation, ObservationError, read_observation
 from tests.conftest import Engines
-from tests.patches.asking import Answer, Ask, ask, judge, random_profile, random_prompt
+from tests.patches.asking import Answer, Ask, ask, judge, random_bias, random_profile, random_prompt
 from tests.patches.reference import Reference
 from tests.patches.served import Server, serve
 from tests.patches.test_server import body
@@ -34,6 +34,10 @@ def test_compiled(
         Ask(random_prompt(seed, 5 + 7 * (seed % 5)), random_profile(reference.layout, seed), "prompt")
         for seed in range(8)
     ]
+    asks += [
+        Ask(random_prompt(seed, 5 + 7 * (seed % 5)), random_bias(reference.layout, seed, groups=(4, 2)), "prompt")
+        for seed in range(4)
+    ]
     for sent, got in zip(asks, ask(llm, asks), strict=True):
         judge(reference, sent, got)
     assert not counters["graph_break"]
@@ -44,7 +48,9 @@ def test_compiled(
 
 
 def converse(server: Server, reference: Reference) -> None:
-    asks = [Ask(random_prompt(seed, 30), random_profile(reference.layout, seed), "prompt", 8) for seed in range(6)]
+    profiles = [random_profile(reference.layout, seed) for seed in range(4)]
+    profiles += [random_bias(reference.layout, seed, groups=(4, 2)) for seed in range(2)]
+    asks = [Ask(random_prompt(seed, 30), profile, "prompt", 8) for seed, profile in enumerate(profiles)]
     for sent in asks:
         reply = server.post("/v1/completions", body(sent, prompt=sent.prompt))
         assert reply.status == 200, reply.body

@@ -232,7 +232,7 @@ def test_groups_limit_what_can_be_activated_and_deactivated() -> None:
 
 
 def test_the_schema_knows_the_two_kinds() -> None:
-    mixed = {"format": "mote-profile/1", "name": "p", "edits": []}
+    mixed: dict[str, Any] = {"format": "mote-profile/1", "name": "p"}
     mixed["edits"] = [
         {"layer": 1, "expert": 2, "action": "suppress"},
         {"layer": 1, "expert": 3, "action": "activate"},

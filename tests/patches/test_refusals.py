@@ -8,14 +8,23 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from vllm import SamplingParams
 from vllm.exceptions import VLLMValidationError
 
 from mote.patches import EMPTY_PROFILE, Edit, ModelLayout, Profile, ProfileError
-from mote.patches.admission import Admission, refuse_forged_salt, salt
-from mote.patches.guards import DEVICE_EDITS, UnprovenConfigurationError, check_config, check_version, edits_limit
+from mote.patches.admission import Admission, Choice, refuse_forged_salt, salt
+from mote.patches.families import bias_fault, choice_groups
+from mote.patches.guards import (
+    DEVICE_EDITS,
+    UnprovenConfigurationError,
+    bias_limit,
+    check_config,
+    check_version,
+    edits_limit,
+)
 from mote.patches.rotary import cure
 from tests.patches.asking import Ask, ask
 
@@ -39,6 +48,15 @@ REFUSED: list[tuple[Any, str]] = [
     ({"profile": {"edits": [[1, 1, "suppress"], [1, 1, "stimulate"]]}}, "two different edits"),
     ({"profile": {"edits": [], "tokens": "answer"}}, "unknown tokens 'answer'"),
     ({"profile": {"edits": [], "model": {**LAYOUT.to_dict(), "experts": 64}}}, "was made for Glm4MoeForCausalLM"),
+    ({"profile": {"edits": [[1, 1, "suppress"], [1, 2, "activate"]]}}, "make two profiles"),
+    ({"profile": {"edits": [[1, 1, "bias"]]}}, "edit 0"),
+    ({"profile": {"edits": [[1, 1, "bias", 51]]}}, "the nearest is 50"),
+    ({"profile": {"edits": [[1, 1, "bias", "1"]]}}, "factor must be a number from -50 to 50"),
+    ({"profile": {"edits": [[1, 1, "nudge", 1e999]]}}, "Infinity, which is no JSON"),
+    ({"profile": {"edits": [[1, 1, "activate", 2]]}}, "edit 0"),
+    ({"profile": {"edits": [[1, 1, "activated"]]}}, "Did you mean 'activate'?"),
+    ({"profile": {"edits": [[1, e, "activate"] for e in range(5)]}}, "takes 4; activate fewer"),
+    ({"profile": {"edits": [[1, e, "deactivate"] for e in range(13)]}}, "takes 4; deactivate fewer"),
     ({"profile": NOTHING, "capture": "promt"}, "Did you mean 'prompt'?"),
     ({"profile": NOTHING, "capture": {"what": "rows", "weights": True}}, "ask for 'prompt' or 'roles'"),
     ({"profile": NOTHING, "capture": {"what": "prompt", "last": -1}}, "'last' must be a number"),
@@ -338,3 +356,64 @@ def test_a_router_that_adds_shared_experts_or_is_never_called_is_refused() -> No
     router.num_fused_shared_experts, method.is_monolithic = 0, True
     with pytest.raises(UnprovenConfigurationError, match=r"--moe-backend triton .* --moe-backend marlin \(MXFP4"):
         _check(runner, 1, layout)
+
+
+BIAS = {"profile": {"edits": [[1, 2, "activate"]]}}
+
+
+def test_edits_before_the_choice_are_refused_where_they_are_not_proven(tmp_path: Path) -> None:
+    """On a GPU, through the Transformers backend, for a family without a parity test, and where groups forbid them."""
+    own, other = (
+        SimpleNamespace(using_transformers_backend=bool),
+        SimpleNamespace(using_transformers_backend=lambda: True),
+    )
+    assert bias_limit(config(model_config=own)) == ""
+    assert "on CPUs only" in bias_limit(config(**ON_GPU))
+    assert "Transformers backend" in bias_limit(config(model_config=other))
+    assert bias_fault({"model_type": "qwen3_moe"}) == ""
+    assert "are proven for GLM-4.5" in bias_fault({"model_type": "phimoe"})
+    Admission(LAYOUT).accept(BIAS)
+    refusing = Admission(LAYOUT, choice=Choice("they are not"))
+    refusing.accept({"profile": {"edits": [[1, 2, "suppress"]]}})
+    with pytest.raises(ProfileError, match=r"'request' edits scores .*, and they are not; use suppress, stimulate or"):
+        refusing.accept(BIAS)
+    Profile("scored", (Edit(1, 2, "activate"),), LAYOUT).write(tmp_path / "p.json")
+    with pytest.raises(ProfileError, match="'scored' edits scores"):
+        Admission(LAYOUT, tmp_path, choice=Choice("they are not"))
+    grouped = Admission(LAYOUT, choice=Choice("", 4, 2))
+    grouped.accept({"profile": {"edits": [[1, 0, "activate"], [1, 4, "activate"]]}})
+    with pytest.raises(ProfileError, match="3 experts of 3 groups are activated"):
+        grouped.accept({"profile": {"edits": [[1, e, "activate"] for e in (0, 4, 8)]}})
+
+
+def test_the_engine_knows_its_groups(engine: Any) -> None:
+    """A tiny GLM4-MoE: 16 experts in 4 groups, of which a token chooses from 2."""
+    params = SamplingParams(
+        max_tokens=2, extra_args={"mote": {"profile": {"edits": [[1, e, "activate"] for e in (0, 4, 8)]}}}
+    )
+    with pytest.raises(VLLMValidationError, match="of 3 groups are activated"):
+        engine.generate([{"prompt_token_ids": [1, 2, 3]}], params, use_tqdm=False)
+
+
+def test_groups_are_read_from_the_configuration() -> None:
+    assert choice_groups({"model_type": "glm4_moe", "n_group": 8, "topk_group": 4}) == (8, 4)
+    assert choice_groups({"model_type": "qwen3_moe"}) == (1, 1)
+    assert choice_groups({"model_type": "deepseek_v2", "n_group": None, "topk_group": None}) == (1, 1)
+
+
+def test_a_worker_whose_router_cannot_choose_again_stops() -> None:
+    """The front end lets no such request through; if one came, its answer would be wrong, so there is none."""
+    from mote.patches.device import DeviceState
+    from mote.patches.host import HostState
+
+    spec = Profile("p", (Edit(1, 2, "activate"),)).spec
+    params = SimpleNamespace(extra_args={"mote": {"spec": spec, "capture": None}})
+    host = HostState(LAYOUT, 2, 8)
+    host.admit("a", params, 4)
+    host.begin(["a"], np.array([0]), np.array([4], np.int32))
+    with pytest.raises(RuntimeError, match="cannot be edited: no model is attached"):
+        host.route(0, torch.ones(4, 4), torch.zeros(4, 4, dtype=torch.int32), torch.zeros(4, 16))
+    device = DeviceState(LAYOUT, 2, 8, torch.device("cpu"), lambda *_: None)
+    device.admit("a", params, 4)
+    with pytest.raises(RuntimeError, match="which no request may ask for"):
+        device.begin(["a"], np.array([0]), np.array([4], np.int32))

@@ -21,13 +21,14 @@ import pytest
 
 from mote.patches import EMPTY_PROFILE, ModelLayout, Profile, read_observation
 from tests.conftest import Engines
-from tests.patches.asking import Answer, Ask, ask, random_profile, random_prompt
+from tests.patches.asking import Answer, Ask, ask, random_bias, random_profile, random_prompt
 from tests.patches.served import Server, serve
 from tests.patches.test_server import body
 
 REQUESTS = int(os.environ.get("MOTE_SOAK_REQUESTS", "2000"))
 PROFILES = 300
-NONSENSE = ("{", "[]", '{"profile": {"edits": [[0, 0, "suppress"]]}}', '{"profile": "none"}', '{"profil": {}}')
+MIXED = '{"profile": {"edits": [[1, 0, "suppress"], [1, 1, "activate"]]}}'
+NONSENSE = ("{", "[]", MIXED, '{"profile": {"edits": [[0, 0, "suppress"]]}}', '{"profile": "none"}', '{"profil": {}}')
 
 
 def resident(server: Server) -> int:
@@ -63,7 +64,12 @@ def hang_up(server: Server, sent: Ask) -> None:
 def test_soak(checkpoints: Callable[..., Path], engines: Engines, tmp_path: Path) -> None:
     folder = checkpoints("glm4")
     layout = ModelLayout.from_config(folder)
-    pool: list[Profile | None] = [random_profile(layout, seed, edits=1 + seed % 30) for seed in range(PROFILES)]
+    pool: list[Profile | None] = [
+        random_bias(layout, seed, 1 + seed % 30, (4, 2))
+        if seed % 3 == 0
+        else random_profile(layout, seed, 1 + seed % 30)
+        for seed in range(PROFILES)
+    ]
     pool += [None, EMPTY_PROFILE]
     draw = np.random.default_rng(7)
     asks: list[Ask] = []

@@ -11,6 +11,7 @@ from vllm.v1.engine.input_processor import InputProcessor
 
 from mote.patches import ModelLayout
 from mote.patches import slots as slots_module
+from mote.patches.choice import ScoreEdits
 from mote.patches.verify import Report, verify
 from tests.conftest import Engines
 
@@ -34,9 +35,11 @@ def results(report: Report) -> dict[str, bool]:
 def test_it_passes(examine: Callable[[], Report]) -> None:
     report = examine()
     assert report.passed, report.to_markdown()
-    assert len(report.checks) == 8
+    assert len(report.checks) == 9
     text = report.to_markdown()
     assert "| suppression | passed |" in text
+    assert "| before the choice | passed | activated: entered" in text
+    assert "tokens chosen again by edited scores" in text
     assert "Glm4MoeForCausalLM" in text
 
 
@@ -51,6 +54,16 @@ def test_it_notices_an_edit_that_is_too_weak(
 
     monkeypatch.setattr(slots_module.SlotTable, "_write", weak)
     assert not results(examine())["suppression"]
+
+
+def test_it_notices_a_choice_by_untouched_scores(
+    examine: Callable[[], Report], monkeypatch: pytest.MonkeyPatch, engine: Any
+) -> None:
+    monkeypatch.setattr(ScoreEdits, "apply", lambda _self, scores, **_: scores)
+    found = results(examine())
+    assert not found["edit against the slow rule"]
+    assert not found["before the choice"]
+    assert found["stimulation"]
 
 
 def test_it_notices_a_shared_cache(examine: Callable[[], Report], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,7 +39,7 @@ from mote.harness.preconditions import DataError
 from mote.harness.recipe.manifest import read_manifest
 from mote.harness.recipe.schema import RECIPES, Recipe, recipe_of
 from mote.harness.recipe.study_part import StudyPart
-from mote.harness.report.beside import beside_the_study, thirds_beside_chance
+from mote.harness.report.beside import beside_the_study, deactivated_beside_chance, thirds_beside_chance
 from mote.harness.report.ranking_figure import read_rankings
 from mote.harness.science.causal import Measurement, plan_scan
 from mote.harness.science.dose import layer_thirds
@@ -275,7 +275,7 @@ def test_the_further_rankings_of_a_recipe_are_measured_by_one_engine(
     monkeypatch.setattr("mote.harness.experts.further.ScanOptions", partial(ScanOptions, top=24, alternatives=1))
     recipe = recipe_of(read_manifest(run)["recipe"])
     asked = {"rankings": ["resonance", "log_odds", "causal"], "ranking_sets": 2, "scan_prompts": 2}
-    asked |= {"thirds": True, "third_sets": 2}
+    asked |= {"thirds": True, "third_sets": 2, "deactivated_sets": 2}
     with RunStore(run, read_only=True) as store:
         profiles = store.profiles()
     study = StudyPart.model_validate({**recipe.study.model_dump(mode="json"), **asked})
@@ -306,6 +306,23 @@ def test_the_further_rankings_of_a_recipe_are_measured_by_one_engine(
     assert set(thirds["sets"]) == {2}
     assert (thirds["p"] >= 1 / 3 - 1e-6).all()
     assert "early " in thirds_beside_chance(run / "tables" / "thirds_chance.csv") or "early" not in set(thirds["third"])
+    ways = pd.read_csv(run / "tables" / "deactivated_chance.csv")
+    assert ways["action"].tolist() == ["suppress", "deactivate"]
+    assert ways["sets"].tolist() == [2, 2]
+    assert ways["k"].tolist() == [len(tuned)] * 2
+    assert ways["experts"].nunique() == 1
+    said = deactivated_beside_chance(run / "tables" / "deactivated_chance.csv")
+    assert "deactivated before it" in said
+    with RunStore(run, read_only=True) as store:
+        asked_for = "select spec, count(*) from profiles where kind = 'deactivate' and purpose = 'ranking'"
+        spec, number = store.db.execute(asked_for).fetchone()
+        checks = [json.loads(one) for (one,) in store.db.execute(
+            "select mechanism from answers join profiles on profile_digest = digest where kind = 'deactivate'"
+        )]  # fmt: skip
+    assert number == 3
+    assert {edit["action"] for edit in json.loads(spec)["edits"]} == {"deactivate"}
+    assert sum(edit["selected_in_all"] for check in checks for edit in check) > 0
+    assert {edit["weight_after_in_all"] for check in checks for edit in check} == {0.0}
     # Started again, nothing is asked.
     before = scores(run)
     measure_further(run, recipe, names, QUIET, started_once(counted))
