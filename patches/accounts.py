@@ -103,11 +103,20 @@ class Account:
         parts = self.rows.get(role)
         if not parts:
             shape = (0, len(layout.layers), layout.top_k)
-            return RowPart(0, role, np.zeros(shape, np.uint16), np.zeros(shape, np.float32))
+            logits = np.zeros((*shape[:2], layout.experts), np.float32)
+            return RowPart(0, role, np.zeros(shape, np.uint16), np.zeros(shape, np.float32), logits)
         if len(parts) > 1:
             weights = [part.weights for part in parts if part.weights is not None]
-            ids = np.concatenate([part.ids for part in parts])
-            parts[:] = [RowPart(0, role, ids, np.concatenate(weights) if weights else None)]
+            scores = [part.logits for part in parts if part.logits is not None]
+            parts[:] = [
+                RowPart(
+                    0,
+                    role,
+                    np.concatenate([part.ids for part in parts]),
+                    np.concatenate(weights) if weights else None,
+                    np.concatenate(scores) if scores else None,
+                )
+            ]
         return parts[0]
 
 
@@ -124,7 +133,7 @@ def observe(
         prompt: number of prompt tokens.
         tokens: the generated token ids.
     """
-    maps, rows = {}, {}
+    maps, rows, weights, logits = {}, {}, {}, {}
     if ticket.capture is not None:
         capture = Capture.from_list(ticket.capture)
         if capture.what != "rows":
@@ -134,9 +143,16 @@ def observe(
         if capture.what == "roles":
             maps |= _generated_maps(account, layout, capture, tokens)
         elif capture.what == "rows":
-            rows = {role: account.rows_of(role, layout).ids for role in ("prompt", "generated")}
+            for role in ("prompt", "generated"):
+                part = account.rows_of(role, layout)
+                rows[role] = part.ids
+                if capture.weights and part.weights is not None:
+                    weights[role] = part.weights
+                if capture.logits and part.logits is not None:
+                    logits[role] = part.logits
     receipt = Receipt(account.digest, account.edited, version)
-    return Observation(receipt, layout.layers, maps, _effects(account, _edits(ticket.spec)), rows)
+    mechanism = _effects(account, _edits(ticket.spec))
+    return Observation(receipt, layout.layers, maps, mechanism, rows, weights, logits)
 
 
 def _map(account: Account, layout: ModelLayout, capture: Capture, role: str, total: int) -> ActivationMap:

@@ -12,7 +12,7 @@ side (``CaptureBuffer``) and the division (``split``).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from mote.patches.messages import MapPart, RowPart
 from mote.patches.profile import nearest
 
 KINDS = ("prompt", "roles", "rows")
-_KEYS = ("what", "weights", "last", "reasoning_start", "reasoning_end", "prompt_opens")
+_KEYS = ("what", "weights", "logits", "last", "reasoning_start", "reasoning_end", "prompt_opens")
 Encode = Callable[[str], list[int]]
 
 
@@ -32,11 +32,12 @@ class Capture(NamedTuple):
 
     Attributes:
         what: ``prompt``, ``roles`` or ``rows``.
-        weights: whether maps also sum the router's weights.
+        weights: whether maps also sum the router's weights, and rows have them.
         last: also make the map ``prompt_last`` of so many last prompt tokens; 0 makes none.
         start: token ids that open the reasoning, for ``roles``.
         end: token ids that close it.
         opened: whether the prompt has opened it already.
+        logits: whether rows have the router's logits of all experts.
     """
 
     what: str
@@ -45,6 +46,7 @@ class Capture(NamedTuple):
     start: tuple[int, ...] = ()
     end: tuple[int, ...] = ()
     opened: bool = False
+    logits: bool = False
 
     @classmethod
     def parse(cls, value: Any, encode: Encode | None = None) -> Capture | None:
@@ -66,29 +68,31 @@ class Capture(NamedTuple):
             if key not in _KEYS:
                 raise ProfileError(f"'capture': unknown key {key!r}.{nearest(key, _KEYS)}")
         what, weights, last = fields["what"], fields.get("weights", False), fields.get("last", 0)
-        opened = fields.get("prompt_opens", False)
+        opened, logits = fields.get("prompt_opens", False), fields.get("logits", False)
         if what not in KINDS:
             raise ProfileError(f"'capture': {what!r} is not known.{nearest(what, KINDS)}")
-        if not isinstance(weights, bool) or not isinstance(opened, bool):
-            raise ProfileError("'capture': 'weights' and 'prompt_opens' must be true or false")
+        if not all(isinstance(flag, bool) for flag in (weights, opened, logits)):
+            raise ProfileError("'capture': 'weights', 'logits' and 'prompt_opens' must be true or false")
         if not isinstance(last, int) or isinstance(last, bool) or last < 0:
             raise ProfileError("'capture': 'last' must be a number of prompt tokens, 0 for none")
-        if what == "rows" and (weights or last):
-            raise ProfileError("'capture': 'weights' and 'last' belong to maps; ask for 'prompt' or 'roles'")
+        if what == "rows" and last:
+            raise ProfileError("'capture': 'last' belongs to maps; ask for 'prompt' or 'roles'")
+        if what != "rows" and logits:
+            raise ProfileError("'capture': 'logits' belong to rows; ask for 'rows'")
         if what != "roles":
-            return cls(what, weights, last)
+            return cls(what, weights, last, logits=logits)
         start = _marker(fields.get("reasoning_start", "<think>"), encode)
         return cls(what, weights, last, start, _marker(fields.get("reasoning_end", "</think>"), encode), opened)
 
     def to_list(self) -> list[Any]:
         """Return the capture as plain values for a request's canonical entry."""
-        return [self.what, self.weights, self.last, list(self.start), list(self.end), self.opened]
+        return [self.what, self.weights, self.last, list(self.start), list(self.end), self.opened, self.logits]
 
     @classmethod
     def from_list(cls, value: Sequence[Any]) -> Capture:
         """Read what :meth:`to_list` wrote."""
-        what, weights, last, start, end, opened = value
-        return cls(what, weights, last, tuple(start), tuple(end), opened)
+        what, weights, last, start, end, opened, logits = value
+        return cls(what, weights, last, tuple(start), tuple(end), opened, logits)
 
 
 def _marker(text: Any, encode: Encode | None) -> tuple[int, ...]:
@@ -151,6 +155,7 @@ class Segment(NamedTuple):
     start: int
     stop: int
     weights: bool
+    logits: bool = False
 
 
 class Segments:
@@ -160,14 +165,15 @@ class Segments:
         maps: those whose rows are summed to a map.
         rows: those whose rows are handed on one by one.
         weighed: whether one of them asks for weights too.
+        logits: whether one of them asks for logits too.
     """
 
-    __slots__ = ("maps", "rows", "weighed")
+    __slots__ = ("logits", "maps", "rows", "weighed")
 
     def __init__(self) -> None:
         self.maps: list[Segment] = []
         self.rows: list[Segment] = []
-        self.weighed = False
+        self.weighed = self.logits = False
 
     def __bool__(self) -> bool:
         return bool(self.maps or self.rows)
@@ -177,13 +183,16 @@ class Segments:
         prompt_stop, generated = min(stop, prompt), max(start, prompt)
         prompt_list = self.rows if capture.what == "rows" else self.maps
         if start < prompt_stop:
-            prompt_list.append(Segment(owner, "prompt", offset + start, offset + prompt_stop, capture.weights))
+            where = offset + start, offset + prompt_stop
+            prompt_list.append(Segment(owner, "prompt", *where, capture.weights, capture.logits))
             late = max(start, prompt - capture.last)
             if capture.last and late < prompt_stop:
                 self.maps.append(Segment(owner, "prompt_last", offset + late, offset + prompt_stop, capture.weights))
         if generated < stop and capture.what != "prompt":
-            self.rows.append(Segment(owner, "generated", offset + generated, offset + stop, capture.weights))
+            where = offset + generated, offset + stop
+            self.rows.append(Segment(owner, "generated", *where, capture.weights, capture.logits))
         self.weighed |= capture.weights
+        self.logits |= capture.logits
 
 
 def tokens_of(segments: Sequence[Segment]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -208,6 +217,14 @@ def map_parts(
     ]
 
 
+_Kept = TypeVar("_Kept", bound=np.generic)
+
+
+def _rows(kept: NDArray[_Kept], part: Segment) -> NDArray[_Kept]:
+    """Return a segment's part of [layers, tokens, ...] as [tokens, layers, ...]."""
+    return kept[:, part.start : part.stop].transpose(1, 0, 2).copy()
+
+
 class CaptureBuffer:
     """What the routers of one step chose, on the host, for the tokens that are to be counted."""
 
@@ -216,6 +233,7 @@ class CaptureBuffer:
         self._shape = (len(layout.layers), max_tokens, layout.top_k)
         self._ids: NDArray[np.uint16] | None = None
         self._weights: NDArray[np.float32] | None = None
+        self._logits: NDArray[np.float32] | None = None
         self._segments = Segments()
         self._tokens = 0
         self.active = False
@@ -227,36 +245,38 @@ class CaptureBuffer:
             self._ids = np.zeros(self._shape, np.uint16)
         if segments.weighed and self._weights is None:
             self._weights = np.zeros(self._shape, np.float32)
+        if segments.logits and self._logits is None:
+            self._logits = np.zeros((*self._shape[:2], self._layout.experts), np.float32)
 
     def reset(self) -> None:
         """Forget the step."""
         self.active = False
 
-    def put(self, layer: int, weights: torch.Tensor, ids: torch.Tensor) -> None:
-        """Keep what a layer's router chose for the batch's tokens."""
+    def put(self, layer: int, weights: torch.Tensor, ids: torch.Tensor, logits: torch.Tensor | None) -> None:
+        """Keep what a layer's router chose for the batch's tokens, and by which logits."""
         tokens = self._tokens
         if self._ids is not None:
             self._ids[layer, :tokens] = ids[:tokens].numpy()
         if self._segments.weighed and self._weights is not None:
             self._weights[layer, :tokens] = weights[:tokens].float().numpy()
+        if self._segments.logits and self._logits is not None and logits is not None:
+            self._logits[layer, :tokens] = logits[:tokens].float().numpy()
 
     def collect(self) -> tuple[list[MapPart], list[RowPart]]:
         """Return the step's parts of maps and rows."""
         if self._ids is None:
             return [], []
-        ids, weights = self._ids, self._weights
         rows = [
             RowPart(
                 part.owner,
                 part.role,
-                ids[:, part.start : part.stop].transpose(1, 0, 2).copy(),
-                weights[:, part.start : part.stop].transpose(1, 0, 2).copy()
-                if part.weights and weights is not None
-                else None,
+                _rows(self._ids, part),
+                _rows(self._weights, part) if part.weights and self._weights is not None else None,
+                _rows(self._logits, part) if part.logits and self._logits is not None else None,
             )
             for part in self._segments.rows
         ]
-        return self._collect_maps(ids), rows
+        return self._collect_maps(self._ids), rows
 
     def _collect_maps(self, ids: NDArray[np.uint16]) -> list[MapPart]:
         maps = self._segments.maps

@@ -91,9 +91,7 @@ class Chooser:
 
     def choose(self, logits: Tensor, edits: ScoreEdits | None = None) -> tuple[Tensor, Tensor]:
         """Return weights float32 [tokens, k] and ids [tokens, k] of a batch with these logits [tokens, experts]."""
-        router = self._router()
-        if router is None:
-            raise RuntimeError("the router of this layer is gone, and with it its model")
+        router = self._alive()
         if edits is None or router.e_score_correction_bias is None:
             logits = logits if edits is None else edits.apply(logits, far=False)
             weights, ids = self._base._compute_routing(router, None, logits, None)
@@ -102,9 +100,7 @@ class Chooser:
 
     def rule(self) -> Rule:
         """Return the same for the slow rule."""
-        router = self._router()
-        if router is None:
-            raise RuntimeError("the router of this layer is gone, and with it its model")
+        router = self._alive()
         correction, grouped = router.e_score_correction_bias, router.use_grouped_topk
         return Rule(
             router.top_k,
@@ -115,6 +111,12 @@ class Chooser:
             router.topk_group if grouped else 1,
             router.routed_scaling_factor if grouped else 1.0,
         )
+
+    def _alive(self) -> Any:
+        router = self._router()
+        if router is None:
+            raise RuntimeError("the router of this layer is gone, and with it its model")
+        return router
 
 
 def choice_fault(router: Any) -> str:

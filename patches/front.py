@@ -101,7 +101,7 @@ def take_profile(request: Any, models: Any, admission: Any) -> str | None:
 
 
 def profiles_list(admission: Any, base: str) -> dict[str, Any]:
-    """Return what ``GET /v1/profiles`` answers: of each profile its names, its digest and how much it edits."""
+    """Return what ``GET /v1/profiles`` answers: of each profile its names, its digest, how much it edits and when."""
     return {
         "object": "list",
         "data": [
@@ -113,6 +113,7 @@ def profiles_list(admission: Any, base: str) -> dict[str, Any]:
                 "digest": profile.digest,
                 "edits": len(profile.canonical),
                 "tokens": profile.tokens,
+                "before_choice": profile.before_choice,
             }
             for file, profile in admission.profiles.items()
         ],

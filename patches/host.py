@@ -78,7 +78,7 @@ class HostState(WorkerState):
     def route(self, layer: int, weights: torch.Tensor, ids: torch.Tensor, logits: torch.Tensor | None = None) -> None:
         """Capture and edit a layer's routing in place; see :meth:`WorkerState.route`."""
         if self._capture.active:
-            self._capture.put(layer, weights, ids)
+            self._capture.put(layer, weights, ids, logits)
         if self._busy[layer] and self._edits is not None:
             self._edit(layer, self._edits.slot, weights, ids)
         if self._biased is not None and self._biased[layer] and self._edits is not None:

@@ -60,12 +60,16 @@ class MapPart(NamedTuple):
 
 
 class RowPart(NamedTuple):
-    """The experts that the routers chose for each of some tokens: [tokens, layers, k]."""
+    """The experts that the routers chose for each of some tokens: [tokens, layers, k].
+
+    ``weights`` likewise, and ``logits`` [tokens, layers, experts], where they were asked for.
+    """
 
     owner: int
     role: str
     ids: NDArray[np.uint16]
     weights: NDArray[np.float32] | None = None
+    logits: NDArray[np.float32] | None = None
 
 
 @dataclass(slots=True)

@@ -40,6 +40,9 @@ def pack_news(account: Account, first: dict[str, Any] | None) -> NDArray[np.uint
         weighed = [rows.weights for rows in parts if rows.weights is not None]
         if weighed:
             arrays[f"row weights/{role}"] = np.concatenate(weighed)
+        scored = [rows.logits for rows in parts if rows.logits is not None]
+        if scored:
+            arrays[f"row logits/{role}"] = np.concatenate(scored)
     counted = {role: part.counted for role, part in account.maps.items()}
     header: dict[str, Any] = {"digest": account.digest, "edited": account.edited, "counted": counted}
     return frame(MAGIC, header if first is None else {**header, "opening": first}, arrays)
@@ -81,7 +84,8 @@ def _read(header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Account:
     for name, ids in arrays.items():
         kind, _, role = name.partition("/")
         if kind == "ids":
-            account.add_rows(RowPart(0, role, ids, arrays.get(f"row weights/{role}")))
+            of_rows = (arrays.get(f"row {what}/{role}") for what in ("weights", "logits"))
+            account.add_rows(RowPart(0, role, ids, *of_rows))
     return account
 
 

@@ -111,6 +111,8 @@ class Observation:
         mechanism: one record for each edit, in canonical order; empty for the empty profile.
         rows: by role (``prompt``, ``generated``), uint16 [tokens, layers, top_k], the experts the router chose for each
             token, if rows were asked for. The order within a row is the router's.
+        row_weights: by role, float32 [tokens, layers, top_k], the router's weights of these, if they were asked for.
+        row_logits: by role, float32 [tokens, layers, experts], what the router chose by, if they were asked for.
     """
 
     receipt: Receipt
@@ -118,6 +120,8 @@ class Observation:
     maps: dict[str, ActivationMap] = field(default_factory=dict)
     mechanism: tuple[EditEffect, ...] = ()
     rows: dict[str, NDArray[np.uint16]] = field(default_factory=dict)
+    row_weights: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    row_logits: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
 
 def request_args(profile: Profile, capture: str | Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -189,6 +193,8 @@ def pack(observation: Observation) -> NDArray[np.uint8]:
     for role, rows in observation.rows.items():
         small = rows.size == 0 or int(rows.max()) < 256
         arrays[f"rows/{role}"] = np.asarray(rows, "u1" if small else "<u2")
+    for what, by_role in (("weights", observation.row_weights), ("logits", observation.row_logits)):
+        arrays |= {f"row {what}/{role}": np.asarray(values, "<f4") for role, values in by_role.items()}
     receipt = observation.receipt
     header = {
         "digest": receipt.digest,
@@ -229,6 +235,14 @@ def _observation(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) 
         for name, array in arrays.items()
         if name.startswith("rows/")
     }
+    weights, logits = (
+        {
+            name.removeprefix(f"row {what}/"): array.astype(np.float32)
+            for name, array in arrays.items()
+            if name.startswith(f"row {what}/")
+        }
+        for what in ("weights", "logits")
+    )
     receipt = Receipt(str(header["digest"]), int(header["tokens_edited"]), str(header["patch_version"]))
     mechanism = tuple(EditEffect(*effect) for effect in header["mechanism"])
-    return Observation(receipt, tuple(header["layers"]), maps, mechanism, rows)
+    return Observation(receipt, tuple(header["layers"]), maps, mechanism, rows, weights, logits)

@@ -12,6 +12,8 @@ from mote.patches import Edit, ModelLayout, Observation, Profile, ProfileError, 
 from tests.patches.reference import Reference
 from tests.tiny_models import VOCABULARY
 
+ROWS = {"what": "rows", "weights": True, "logits": True}
+
 
 @dataclass(frozen=True)
 class Ask:
@@ -92,6 +94,11 @@ def random_prompt(seed: int, length: int) -> list[int]:
     return [int(token) for token in np.random.default_rng(1000 + seed).integers(VOCABULARY, size=length)]
 
 
+def both(by_role: dict[str, Any]) -> Any:
+    """The prompt's tokens and the generated ones, one after the other."""
+    return np.concatenate([by_role[role] for role in ("prompt", "generated")])
+
+
 def judge(reference: Reference, sent: Ask, got: Answer, close: float = 1e-3) -> None:
     """Assert that an answer is the reference's: tokens, map or every token's experts, receipt and mechanism."""
     layout, prompt = reference.layout, len(sent.prompt)
@@ -113,9 +120,15 @@ def judge(reference: Reference, sent: Ask, got: Answer, close: float = 1e-3) -> 
         found = got.observation.maps["prompt"]
         assert (found.counted, found.total) == (prompt, prompt)
         np.testing.assert_array_equal(found.counts, expected.counts(layout, 0, prompt))
-    if sent.capture == "rows":
-        rows = np.concatenate([got.observation.rows[role] for role in ("prompt", "generated")])
+    if sent.capture in ("rows", ROWS):
+        rows = both(got.observation.rows)
         np.testing.assert_array_equal(np.sort(rows), np.sort(expected.chosen))
+        if sent.capture == ROWS:
+            mine, theirs = np.argsort(rows), np.argsort(expected.chosen)
+            weights = np.take_along_axis(both(got.observation.row_weights), mine, -1) * reference.scale
+            expected_weights = np.take_along_axis(expected.weights, theirs, -1)
+            np.testing.assert_allclose(weights, expected_weights, rtol=1e-3, atol=1e-4)
+            np.testing.assert_allclose(both(got.observation.row_logits), expected.scores, rtol=1e-3, atol=1e-3)
     if got.cached == 0:
         for effect in got.observation.mechanism:
             selected, entered, before, after, left = expected.sums[effect.layer, effect.expert]

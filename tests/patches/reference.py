@@ -26,13 +26,15 @@ ALWAYS = ("MixtralForCausalLM", "GptOssForCausalLM", "GraniteMoeForCausalLM")
 class Expected(NamedTuple):
     """What the reference says about one request.
 
-    ``logits`` [positions, vocabulary]; ``chosen`` [positions, layers, k], sorted; ``sums`` maps (layer, expert) to
+    ``logits`` [positions, vocabulary]; ``chosen`` [positions, layers, k], with their
+    ``weights``; ``scores`` [positions, layers, experts], the routers' logits; ``sums`` maps (layer, expert) to
     [selected, entered, weight before, weight after, left].
     """
 
     logits: NDArray[np.float32]
     chosen: NDArray[np.int64]
     weights: NDArray[np.float64]
+    scores: NDArray[np.float64]
     sums: dict[tuple[int, int], list[float]]
 
     def counts(self, layout: ModelLayout, start: int, stop: int) -> NDArray[np.int32]:
@@ -87,6 +89,7 @@ class Reference:
         sums: dict[tuple[int, int], list[float]] = {(e.layer, e.expert): [0.0] * 5 for e in profile.edits}
         chosen: dict[int, list[list[int]]] = {}
         weighed: dict[int, list[list[float]]] = {}
+        scored: dict[int, list[list[float]]] = {}
         hooks = []
         for number in self.layout.layers:
             block = self.model.model.layers[number]
@@ -99,7 +102,7 @@ class Reference:
                 ids_first = not output[0].is_floating_point()  # Granite's order
                 logits, weights, ids = output[::-1] if ids_first else output
                 new_weights, new_ids = weights.clone(), ids.clone()
-                chosen[layer], weighed[layer] = ids.tolist(), weights.tolist()
+                chosen[layer], weighed[layer], scored[layer] = ids.tolist(), weights.tolist(), logits.tolist()
                 for position in range(len(ids)):
                     if not applies(profile.tokens, position, prompt):
                         continue
@@ -130,7 +133,8 @@ class Reference:
                 hook.remove()
         order = np.array([chosen[layer] for layer in self.layout.layers]).transpose(1, 0, 2)
         weights = np.array([weighed[layer] for layer in self.layout.layers]).transpose(1, 0, 2)
-        return Expected(logits, order, weights, sums)
+        scores = np.array([scored[layer] for layer in self.layout.layers]).transpose(1, 0, 2)
+        return Expected(logits, order, weights, scores, sums)
 
 
 def applies(phase: str, position: int, prompt: int) -> bool:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mote.patches import EMPTY_PROFILE, Edit, ModelLayout, Profile, read_observation, request_args
 from mote.patches.families import choice_groups
 from tests.conftest import Engines
-from tests.patches.asking import Ask, ask, judge, random_bias, random_profile, random_prompt
+from tests.patches.asking import ROWS, Ask, ask, judge, random_bias, random_profile, random_prompt
 from tests.patches.reference import Reference
 from tests.patches.test_parity import FAMILIES
 from tests.tiny_models import OTHERS
@@ -36,7 +36,7 @@ def test_parity(family: str, checkpoints: Callable[..., Path], engines: Engines)
         profile = (
             random_bias(reference.layout, seed, edits, groups) if seed < 8 else random_profile(reference.layout, seed)
         )
-        tuned.append(Ask(random_prompt(seed, 5 + 7 * (seed % 5)), profile, ["prompt", "rows", None][seed % 3]))
+        tuned.append(Ask(random_prompt(seed, 5 + 7 * (seed % 5)), profile, ["prompt", ROWS, None][seed % 3]))
     mixed = ask(llm, [*plain, *tuned])
     for sent, got in zip([*plain, *tuned], mixed, strict=True):
         judge(reference, sent, got)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from mote.patches import Profile
 from mote.patches.capture import Capture, split
 from tests.conftest import Engines
-from tests.patches.asking import Answer, Ask, ask, random_profile, random_prompt
+from tests.patches.asking import ROWS, Answer, Ask, ask, judge, random_profile, random_prompt
 from tests.patches.reference import Reference
 
 ROLES = Capture("roles", start=(7,), end=(8, 9))
@@ -70,7 +70,8 @@ def check(reference: Reference, sent: Ask, got: Answer) -> None:
     assert got.observation is not None
     expected = reference.run(sent.prompt + got.tokens[:-1], prompt, sent.profile)
     maps, rows = got.observation.maps, got.observation.rows
-    if sent.capture == "rows":
+    if sent.capture == ROWS:
+        judge(reference, sent, got)
         for role, start, stop in (("prompt", 0, prompt), ("generated", prompt, total - 1)):
             np.testing.assert_array_equal(np.sort(rows[role], axis=2), np.sort(expected.chosen[start:stop], axis=2))
         return
@@ -97,7 +98,7 @@ def test_maps_by_role_and_rows(llm: Any, reference: Reference) -> None:
     asks = []
     for seed in range(6):
         profile = random_profile(reference.layout, seed) if seed else Profile("empty", ())
-        capture: Any = [roles, "rows", {"what": "prompt", "weights": True, "last": 5}][seed % 3]
+        capture: Any = [roles, ROWS, {"what": "prompt", "weights": True, "last": 5}][seed % 3]
         asks.append(Ask(random_prompt(seed, 40), profile, capture, max_tokens=45))
     for sent, got in zip(asks, ask(llm, asks), strict=True):
         check(reference, sent, got)

@@ -38,6 +38,7 @@ CAPTURES = (
     Capture("roles", True, 2, (1,), (2,)),
     Capture("roles", False, 0, (1,), (2,)),
     Capture("rows"),
+    Capture("rows", True),
 )
 
 

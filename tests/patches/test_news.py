@@ -22,6 +22,7 @@ from tests.patches.test_observation import same
 LAYOUT = ModelLayout("Glm4MoeForCausalLM", (1, 3), 12, 3)
 WIDE = Profile("wide", tuple(Edit(layer, expert, "scale", 0.5) for layer in (1, 3) for expert in range(12)))
 PROMPT = 4
+ROWS = Capture("rows", True, logits=True)
 
 
 def request(name: str, stop: bool, capture: Any) -> Any:
@@ -31,13 +32,14 @@ def request(name: str, stop: bool, capture: Any) -> Any:
     )
 
 
-def step(seed: int, names: list[str], weights: bool) -> StepReport:
+def step(seed: int, names: list[str], capture: Capture) -> StepReport:
     """The same made-up report for every one of the names: hits, a part of a map, and rows."""
     draw = np.random.default_rng(seed)
     touched = np.sort(draw.choice(24, draw.integers(0, 24), replace=False))
     sums, tokens = draw.random((len(touched), 5)), int(draw.integers(0, 3))
     counts, summed = draw.integers(0, 9, (2, 12)).astype(np.int32), draw.random((2, 12)).astype(np.float32)
     ids, weighed = draw.integers(0, 12, (tokens, 2, 3)).astype(np.uint16), draw.random((tokens, 2, 3), np.float32)
+    logits = draw.random((tokens, 2, 12), np.float32)
     owners = range(len(names))
     return StepReport(
         names,
@@ -46,9 +48,9 @@ def step(seed: int, names: list[str], weights: bool) -> StepReport:
         Hits(np.repeat(list(owners), len(touched)), np.tile(touched, len(names)), np.tile(sums, (len(names), 1)))
         if len(touched)
         else None,
-        [MapPart(owner, "prompt", 2, counts, summed if weights else None) for owner in owners],
+        [MapPart(owner, "prompt", 2, counts, summed if capture.weights else None) for owner in owners],
         [
-            RowPart(owner, role, ids, weighed if weights else None)
+            RowPart(owner, role, ids, weighed if capture.weights else None, logits if capture.logits else None)
             for owner in owners
             for role in ("prompt", "generated")
         ],
@@ -59,7 +61,7 @@ def step(seed: int, names: list[str], weights: bool) -> StepReport:
     seeds=st.lists(st.integers(0, 10**6), min_size=1, max_size=8),
     silent=st.sets(st.integers(0, 7)),
     capture=st.sampled_from(
-        [None, Capture("prompt", True), Capture("roles", True, 0, (7,), (8,)), Capture("roles"), Capture("rows")]
+        [None, Capture("prompt", True), Capture("roles", True, 0, (7,), (8,)), Capture("roles"), Capture("rows"), ROWS]
     ),
     lost=st.booleans(),
 )
@@ -71,7 +73,7 @@ def test_the_sum_of_the_news_is_the_whole(
     ledger, collected, largest = Ledger(LAYOUT, "0"), None, 0
     for number, seed in enumerate(seeds):
         last = number == len(seeds) - 1
-        ledger.absorb(step(seed, ["stopping", "plain"], bool(capture and capture.weights)), {"stopping", "plain"})
+        ledger.absorb(step(seed, ["stopping", "plain"], capture or Capture("rows")), {"stopping", "plain"})
         for each in (stopping, plain):
             each.is_finished = lambda last=last: last
             each.output_token_ids.append(7 + seed % 3)
@@ -116,7 +118,7 @@ def test_the_front_end_takes_the_news_and_leaves_the_rest() -> None:
     ledger = Ledger(LAYOUT, "0")
     asked = request("asked", True, None)
     asked.is_finished = lambda: False
-    ledger.absorb(step(1, ["asked"], False), {"asked"})
+    ledger.absorb(step(1, ["asked"], Capture("rows")), {"asked"})
     news, foreign = ledger.take_output(asked, None), np.zeros(5, np.uint8)
     outputs = [
         SimpleNamespace(request_id=name, routed_experts=packet)

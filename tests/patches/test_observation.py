@@ -27,11 +27,16 @@ effects = st.builds(
     EditEffect,
     st.integers(0, 9),
     st.integers(0, 9),
-    st.sampled_from(["suppress", "scale"]),
+    st.sampled_from(["suppress", "scale", "activate"]),
     st.floats(0, 10),
     *[st.integers(0, 99)] * 3,
     st.floats(0, 9),
     st.floats(0, 9),
+    st.integers(0, 99),
+)
+of_rows = st.dictionaries(
+    st.sampled_from(["prompt", "generated"]),
+    hnp.arrays(np.float32, st.tuples(st.integers(0, 4), st.just(3), st.just(2)), elements=st.floats(-9, 9, width=32)),
 )
 observations = st.builds(
     Observation,
@@ -43,6 +48,8 @@ observations = st.builds(
         st.sampled_from(["prompt", "generated"]),
         hnp.arrays(np.uint16, st.tuples(st.integers(0, 4), st.just(3), st.just(2))),
     ),
+    of_rows,
+    of_rows,
 )
 
 
@@ -50,6 +57,8 @@ def same(a: Observation, b: Observation) -> bool:
     def arrays(x: Observation) -> dict[str, object]:
         found = {f"counts/{k}": v.counts.tolist() for k, v in x.maps.items()}
         found |= {f"w/{k}": v.weights.tolist() for k, v in x.maps.items() if v.weights is not None}
+        found |= {f"weights/{k}": (v.dtype, v.tolist()) for k, v in x.row_weights.items()}
+        found |= {f"logits/{k}": (v.dtype, v.tolist()) for k, v in x.row_logits.items()}
         return found | {k: (v.dtype, v.tolist()) for k, v in x.rows.items()}
 
     def counted(x: Observation) -> dict[str, tuple[int, int]]:

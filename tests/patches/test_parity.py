@@ -11,7 +11,7 @@ import pytest
 
 from mote.patches import EMPTY_PROFILE
 from tests.conftest import Engines
-from tests.patches.asking import Ask, ask, judge, random_profile, random_prompt
+from tests.patches.asking import ROWS, Ask, ask, judge, random_profile, random_prompt
 from tests.patches.reference import Reference
 from tests.tiny_models import OTHERS
 
@@ -35,7 +35,7 @@ def test_parity(family: str, checkpoints: Callable[..., Path], engines: Engines)
     asks = []
     for seed in range(12):
         profile = [None, EMPTY_PROFILE][seed] if seed < 2 else random_profile(reference.layout, seed)
-        capture = ["prompt", "rows", None][seed % 3]
+        capture = ["prompt", "rows", None, "prompt", ROWS, None][seed % 6]
         asks.append(Ask(random_prompt(seed, 5 + 7 * (seed % 5)), profile, capture if profile else None))
     mixed = ask(llm, asks)
     for sent, got in zip(asks, mixed, strict=True):

@@ -58,7 +58,9 @@ REFUSED: list[tuple[Any, str]] = [
     ({"profile": {"edits": [[1, e, "activate"] for e in range(5)]}}, "takes 4; activate fewer"),
     ({"profile": {"edits": [[1, e, "deactivate"] for e in range(13)]}}, "takes 4; deactivate fewer"),
     ({"profile": NOTHING, "capture": "promt"}, "Did you mean 'prompt'?"),
-    ({"profile": NOTHING, "capture": {"what": "rows", "weights": True}}, "ask for 'prompt' or 'roles'"),
+    ({"profile": NOTHING, "capture": {"what": "rows", "last": 1}}, "ask for 'prompt' or 'roles'"),
+    ({"profile": NOTHING, "capture": {"what": "prompt", "logits": True}}, "'logits' belong to rows"),
+    ({"profile": NOTHING, "capture": {"what": "rows", "logits": 1}}, "must be true or false"),
     ({"profile": NOTHING, "capture": {"what": "prompt", "last": -1}}, "'last' must be a number"),
     ({"profile": NOTHING, "capture": {"what": "prompt", "lst": 1}}, "Did you mean 'last'?"),
     ({"profile": NOTHING, "capture": {"what": "prompt", "weights": 1}}, "must be true or false"),
@@ -384,6 +386,13 @@ def test_edits_before_the_choice_are_refused_where_they_are_not_proven(tmp_path:
     grouped.accept({"profile": {"edits": [[1, 0, "activate"], [1, 4, "activate"]]}})
     with pytest.raises(ProfileError, match="3 experts of 3 groups are activated"):
         grouped.accept({"profile": {"edits": [[1, e, "activate"] for e in (0, 4, 8)]}})
+
+
+def test_logits_are_kept_on_cpus_only() -> None:
+    entry = {"profile": NOTHING, "capture": {"what": "rows", "logits": True}}
+    Admission(LAYOUT).accept(entry)
+    with pytest.raises(ProfileError, match="kept on CPUs only"):
+        Admission(LAYOUT, limit=DEVICE_EDITS).accept(entry)
 
 
 def test_the_engine_knows_its_groups(engine: Any) -> None:

@@ -139,6 +139,7 @@ def test_profiles_are_listed_and_are_models(server: Server) -> None:
     assert [(one["id"], one["name"], one["model"], one["digest"], one["edits"]) for one in listed] == [
         ("top", "top-10", "m:top", NAMED.digest, 2)
     ]
+    assert listed[0]["before_choice"] is False
     models = server.get("/v1/models").body["data"]
     assert [(one["id"], one["parent"]) for one in models] == [("m", None), ("m:top", "m")]
     for name in ("m:top", "m:top-10"):

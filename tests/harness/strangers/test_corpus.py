@@ -33,6 +33,13 @@ PROFILE: dict[str, Any] = {
         {"layer": 2, "expert": 5, "action": "scale", "factor": 0.5},
     ],
 }
+SCORES: dict[str, Any] = {
+    **PROFILE,
+    "edits": [
+        {"layer": 1, "expert": 3, "action": "activate"},
+        {"layer": 2, "expert": 5, "action": "bias", "factor": -0.5},
+    ],
+}
 CONFIG: dict[str, Any] = json.loads((MODEL_DIR / "config.json").read_text())
 
 
@@ -95,7 +102,8 @@ def test_profiles(tmp_path: Path) -> None:
     read = writer(path, lambda: Profile.read(path))
     for cases in (broken_texts(PROFILE), not_json(PROFILE)):
         each("profile", cases, read, must=True, errors=ProfileError)
-    each("profile", wrong_values(PROFILE, 100), read, must=False, errors=ProfileError)
+    for profile in (PROFILE, SCORES):
+        each("profile", wrong_values(profile, 100), read, must=False, errors=ProfileError)
     admission = Admission(ModelLayout.from_dict(PROFILE["model"]))
     entry = {"profile": PROFILE, "capture": {"prompt": "counts"}}
 
@@ -111,6 +119,9 @@ def test_profiles(tmp_path: Path) -> None:
     for factor in (10**400, float("nan"), float("inf"), -1):
         with pytest.raises(ProfileError):
             admission.accept({"profile": {"edits": [[1, 3, "scale", factor]]}})
+    for factor in (10**400, float("nan"), float("-inf"), 50.1):
+        with pytest.raises(ProfileError):
+            admission.accept({"profile": {"edits": [[1, 3, "bias", factor]]}})
 
 
 def test_configurations_of_checkpoints(tmp_path: Path) -> None:
