@@ -61,7 +61,7 @@ class Capture(NamedTuple):
         """
         if value is None:
             return None
-        fields = {"what": value} if isinstance(value, str) else value
+        fields: Any = {"what": value} if isinstance(value, str) else value
         if not isinstance(fields, Mapping) or "what" not in fields:
             raise ProfileError(f"'capture' must be one of {', '.join(KINDS)}, or an object with the key 'what'")
         for key in fields:
