@@ -149,13 +149,13 @@ class Profile:
             groups: into which its router divides the experts of a layer, one after the other, of equal size.
             kept: of these, those that a token chooses from.
         """
-        size = layout.experts // groups
+        size = max(1, layout.experts // groups)
         said = f" of the {kept} of {groups} groups that it chooses from" if groups > 1 else ""
         for layer, edits in groupby(self.canonical, key=lambda edit: edit.layer):
             by_action: dict[str, list[int]] = {}
             for edit in edits:
                 by_action.setdefault(edit.action, []).append(edit.expert)
-            active, off = by_action.get("activate", []), by_action.get("deactivate", [])
+            active, off = by_action.get("activate", []), set(by_action.get("deactivate", []))
             where = f"profile '{self.name}', layer {layer}"
             touched = len({expert // size for expert in active})
             if len(active) > layout.top_k or touched > kept:
@@ -163,7 +163,7 @@ class Profile:
                     f"{where}: {len(active)} experts{f' of {touched} groups' if groups > 1 else ''} are activated, and "
                     f"a token of {layout.architecture} takes {layout.top_k}{said}; activate fewer"
                 )
-            left = Counter(expert // size for expert in range(layout.experts) if expert not in set(off))
+            left = Counter(expert // size for expert in range(layout.experts) if expert not in off)
             least = sum(sorted(left[group] for group in range(groups))[:kept])
             if off and least < layout.top_k:
                 raise ProfileError(
