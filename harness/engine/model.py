@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mote.harness.errors import MoteError, nearest
+from mote.harness.errors import MoteError, a_few, nearest
 from mote.harness.files import MODEL_DIR, read_json_file
+from mote.harness.merge.journal import RECORDS
 from mote.harness.tensors import digest_weights
 from mote.patches import ModelLayout, ProfileError
 from mote.patches.layout import MOST_CONFIG
@@ -60,6 +62,16 @@ def resolve_model(path: str) -> ModelSource:
     return ModelSource(path, given, layout, files)
 
 
+def check_files(made: Path, model: ModelSource, files: Mapping[str, str]) -> None:
+    """Raise MoteError, naming the files, unless a model's are those that ``made`` was made with."""
+    changed = sorted(name for name in {*model.files, *files} if model.files.get(name) != files.get(name))
+    if changed:
+        raise MoteError(
+            f"{made} was made with other files of '{model.name}' ({a_few(changed)} differ): what is"
+            " measured now would not belong to it."
+        )
+
+
 def _read_config(folder: Path) -> dict[str, Any]:
     file = folder / "config.json"
     if not file.is_file():
@@ -84,11 +96,11 @@ def _from_hub(name: str) -> tuple[dict[str, Any], dict[str, str]]:
 
 def _digests(folder: Path) -> dict[str, str]:
     named = (".json", ".safetensors", ".jinja", ".model", ".txt")
-    # merge.json says when a child was made: two of the same bytes are the same model.
+    # A record says when a child was made: two of the same bytes are the same model.
     files = {
         file.name: file
         for file in sorted(folder.iterdir())
-        if file.is_file() and file.name.endswith(named) and file.name != "merge.json"
+        if file.is_file() and file.name.endswith(named) and file.name not in RECORDS
     }
     # What a model does may stand in code that it brings, with modules in folders of their own.
     code = {file.relative_to(folder).as_posix(): file for file in sorted(folder.rglob("*.py")) if file.is_file()}

@@ -1,24 +1,25 @@
 """``mote merge``: check, write shard by shard, finish. The same command goes on with a merge that was stopped.
 
 On disk, in this order: the journal; each shard as ``.part``, then under its name; the tokenizer and other small files;
-model card and ``merge.json``; ``config.json``; the index last. Until the configuration is there no engine takes the
+model card and record; ``config.json``; the index last. Until the configuration is there no engine takes the
 folder for a model. Nothing is written before everything that headers can show has been checked.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from mote.harness.errors import MoteError
-from mote.harness.files import digest_of, write_atomic
+from mote.harness.files import digest_of, is_unfinished, write_atomic
 from mote.harness.merge.card import card_of
 from mote.harness.merge.checkpoint import INDEX, Checkpoint
-from mote.harness.merge.journal import JOURNAL, PART, RECORD, Journal, begun_child
+from mote.harness.merge.journal import JOURNAL, PART, RECORDS, Journal, begun_child
 from mote.harness.merge.plan import Plan
-from mote.harness.merge.record import digests, finished_record, read_record, record_text
+from mote.harness.merge.record import digests, finished_record, read_record, record_name, record_of, record_text
 from mote.harness.recipe.manifest import now
 from mote.harness.tensors import digest_weights
 
@@ -30,11 +31,13 @@ _TOKENIZER: Final = (
     *("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json", "generation_config.json"),
 )
-_NEVER: Final = {RECORD, JOURNAL, "config.json", INDEX, "README.md"}
+_NEVER: Final = {*RECORDS, JOURNAL, "config.json", INDEX, "README.md"}
+CardOf = Callable[[Plan, Mapping[str, Any]], str]
+"""Makes a child's README.md of its plan and its record."""
 
 
 class Result(NamedTuple):
-    """A finished child: its record as in ``merge.json``, and whether it had been finished before."""
+    """A finished child: its record as in ``merge.json`` or ``bake.json``, and whether it had been finished before."""
 
     record: dict[str, Any]
     before: bool
@@ -50,7 +53,7 @@ def check_target(plan: Plan, out: Path) -> None:
     shards = {shard.path.name + end for shard in plan.base.shards for end in ("", PART)}
     others = {item.name for item in out.iterdir()} if out.is_dir() else set()
     begun = begun_child(out) if out.is_dir() else None
-    record = read_record(out) if begun is None and RECORD in others else None
+    record = read_record(out) if begun is None and record_of(others) else None
     if others and begun is None and record is None:
         raise MoteError(f"--out {out} is not empty and holds no merge ({min(others)}): take another folder.")
     if record is not None and record.get("plan") != plan.digest:
@@ -64,9 +67,17 @@ def check_target(plan: Plan, out: Path) -> None:
 
 
 def make_child(
-    plan: Plan, out: Path, *, threads: int = 1, advance: Callable[[int], None] = lambda count: None
+    plan: Plan,
+    out: Path,
+    *,
+    threads: int = 1,
+    advance: Callable[[int], None] = lambda count: None,
+    card: CardOf = card_of,
+    also: Mapping[str, Any] = MappingProxyType({}),
 ) -> Result:
     """Write the child of a plan to ``out``, or go on with it; ``advance`` gets the bytes of weights as they are done.
+
+    ``also`` are further entries of the record.
 
     Raises MoteError where ``out`` holds something else, the disk is too small, or a result is NaN or infinite.
     """
@@ -77,7 +88,7 @@ def make_child(
     check_target(plan, out)
     parents = {parent.name: digests_of(parent) for parent in plan.parents}
     child = {"plan": plan.digest, "recipe": plan.recipe.digest, "parents": digest_of(parents)}
-    if (out / RECORD).is_file() and not (out / JOURNAL).exists():
+    if (out / record_name(plan)).is_file() and not (out / JOURNAL).exists():
         return Result(_same_child(out, child), before=True)
     out.mkdir(parents=True, exist_ok=True)
     started = now()
@@ -86,7 +97,11 @@ def make_child(
     try:
         with Journal(out, child) as journal:
             _write_shards(plan, out, journal, child, threads, advance)
-            record = _finish(plan, out, journal, child, parents, started)
+            _finish_small(plan, out)
+            record = {**_record(plan, journal, child, parents, started), **also}
+            write_atomic(out / "README.md", card(plan, record))
+            write_atomic(out / record_name(plan), record_text(record))
+            _finish_last(plan, out)
             journal.remove()
             sync_folder(out)
     except OSError as error:
@@ -131,22 +146,28 @@ def _entry(written: Written) -> dict[str, Any]:
     return {"sha256": written.sha256, "size": written.size, "outcomes": outcomes}
 
 
-def _finish(
-    plan: Plan, out: Path, journal: Journal, child: dict[str, str], parents: dict[str, dict[str, str]], started: str
-) -> dict[str, Any]:
-    """Write everything beside the weights, the index last."""
-    small = _small_files(plan)
-    for name, path in small.items():
+def _finish_small(plan: Plan, out: Path) -> None:
+    """Write the tokenizer and other small files."""
+    for name, path in _small_files(plan).items():
         write_atomic(out / name, path.read_bytes())
-    files = digests({**small, **{name: plan.base.folder / name for name in _last_files(plan)}})
-    record = finished_record(plan, journal.shards, child, parents, files, started)
-    write_atomic(out / "README.md", card_of(plan, record))
-    write_atomic(out / RECORD, record_text(record))
+
+
+def _record(
+    plan: Plan, journal: Journal, child: dict[str, str], parents: dict[str, dict[str, str]], started: str
+) -> dict[str, Any]:
+    files = digests({**_small_files(plan), **{name: plan.base.folder / name for name in _last_files(plan)}})
+    return finished_record(plan, journal.shards, child, parents, files, started)
+
+
+def _finish_last(plan: Plan, out: Path) -> None:
+    """Write what makes the folder a model, the index last."""
     for name in _last_files(plan):
         write_atomic(out / name, (plan.base.folder / name).read_bytes())
-    for left in out.glob(f"*.safetensors{PART}"):
+    names = {*_small_files(plan), *_last_files(plan), *RECORDS, "README.md"}
+    # What kills left: of a shard, and within the atomic writing of any other file.
+    unfinished = [path for path in out.glob(".*") if any(is_unfinished(path, name) for name in names)]
+    for left in [*out.glob(f"*.safetensors{PART}"), *unfinished]:
         left.unlink()
-    return record
 
 
 def _last_files(plan: Plan) -> list[str]:

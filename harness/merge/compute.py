@@ -123,22 +123,38 @@ def compute(files: Files, step: Mix, weights: Sequence[float], codes: Write, sca
         at = piece.first * piece.width * SIZES[target.dtype]
         if target.dtype == FP8:
             mixed = mix_dequantised([one.to(torch.float32) for one in values], shares)
-            _check(mixed, step)
+            _check(mixed, step.name)
             quantised, blocks = quantise(mixed)
             codes(quantised, at)
             row = target.scale_shape[-1] * SIZES[target.scale_dtype]
             scales(blocks.to(DTYPES[target.scale_dtype]), piece.first // BLOCK * row)
         else:
             mixed = mix(values, shares, DTYPES[target.dtype])
-            _check(mixed, step)
+            _check(mixed, step.name)
             codes(mixed, at)
 
 
-def _check(values: torch.Tensor, step: Mix) -> None:
+def scaled(files: Files, name: str, source: Range, dtype: str, factor: float) -> Iterator[tuple[torch.Tensor, int]]:
+    """Yield the values of a range times ``factor``, piece by piece, each with the place of its first byte.
+
+    The product is taken in float64 and rounded to float32 and to the type; 0 gives zeros, whatever the values are.
+    Raises MoteError with the tensor's ``name`` where a product is NaN or infinite.
+    """
+    size = SIZES[dtype]
+    for at in range(0, source.nbytes, PIECE * size):
+        nbytes = min(PIECE * size, source.nbytes - at)
+        if not factor:
+            yield torch.zeros(nbytes, dtype=torch.uint8), at
+            continue
+        values = _read(files, (source,), at, nbytes, 0).view(DTYPES[dtype])
+        product = (values.to(torch.float64) * factor).to(torch.float32).to(DTYPES[dtype])
+        _check(product, name)
+        yield product, at
+
+
+def _check(values: torch.Tensor, name: str) -> None:
     if not is_finite(values):
-        raise MoteError(
-            f"'{step.name}' comes out with NaN or infinite values: a parent's is broken, or its sum overflows."
-        )
+        raise MoteError(f"'{name}' comes out with NaN or infinite values: a parent's is broken, or its sum overflows.")
 
 
 def _matrix(shape: tuple[int, ...]) -> tuple[int, int]:

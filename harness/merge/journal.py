@@ -19,6 +19,9 @@ from mote.reading import UnreadableError, parse_json, read_bytes
 
 JOURNAL: Final = "merge.journal"
 RECORD: Final = "merge.json"
+BAKED: Final = "bake.json"
+"""The record of a child that is one model with some experts scaled (``mote bake``)."""
+RECORDS: Final = (RECORD, BAKED)
 PART: Final = ".part"
 """Ends the name of a shard that is being written."""
 

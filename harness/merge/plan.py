@@ -13,7 +13,7 @@ from mote.harness.merge.agreement import check_agreement, check_names
 from mote.harness.merge.checkpoint import FLOATS, FP8, Checkpoint, open_checkpoint
 from mote.harness.merge.groups import SCALE, Place, place_of
 from mote.harness.merge.rules import Decision, Rules
-from mote.harness.merge.schema import MergeRecipe, Threshold
+from mote.harness.merge.schema import BakeRecipe, MergeRecipe, Threshold
 from mote.harness.merge.sources import Finder, Range, Source
 from mote.harness.tensors import TensorEntry
 
@@ -47,24 +47,40 @@ class Mix(NamedTuple):
     @property
     def nbytes(self) -> int:
         """The bytes that this writes."""
-        target = self.target
-        codes = sum(one.nbytes for one in target.ranges) if self.start >= 0 else 0
-        return codes + (sum(one.nbytes for one in target.scale_ranges) if self.scale_start >= 0 else 0)
+        return _nbytes(self)
 
 
-Step = Copy | Mix
+class Scale(NamedTuple):
+    """The base's own tensor, or one expert of a fused one, times ``factor``; places are as in ``Mix``.
+
+    An FP8 weight keeps its codes and has its block scales multiplied; the factor 0 makes its codes zeros.
+    """
+
+    name: str
+    target: Source
+    start: int
+    scale_start: int
+    factor: float
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes that this writes."""
+        return _nbytes(self)
+
+
+Step = Copy | Mix | Scale
 
 
 @dataclass
 class Plan:
     """What is to be done: ``shards[i]`` are the steps of the base's i-th file.
 
-    ``tensors`` and ``bytes`` count by (group, what is done: kept, copied, mixed, converted); experts of a fused tensor
-    that are planned apart count each. ``digest`` names the child: the sha256 of its recipe, with rankings resolved to
-    experts, and of its parents' headers.
+    ``tensors`` and ``bytes`` count by (group, what is done: kept, copied, mixed, converted, scaled); experts of a fused
+    tensor that are planned apart count each. ``digest`` names the child: the sha256 of its recipe, with rankings
+    resolved to experts, and of its parents' headers.
     """
 
-    recipe: MergeRecipe
+    recipe: MergeRecipe | BakeRecipe
     parents: list[Checkpoint]
     base: Checkpoint
     shards: list[list[Step]] = field(default_factory=list)
@@ -79,7 +95,7 @@ class Plan:
         return sum(self.bytes.values())
 
     def bytes_of(self, kind: str) -> int:
-        """Return the bytes of what is ``kept``, ``copied``, ``mixed`` or ``converted``."""
+        """Return the bytes of what is ``kept``, ``copied``, ``mixed``, ``converted`` or ``scaled``."""
         return sum(count for (_, what), count in self.bytes.items() if what == kind)
 
 
@@ -98,7 +114,7 @@ def make_plan(recipe: MergeRecipe) -> Plan:
         base = parents[list(recipe.parents).index(recipe.base)]
         notes = [note for other in parents if other is not base for note in check_agreement(base, other)]
         plan = Plan(recipe, parents, base, notes=notes)
-        _Planner(plan).run()
+        _Planner(plan, recipe).run()
     finally:
         if collecting:
             gc.enable()
@@ -108,10 +124,10 @@ def make_plan(recipe: MergeRecipe) -> Plan:
 class _Planner:
     """Plans a child tensor by tensor; holds what all of them need."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, recipe: MergeRecipe) -> None:
         self.plan = plan
         self.base = plan.base
-        self.rules = Rules(plan.recipe, self.base.layers)
+        self.rules = Rules(recipe, self.base.layers)
         self.finders = [Finder(number, parent) for number, parent in enumerate(plan.parents)]
         self.own = self.finders[plan.parents.index(self.base)]
         self.layers = self.base.layers
@@ -282,6 +298,11 @@ class _Planner:
                 f"the base '{self.base.name}' ties its head to the embeddings, and the rules give the two other"
                 " weights: name both groups, embeddings and head, in one rule."
             )
+
+
+def _nbytes(step: Mix | Scale) -> int:
+    codes = sum(one.nbytes for one in step.target.ranges) if step.start >= 0 else 0
+    return codes + (sum(one.nbytes for one in step.target.scale_ranges) if step.scale_start >= 0 else 0)
 
 
 def _same_layout(source: Source, target: Source) -> bool:

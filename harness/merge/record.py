@@ -1,21 +1,22 @@
-"""``merge.json``: what a child was made from, and the digests of what it is."""
+"""``merge.json`` and ``bake.json``: what a child was made from, and the digests of what it is."""
 
 from __future__ import annotations
 
 import json
 import platform
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from mote.harness.errors import MoteError
 from mote.harness.files import digest_file, digest_of, read_document
-from mote.harness.merge.journal import RECORD
+from mote.harness.merge.journal import BAKED, RECORD, RECORDS
 from mote.harness.merge.plan import Plan
+from mote.harness.merge.schema import BakeRecipe
 from mote.harness.recipe.manifest import now, versions_of
 
-FORMAT: Final = "mote-child/1"
+FORMATS: Final = {RECORD: "mote-child/1", BAKED: "mote-bake/1"}
 _PACKAGES: Final = ("mote-harness", "torch", "safetensors", "numpy")
 
 
@@ -30,7 +31,7 @@ def finished_record(
     """Return the record of a child. ``shards`` are the journal's entries, ``small`` the other files' digests."""
     weights = {name: str(shards[name]["sha256"]) for name in sorted(shards)}
     return {
-        "format": FORMAT,
+        "format": FORMATS[record_name(plan)],
         "name": plan.recipe.name,
         "plan": plan.digest,
         "made_from": dict(child),
@@ -64,6 +65,16 @@ def threshold_summary(outcomes: list[list[Any]]) -> dict[str, Any] | None:
     return {"groups": groups, "cut": [group for group, found in groups.items() if found["taken"] and found["kept"]]}
 
 
+def record_name(plan: Plan) -> str:
+    """Return the name of the file that has the record of a plan's child."""
+    return BAKED if isinstance(plan.recipe, BakeRecipe) else RECORD
+
+
+def record_of(names: Iterable[str]) -> str | None:
+    """Return which of a folder's files is its record; None where none is."""
+    return next((name for name in RECORDS if name in names), None)
+
+
 def record_text(record: Mapping[str, Any]) -> str:
     """Return a record as the file has it."""
     return json.dumps(record, indent=2, ensure_ascii=False) + "\n"
@@ -71,10 +82,10 @@ def record_text(record: Mapping[str, Any]) -> str:
 
 def read_record(folder: Path) -> dict[str, Any]:
     """Read a child's record; raise MoteError where there is none, or it is of another format."""
-    path = folder / RECORD
-    if not path.exists():
-        raise MoteError(f"{folder} holds no {RECORD}: it is not the folder of a child.")
-    return read_document(path, FORMAT)
+    name = next((name for name in RECORDS if (folder / name).exists()), None)
+    if name is None:
+        raise MoteError(f"{folder} holds no {' and no '.join(RECORDS)}: it is not the folder of a child.")
+    return read_document(folder / name, FORMATS[name])
 
 
 def digests(paths: Mapping[str, Path]) -> dict[str, str]:

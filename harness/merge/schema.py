@@ -186,6 +186,29 @@ class MergeRecipe(Part):
         return digest_of(content)
 
 
+class BakeRecipe(Part):
+    """A model with the output projections of some experts multiplied: one parent, whose all else is kept.
+
+    ``scales`` has (layer, expert, factor), the factor a float32 number; 0 takes the expert's output away. ``profile``
+    says whose edits these are.
+    """
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    parent: Parent
+    profile: dict[str, Any]
+    scales: list[tuple[Count, Count, Annotated[Number, Field(ge=0)]]] = Field(min_length=1)
+
+    @property
+    def tokenizer(self) -> None:
+        """Whose tokenizer the child has: the parent's own."""
+        return None
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of the recipe without its parent's place, which differs by machine."""
+        return digest_of(self.model_dump(mode="json", exclude={"parent"}))
+
+
 def load_merge_recipe(source: str, parents: list[str] | None = None) -> MergeRecipe:
     """Read a merge's recipe by name or path; ``parents`` are NAME=PATH or NAME=PATH@REVISION, and go before its own.
 

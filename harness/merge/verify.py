@@ -64,7 +64,7 @@ def _parts(folder: Path, record: Mapping[str, Any]) -> tuple[dict[str, Any], dic
     except (KeyError, TypeError):
         whole = False
     if not whole:
-        raise MoteError(f"{folder}: merge.json has no digests of the child.")
+        raise MoteError(f"{folder}: its record has no digests of the child.")
     return child, made_from
 
 

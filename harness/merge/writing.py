@@ -19,9 +19,9 @@ from typing import Any, Final, NamedTuple
 import torch
 
 from mote.harness.errors import MoteError
-from mote.harness.merge.compute import Distance, Files, compute, lone_source, parents_that_count
+from mote.harness.merge.compute import Distance, Files, compute, lone_source, parents_that_count, scaled
 from mote.harness.merge.journal import PART
-from mote.harness.merge.plan import Copy, Mix, Plan, Step
+from mote.harness.merge.plan import Copy, Mix, Plan, Scale, Step
 from mote.harness.merge.sources import Range, Source
 
 _CHUNK: Final = 1 << 22
@@ -109,8 +109,8 @@ def _open_used(plan: Plan, steps: list[Step]) -> dict[tuple[int, int], int]:
     return {(parent, at): os.open(plan.parents[parent].shards[at].path, os.O_RDONLY) for parent, at in used}
 
 
-def _ranges(step: Mix) -> Iterator[Range]:
-    for _, source in step.sources:
+def _ranges(step: Mix | Scale) -> Iterator[Range]:
+    for source in [step.target] if isinstance(step, Scale) else [source for _, source in step.sources]:
         yield from source.ranges
         yield from source.scale_ranges
 
@@ -195,6 +195,10 @@ class _Hand:
                 self._copy(step.source, self._data_start + step.start)
                 self._advance(step.source.nbytes)
                 continue
+            if isinstance(step, Scale):
+                self._scale(step)
+                self._advance(step.nbytes)
+                continue
             outcome = self._mix(step)
             if outcome is not None and step.start >= 0:
                 outcomes.append(outcome)
@@ -220,6 +224,25 @@ class _Hand:
             return None
         counted = tuple(weight > 0 for weight in weights[1:])
         return Outcome(step.name, step.place.group, counted, tuple(distances))
+
+    def _scale(self, step: Scale) -> None:
+        """Multiply a weight's values; of FP8 the block scales, and codes only by 0, which leaves the scales."""
+        target = step.target
+        packed, gone = bool(target.scale_ranges), not step.factor
+        for start, ranges, dtype, times in (
+            (step.start, target.ranges, target.dtype, gone or not packed),
+            (step.scale_start, target.scale_ranges, target.scale_dtype, not gone),
+        ):
+            at = self._data_start + start
+            for one in ranges if start >= 0 else ():
+                if times:
+                    write = self._writer(at)
+                    for values, offset in scaled(self._files, step.name, one, dtype, step.factor):
+                        write(values, offset)
+                    self._digest.done(at, one.nbytes)
+                else:
+                    self._copy(one, at)
+                at += one.nbytes
 
     def _take_over(self, lone: Source, starts: list[int]) -> None:
         for start, ranges in zip(starts, (lone.ranges, lone.scale_ranges), strict=True):

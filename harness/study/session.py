@@ -16,11 +16,10 @@ from rich.console import Console
 
 from mote.harness.engine import once
 from mote.harness.engine.log import EngineLog
-from mote.harness.engine.model import ModelSource, resolve_model
+from mote.harness.engine.model import ModelSource, check_files, resolve_model
 from mote.harness.engine.servers import engine_starter
 from mote.harness.engine.trust import NOTHING_OWN, Own, trusted_function, trusted_recipe
 from mote.harness.engine.vllm import Answer, Engine, check_engine, request_seed
-from mote.harness.errors import MoteError
 from mote.harness.recipe.label_sets import LabelSet, label_set
 from mote.harness.recipe.manifest import read_manifest
 from mote.harness.recipe.roles import LAST
@@ -140,18 +139,9 @@ def open_session(
     recipe = trusted_recipe(recipe_of(manifest["recipe"]), folder, own)
     function = trusted_function(recipe, folder, own)
     model = resolve_model(recipe.model.path)
-    _check_model(folder, recipe, model, manifest["model"]["files"])
+    check_files(folder, model, manifest["model"]["files"])
     with RunStore(folder, existing=True) as store, EngineLog(console) as log:
         refuse_damaged(store)
         log.keep(folder / LOG_NAME)
         start = engine(recipe, model, folder / LOG_NAME, console)
         yield Session(folder, manifest, store, console, recipe, model, start, function=function)
-
-
-def _check_model(folder: Path, recipe: Recipe, model: ModelSource, files: dict[str, str]) -> None:
-    changed = sorted(name for name in {*model.files, *files} if model.files.get(name) != files.get(name))
-    if changed:
-        raise MoteError(
-            f"{folder} was made with other files of '{recipe.model.path}' ({', '.join(changed)} differ): what is"
-            " measured now would not belong to it."
-        )
