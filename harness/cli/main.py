@@ -30,6 +30,7 @@ from mote.harness.cli import recipe as cli_recipe
 from mote.harness.cli import scan as cli_scan
 from mote.harness.cli import serve as cli_serve
 from mote.harness.cli import sweep as cli_sweep
+from mote.harness.cli import take_home as cli_take_home
 from mote.harness.cli import up as cli_up
 from mote.harness.cli import verify as cli_verify
 from mote.harness.cli.ending import drop_stdout, fail, fail_for_user, interrupted, open_streams, signals_heard, stopped
@@ -223,6 +224,7 @@ for part in (
     cli_mt_bench,
     cli_merge,
     cli_sweep,
+    cli_take_home,
     cli_lm_eval,
     cli_serve,
     cli_up,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _MAKE = "make"
 _KINDS = ("kept", "copied", "mixed", "converted")
-_MIB = 1 << 20
+MIB = 1 << 20
 # Bytes a CPU second as results/merge/ has them, for --dry-run's estimate; converting, not measured, goes as mixing.
 _RATES = {"kept": 0.48e9, "copied": 0.48e9, "mixed": 0.30e9, "converted": 0.30e9}
 _FP8_RATE = 0.06e9
@@ -30,8 +30,8 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-_Threads = Annotated[int | None, typer.Option(help="Hands at work.  [default: the cores, at most 4]", min=1)]
-_DEFAULT_THREADS = min(4, os.cpu_count() or 1)
+Threads = Annotated[int | None, typer.Option(help="Hands at work.  [default: the cores, at most 4]", min=1)]
+DEFAULT_THREADS = min(4, os.cpu_count() or 1)
 
 
 def mount(parent: typer.Typer) -> None:
@@ -54,7 +54,7 @@ def make(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, print the plan, write nothing.")
     ] = False,
-    threads: _Threads = None,
+    threads: Threads = None,
 ) -> None:
     """Merge a child, or go on with one that was stopped: `mote merge RECIPE --out FOLDER`.
 
@@ -69,15 +69,15 @@ def make(
     console = Console(highlight=False)
     plan = make_plan(load_merge_recipe(recipe, parent))
     check_target(plan, out)
-    _print_plan(plan, console, threads or _DEFAULT_THREADS)
+    _print_plan(plan, console, threads or DEFAULT_THREADS)
     if dry_run:
         return
     from mote.harness.merge.child import make_child
     from mote.harness.progress import step
 
     try:
-        with step(console, "Merging, MiB", plan.total // _MIB) as advance:
-            result = make_child(plan, out, threads=threads or _DEFAULT_THREADS, advance=_in_mib(advance))
+        with step(console, "Merging, MiB", plan.total // MIB) as advance:
+            result = make_child(plan, out, threads=threads or DEFAULT_THREADS, advance=in_mib(advance))
     except KeyboardInterrupt:
         console.print("Stopped. Finished shards are kept; the same command goes on.")
         raise typer.Exit(interrupted()) from None
@@ -93,7 +93,7 @@ def diff(
     ],
     second: Annotated[str, typer.Argument(help="Another of the same architecture.", metavar="B")],
     out: Annotated[Path | None, typer.Option(help="Where to write Parquet, tables and heat map.")] = None,
-    threads: _Threads = None,
+    threads: Threads = None,
 ) -> None:
     """Show how far two checkpoints lie apart: by tensor, group, layer and expert.
 
@@ -105,8 +105,8 @@ def diff(
     console = Console(highlight=False)
     left, right, notes = open_pair(first, second)
     total = sum(shard.size for shard in left.shards)
-    with step(console, "Comparing, MiB", total // _MIB) as advance:
-        frame = distances(left, right, threads=threads or _DEFAULT_THREADS, advance=_in_mib(advance))
+    with step(console, "Comparing, MiB", total // MIB) as advance:
+        frame = distances(left, right, threads=threads or DEFAULT_THREADS, advance=in_mib(advance))
     table = Table(box=None, pad_edge=False)
     for title in ("group", "tensors", "equal", "relative", "rms"):
         table.add_column(title, justify="left" if title == "group" else "right", no_wrap=True)
@@ -136,8 +136,8 @@ def check(
     console = Console(highlight=False)
     read_record(folder)
     total = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    with step(console, "Hashing, MiB", total // _MIB) as advance:
-        record = check_child(folder, _in_mib(advance))
+    with step(console, "Hashing, MiB", total // MIB) as advance:
+        record = check_child(folder, in_mib(advance))
     console.print(f"{folder}: every file is as the merge wrote it.", soft_wrap=True)
     console.print(f"Child {record['child']['digest']}, recipe {record['made_from']['recipe']} ({record['name']})")
     for parent in parentage(record):
@@ -193,7 +193,7 @@ def _print_threshold(found: dict[str, Any] | None, console: Console) -> None:
         console.print(f"Threshold, {group}: {counts['taken']} taken over, {counts['kept']} the base's{cut}")
 
 
-def _in_mib(advance: Any) -> Any:
+def in_mib(advance: Any) -> Any:
     """Count bytes into whole MiB, across threads: each call adds, and what is less than one waits."""
     from threading import Lock
 
@@ -202,7 +202,7 @@ def _in_mib(advance: Any) -> Any:
     def add(nbytes: int) -> None:
         with lock:
             held[0] += nbytes
-            whole, held[0] = divmod(held[0], _MIB)
+            whole, held[0] = divmod(held[0], MIB)
             if whole:
                 advance(whole)
 

@@ -49,7 +49,11 @@ def own_of(
     from mote.harness.recipe.manifest import read_manifest
 
     own = Own(model, parse_options(engine or []), tuple(servers or ()), key_env, function)
-    path = model or str(read_manifest(run)["recipe"]["model"]["path"])
-    if path == "demo" or Path(path).is_dir():
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    keep_hub_out(model or str(read_manifest(run)["recipe"]["model"]["path"]))
     return own
+
+
+def keep_hub_out(path: str | None) -> None:
+    """Keep the hub out of it where a model lies in a folder; before any library that would ask the hub is imported."""
+    if path == "demo" or (path is not None and Path(path).is_dir()):
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")

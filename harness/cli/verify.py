@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -30,7 +29,7 @@ def verify_command(
 
     Example: mote verify demo --engine dtype=float32 --engine kv_cache_memory_bytes=536870912
     """
-    from mote.harness.engine.log import EngineLog
+    from mote.harness.engine.log import EngineLog, temporary_log
     from mote.harness.engine.model import resolve_model
     from mote.harness.engine.options import engine_arguments, parse_options, start_llm
     from mote.harness.files import write_atomic
@@ -43,10 +42,7 @@ def verify_command(
     if Path(source.path).is_dir():
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
     console = Console(highlight=False)
-    # A name of its own each time: one that others know beforehand could be a link of theirs by now.
-    handle, name = tempfile.mkstemp(prefix="mote-verify-", suffix=".log")
-    os.close(handle)
-    log = Path(name)
+    log = temporary_log("verify")
     with EngineLog(console) as words, console.status("Starting vLLM"):
         arguments = engine_arguments(source.path, parse_options(engine or []))
         words.keep(log)

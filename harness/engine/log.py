@@ -87,6 +87,14 @@ class EngineLog:
             stream.flush()
 
 
+def temporary_log(command: str) -> Path:
+    """Return a new file for the engine's words, in the folder for temporary files, which stays there."""
+    # A name of its own each time: one that others know beforehand could be a link of theirs by now.
+    handle, name = tempfile.mkstemp(prefix=f"mote-{command}-", suffix=".log")
+    os.close(handle)
+    return Path(name)
+
+
 def _descriptor(stream: IO[str]) -> int:
     try:
         return stream.fileno()
