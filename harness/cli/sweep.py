@@ -45,6 +45,13 @@ def run(
         typer.Option("--set", help="Override a value of the recipe: key.path=value.", metavar="KEY=VALUE"),
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Ask this many prompts only, evenly spread (task.limit).")] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="Subsets instead of the recipe's: each part alone, and all but it; groups or layers. Proportions 0"
+            " and 1 without refining, if not --set.",
+        ),
+    ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the children in the sweep's folder.")] = False,
 ) -> None:
     """Run a sweep, or go on with one that was stopped; ends with the report: `mote sweep RECIPE`.
@@ -53,11 +60,15 @@ def run(
 
     Example: mote sweep demo --parent answerer=models/parents/answerer --parent reasoner=models/parents/reasoner
     """
+    from mote.harness.sweep.presets import PRESET_CHANGES, with_preset
     from mote.harness.sweep.schema import load_sweep
 
     console = Console(highlight=False)
-    overrides = [*(changes or []), *([f"task.limit={limit}"] if limit is not None else [])]
+    first = PRESET_CHANGES if preset is not None else ()
+    overrides = [*first, *(changes or []), *([f"task.limit={limit}"] if limit is not None else [])]
     loaded = load_sweep(recipe, parent or (), overrides)
+    if preset is not None:
+        loaded = with_preset(loaded, preset)
     if all(Path(one.path).is_dir() for one in loaded.parents.values()) and loaded.task.hub is None:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
 

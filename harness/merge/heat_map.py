@@ -9,12 +9,23 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from mote.harness.drawing import SEQUENTIAL, bare, drawing, name_typeface
 
 
 def heat_map(frame: pd.DataFrame) -> bytes:
     """Return an SVG of the rms distances: experts by layer where there are routed ones, and groups by layer."""
+    with drawing("merge-distances"):
+        figure = distance_figure(frame, 10)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+        plt.close(figure)
+    return name_typeface(buffer.getvalue())
+
+
+def distance_figure(frame: pd.DataFrame, width: float) -> Figure:
+    """Return the figure of ``heat_map``, so many inches wide, in whatever style is set."""
     panels = []
     experts = frame[(frame["group"] == "routed_experts") & frame["expert"].notna()]
     if len(experts):
@@ -22,17 +33,13 @@ def heat_map(frame: pd.DataFrame) -> bytes:
     layered = frame[frame["layer"].notna()]
     if len(layered):
         panels.append(("Groups: rms distance", "", _table(layered, "group")))
-    with drawing("merge-distances"):
-        height = 1.2 + sum(0.9 + 0.16 * table.shape[0] for _, _, table in panels)
-        figure, axes = plt.subplots(max(len(panels), 1), 1, figsize=(10, height), squeeze=False, layout="constrained")
-        for axis, (title, label, table) in zip(axes[:, 0], panels, strict=False):
-            _panel(axis, title, label, table)
-        if not panels:
-            axes[0, 0].set_axis_off()
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-        plt.close(figure)
-    return name_typeface(buffer.getvalue())
+    height = 1.2 + sum(0.9 + 0.16 * table.shape[0] for _, _, table in panels)
+    figure, axes = plt.subplots(max(len(panels), 1), 1, figsize=(width, height), squeeze=False, layout="constrained")
+    for axis, (title, label, table) in zip(axes[:, 0], panels, strict=False):
+        _panel(axis, title, label, table)
+    if not panels:
+        axes[0, 0].set_axis_off()
+    return figure
 
 
 def _table(rows: pd.DataFrame, across: str) -> pd.DataFrame:
@@ -51,6 +58,7 @@ def _panel(axis: Axes, title: str, label: str, table: pd.DataFrame) -> None:
     step = max(1, len(table.index) // 12)
     axis.set_yticks(range(0, len(table.index), step), [str(one) for one in table.index[::step]])
     if not label:
-        axis.set_xticks(range(len(table.columns)), [str(one).replace("_", " ") for one in table.columns])
+        names = [str(one).replace("_", " ") for one in table.columns]
+        axis.set_xticks(range(len(names)), names, rotation=30, ha="right", rotation_mode="anchor")
     bare(axis)
     axis.figure.colorbar(image, ax=axis, pad=0.01, shrink=0.9)

@@ -11,6 +11,7 @@ import io
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
+import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
@@ -84,6 +85,8 @@ def render(key: str, draw: Draw, alt: str) -> Drawn:
             figure.set_dpi(PNG_DPI)
         svg, small = _bytes(wide, "svg"), _bytes(narrow, "svg")
         png, pdf = _bytes(wide, "png"), _bytes(wide, "pdf")
+        for figure in (wide, narrow):
+            plt.close(figure)
     return Drawn(key, png, svg, pdf, _uri(svg), _uri(small), (_pixels(wide), _pixels(narrow)), alt)
 
 

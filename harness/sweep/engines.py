@@ -3,7 +3,7 @@
 The proof: the base, and the child that takes everything over, are each loaded by an engine of their own; then their
 weights go in place into the engine that is left. Answers to a few prompts, drawn as the sweep draws them with the same
 seeds, and the digest of every parameter must be those of the engine of their own. Where one differs, or vLLM refuses,
-each child has an engine of its own.
+each child has an engine of its own. What was proven of two children is checked of further ones as a sweep goes on.
 """
 
 from __future__ import annotations
@@ -92,14 +92,22 @@ class Engines:
                 again, changed = _seen(self.of(one), requests)
             except MoteError as error:
                 return self._renounce(str(error).rstrip("."))
-            texts = sum(first != second for first, second in zip(answers, again, strict=True))
-            others = sum(changed.get(name) != digest for name, digest in digests.items())
+            texts, others = _apart((answers, digests), (again, changed))
             if texts or others:
                 return self._renounce(
                     f"after a reload {texts} of {len(answers)} answers and {others} of {len(digests)} parameters were"
                     " not those of a fresh engine"
                 )
         return None
+
+    def check(self, child: Loaded, requests: Sequence[Request]) -> tuple[int, int]:
+        """Load a child that was reloaded in place with a fresh engine, which is used from then on.
+
+        Returns how many answers, and how many parameters, are not those that the engine before had.
+        """
+        before = _seen(self.of(child), requests)
+        self.close()
+        return _apart(_seen(self.of(child), requests), before)
 
     def _renounce(self, why: str) -> None:
         self._reloads, self.why = False, why
@@ -112,7 +120,17 @@ class Engines:
         self._engine, self._has = None, None
 
 
-def _seen(engine: SweepEngine, requests: Sequence[Request]) -> tuple[list[str], dict[str, str]]:
+_Seen = tuple[list[str], dict[str, str]]
+"""Answers in the order of their requests, and the digest of each parameter."""
+
+
+def _apart(fresh: _Seen, other: _Seen) -> tuple[int, int]:
+    """Return how many answers and how many parameters differ from those of a fresh engine."""
+    texts = sum(first != second for first, second in zip(fresh[0], other[0], strict=True))
+    return texts, sum(other[1].get(name) != digest for name, digest in fresh[1].items())
+
+
+def _seen(engine: SweepEngine, requests: Sequence[Request]) -> _Seen:
     """Return an engine's answers in the order of the requests, and its parameters' digests."""
     answers: dict[int, str] = {}
     for some in engine.generate(requests):

@@ -19,6 +19,8 @@ from mote.patches import Profile
 
 FORMAT: Final = "mote-sweep/1"
 MANIFEST_NAME: Final = "sweep.json"
+_NO_ANSWER: Final = ("model.reload:", "model.check_every:", "maps:", "task.file:", "profiles:", "prompts: file:")
+"""What may differ from start to start, as no answer depends on it."""
 _OURS: Final = {LOG_NAME, "run.lock", "run.sqlite", "run.sqlite-wal", "run.sqlite-shm", "children"}
 
 
@@ -44,6 +46,7 @@ def sweep_manifest(
         "prompts": dict(prompts),
         "profiles": {profile.name: profile.digest for profile in profiles},
         "keep": False,
+        "checks": [],
         "sessions": [],
         "finished": None,
     }
@@ -79,15 +82,27 @@ def opened(folder: Path, new: Mapping[str, Any]) -> dict[str, Any] | None:
         for part, prefix in (("recipe", ""), ("weights", "parent "), ("prompts", "prompts: "), ("profiles", "profile "))
         for line in differences(old[part], new[part], prefix)
         # Where files lie may differ by start; what they hold is compared by digest.
-        if not line.startswith(("model.reload:", "task.file:", "profiles:", "prompts: file:"))
+        if not line.startswith(_NO_ANSWER)
     ]
     if changed:
         raise MoteError(
             f"{folder} holds another sweep ({'; '.join(changed)}). Take another folder with --out, or the recipe and"
             " parents that it was made with."
         )
+    for one in old.setdefault("checks", []):
+        if one["answers"] or one["parameters"]:
+            raise MoteError(failed_check(one))
     # Equal but for where things lie, which is this start's.
     return old | {name: new[name] for name in ("recipe", "recipe_digest", "parents")}
+
+
+def failed_check(check: Mapping[str, Any]) -> str:
+    """Return what is wrong where a child reloaded in place is not what a fresh engine loads, and the remedy."""
+    return (
+        f"{check['child']}: {check['answers']} of {check['prompts']} answers and {check['parameters']} parameters of"
+        " the engine whose weights were reloaded are not those of a fresh engine, so answers since the check before are"
+        " in doubt. Sweep into another folder (--out) with --set model.reload=false."
+    )
 
 
 @contextmanager
@@ -100,6 +115,7 @@ def noted(folder: Path, manifest: dict[str, Any]) -> Iterator[dict[str, Any]]:
         "children": 0,
         "answers": 0,
         "seconds_proving": 0.0,
+        "seconds_checking": 0.0,
         "seconds_making": 0.0,
         "cpu_seconds_making": 0.0,
         "seconds_answering": 0.0,
@@ -110,7 +126,13 @@ def noted(folder: Path, manifest: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield manifest
     finally:
         session["ended"] = now()
-        for name in ("seconds_proving", "seconds_making", "cpu_seconds_making", "seconds_answering"):
+        for name in (
+            "seconds_proving",
+            "seconds_checking",
+            "seconds_making",
+            "cpu_seconds_making",
+            "seconds_answering",
+        ):
             session[name] = round(float(session[name]), 2)
         write_sweep(folder, manifest)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -17,12 +18,15 @@ from mote.harness.recipe.label_sets import LabelSet, label_set
 from mote.harness.report.build import package_version, page_asset
 from mote.harness.report.figures import Drawn, render
 from mote.harness.science.sweeps import front
-from mote.harness.store.children import sweep_frame
+from mote.harness.store.children import children, sweep_frame
 from mote.harness.store.run import RunStore
-from mote.harness.sweep import sentences
+from mote.harness.sweep import parent_sentences, sentences
+from mote.harness.sweep.distances import read_parents_distances
 from mote.harness.sweep.figures import draw_curves, draw_front, draw_raster
 from mote.harness.sweep.manifest import read_sweep
 from mote.harness.sweep.measures import BROKEN, hits, read_rows, subsets_of, table
+from mote.harness.sweep.parent_figures import draw_distances, draw_routing, draw_threshold
+from mote.harness.sweep.routing import routing_frame
 from mote.harness.sweep.schema import BASE, SCORE, ScorePart
 
 REPORT_NAME: Final = "report.html"
@@ -33,6 +37,8 @@ _SECTIONS: Final = (
     ("raster", "Each prompt"),
     ("front", "Score and tokens"),
     ("broken", "What does not work"),
+    ("parents", "How far apart the parents are"),
+    ("routing", "Routing"),
     ("paper", "The paper"),
     ("made", "How it was made"),
 )
@@ -47,6 +53,8 @@ class _Read(NamedTuple):
     measure: str
     values: pd.DataFrame
     crossings: pd.DataFrame
+    distances: dict[str, pd.DataFrame]
+    routing: pd.DataFrame
 
 
 def sweep_report(folder: Path) -> Path:
@@ -57,6 +65,10 @@ def sweep_report(folder: Path) -> Path:
     read = _read(folder)
     figures = _figures(read)
     tables = {"children": read.values, "crossings": read.crossings, "classes": _classes(read.rows)}
+    if len(read.routing):
+        tables["routing"] = read.routing
+    for parent, frame in read.distances.items():
+        tables[_key("thresholds", parent, read.distances)] = parent_sentences.threshold_frame(read.manifest, frame)
     html = _page(read, figures, sorted(tables))
     for name in ("figures", "tables"):
         subfolder(folder, name)
@@ -76,6 +88,8 @@ def _read(folder: Path) -> _Read:
     score = ScorePart.model_validate(recipe["score"]) if recipe.get("score") else None
     with RunStore(folder, read_only=True) as store:
         frame = sweep_frame(store, labels.judge)
+        layers = [int(layer) for layer in manifest["layout"]["layers"]]
+        routing = routing_frame(store, children(store), parent_sentences.whole_child(recipe), layers)
     rows, unit = read_rows(frame[frame["label"].notna()], score)
     subsets = subsets_of(rows, list(recipe["subsets"]))
     if not subsets:
@@ -84,7 +98,10 @@ def _read(folder: Path) -> _Read:
     values = table(rows, measures, list(recipe["subsets"]), clustered=bool(unit))
     measure = recipe["refine"]["measure"] if recipe.get("refine") else _gained(values, labels.classes)
     moving = [measure, *(one for one in measures if one != measure and hits(rows, one).any())]
-    return _Read(manifest, labels, rows, unit, subsets, measure, values, sentences.crossings(rows, subsets, moving))
+    crossings = sentences.crossings(rows, subsets, moving)
+    apart = read_parents_distances(folder)
+    distances = {} if apart is None else {str(name): own for name, own in apart.groupby("parent", sort=False)}
+    return _Read(manifest, labels, rows, unit, subsets, measure, values, crossings, distances, routing)
 
 
 def _gained(values: pd.DataFrame, classes: tuple[str, ...]) -> str:
@@ -131,7 +148,28 @@ def _figures(read: _Read) -> dict[str, Drawn]:
         made["sweep-front"] = render(
             "sweep-front", draw_front(_scored(read), read.subsets), "Right answers against tokens, a point a child."
         )
+    return made | _parent_figures(read)
+
+
+def _parent_figures(read: _Read) -> dict[str, Drawn]:
+    distance, chosen = parent_sentences.threshold_of(read.manifest)
+    made: dict[str, Drawn] = {}
+    for parent, frame in read.distances.items():
+        key = _key("sweep-distances", parent, read.distances)
+        made[key] = render(key, draw_distances(frame), f"Distances of {parent} from the base, by layer.")
+        key = _key("sweep-threshold", parent, read.distances)
+        alt = f"Share of tensors, values and experts above a threshold on the distance of {parent} from the base."
+        made[key] = render(key, draw_threshold(frame, distance, chosen), alt)
+    if len(read.routing):
+        names = parent_sentences.parent_names(read.manifest)
+        alt = parent_sentences.routing_lead(read.routing, read.manifest)
+        made["sweep-routing"] = render("sweep-routing", draw_routing(read.routing, read.subsets, names), alt)
     return made
+
+
+def _key(stem: str, parent: str, distances: Mapping[str, pd.DataFrame]) -> str:
+    """Return a figure's or table's name: of one parent the stem alone."""
+    return stem if len(distances) == 1 else f"{stem}-{parent}"
 
 
 def _scored(read: _Read) -> pd.DataFrame:
@@ -186,6 +224,20 @@ def _page(read: _Read, figures: dict[str, Drawn], tables: list[str]) -> str:
         works=f"{sentences.WORKS:.0%}",
         broken_rows=[(str(one.child), f"{one.hit:.1%}") for one in broken.itertuples()],
         worst=f"{shares.max():.1%}",
+        distances=[
+            (
+                parent,
+                _key("sweep-distances", parent, read.distances),
+                _key("sweep-threshold", parent, read.distances),
+                parent_sentences.threshold_rows(manifest, frame),
+            )
+            for parent, frame in read.distances.items()
+        ],
+        distance_name=parent_sentences.threshold_of(manifest)[0],
+        threshold_columns=parent_sentences.THRESHOLD_COLUMNS,
+        routing_lead=parent_sentences.routing_lead(read.routing, manifest),
+        routing_columns=parent_sentences.routing_columns(manifest, read.routing),
+        routing_rows=parent_sentences.routing_rows(manifest, read.routing, read.subsets),
         paper=sentences.PAPER,
         engines=sentences.engine_lines(manifest),
         weights=[(name, file, digest) for name, files in manifest["weights"].items() for file, digest in files.items()],

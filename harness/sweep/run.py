@@ -26,18 +26,20 @@ from mote.harness.merge.child import digests_of, make_child
 from mote.harness.merge.plan import Plan, make_plan
 from mote.harness.recipe.manifest import now
 from mote.harness.recipe.own_classes import function_of
+from mote.harness.recipe.roles import PROMPT
 from mote.harness.recipe.schema import Recipe
 from mote.harness.science.sweeps import middles
 from mote.harness.store.checking import refuse_damaged
 from mote.harness.store.children import ChildRow, add_child, add_part_tokens, children, sweep_frame, untokenised
 from mote.harness.store.run import LabelRow, ProfileRow, PromptRow, RunStore
-from mote.harness.study.generate import generate, wanted_of
+from mote.harness.study.generate import Wanted, generate, wanted_of
 from mote.harness.study.prompts import asked_by, describe
 from mote.harness.study.session import LOG_NAME, Session
 from mote.harness.study.text_labels import TextLabels
 from mote.harness.sweep.chosen import with_experts
-from mote.harness.sweep.engines import Engines, Loaded, Starts
-from mote.harness.sweep.manifest import MANIFEST_NAME, noted, opened, sweep_manifest
+from mote.harness.sweep.distances import write_parents_distances
+from mote.harness.sweep.engines import RELOADED, Engines, Loaded, Starts
+from mote.harness.sweep.manifest import MANIFEST_NAME, failed_check, noted, opened, sweep_manifest, write_sweep
 from mote.harness.sweep.measures import curve, read_rows
 from mote.harness.sweep.schema import BASE, SweepRecipe
 from mote.judges.functions import Classify
@@ -147,6 +149,8 @@ class _Work:
         self.recipe = sweep.recipe
         self.noted = manifest["sessions"][-1]
         self._proven = not self.recipe.model.reload
+        # The first child of a start is due, then every so many.
+        self._unchecked = self.recipe.model.check_every
         self._session = Session(
             folder,
             {"recipe": sweep.study.model_dump(mode="json")},
@@ -164,12 +168,16 @@ class _Work:
         """Do the grid, then the middles of steps until there are none, then what needs no engine."""
         if not self.store.prompts():
             self.store.add_prompts(self.sweep.prompts)
+        write_parents_distances(self.folder, self.recipe)
+        last = Point("", 0.0)
         above = [proportion for proportion in self.recipe.proportions if proportion > 0]
         points = [Point("", 0.0), *(Point(subset, p) for subset in self.recipe.subsets for p in above)]
         while points:
             for number, point in enumerate(points, start=1):
                 self._child(point, f"{point.child} ({number} of {len(points)})")
+                last = point
             points = self._closer()
+        self._check_last(last)
         self._count_tokens()
         if any((self.folder / CHILDREN).glob("*")) and not self.manifest["keep"]:
             shutil.rmtree(self.folder / CHILDREN)
@@ -199,11 +207,35 @@ class _Work:
             ready = time.monotonic()
             self.noted["cpu_seconds_making"] += time.process_time() - worked
             session = replace(self._session, start=lambda: engine)
-            made = generate(session, title, wanted_of(session, rows))
-        self.noted["children"] += 1
-        self.noted["answers"] += made
-        self.noted["seconds_answering"] += time.monotonic() - ready
-        self.noted["seconds_making"] += ready - began
+            made = generate(session, title, self._with_maps(wanted_of(session, rows), point.child))
+            self.noted["seconds_answering"] += time.monotonic() - ready
+            self.noted["seconds_making"] += ready - began
+            self.noted["children"] += 1
+            self.noted["answers"] += made
+            self._unchecked += 1
+            if self._unchecked >= self.recipe.model.check_every:
+                self._check(point, loaded)
+
+    def _with_maps(self, wanted: list[Wanted], child: str) -> list[Wanted]:
+        """Have the maps of the prompts captured that stand for all, where the child is asked without a profile."""
+        mapped = {row.prompt_id for row in self._spread(self.recipe.maps)}
+        return [
+            (row, request._replace(capture=PROMPT) if row.name == child and request.prompt_id in mapped else request)
+            for row, request in wanted
+        ]
+
+    def _spread(self, most: int) -> list[PromptRow]:
+        """Return so many of the prompts, evenly spread."""
+        prompts = self.sweep.prompts
+        return prompts[:: max(1, len(prompts) // most)][:most] if most else []
+
+    def _few_requests(self) -> list[Request]:
+        """Return what engines are compared by: some prompts, drawn as the sweep draws them."""
+        seed = self.sweep.study.sampling.seed
+        return [
+            Request(row.prompt_id, row.messages, EMPTY_PROFILE, request_seed(seed, row.prompt_id))
+            for row in self._spread(PROOF_PROMPTS)
+        ]
 
     def _row(self, point: Point, profile: Profile) -> ProfileRow:
         under = "" if profile.digest == EMPTY_PROFILE.digest else f"/{profile.name}"
@@ -232,16 +264,36 @@ class _Work:
         """Before the first child of this start: prove that weights can be reloaded, or settle for an engine a child."""
         if not self._proven:
             self._proven = True
-            first = self.sweep.prompts[:: max(1, len(self.sweep.prompts) // PROOF_PROMPTS)][:PROOF_PROMPTS]
-            seed = self.sweep.study.sampling.seed
-            requests = [
-                Request(row.prompt_id, row.messages, EMPTY_PROFILE, request_seed(seed, row.prompt_id)) for row in first
-            ]
             with self._made(Point("", 0.0)) as base, self._merged(make_plan(self.recipe.whole()), "whole") as whole:
                 began = time.monotonic()
-                self.engines.prove([base, whole], requests)
+                self.engines.prove([base, whole], self._few_requests())
                 self.noted["seconds_proving"] = time.monotonic() - began
         self.noted["engines"], self.noted["why"] = self.engines.how, self.engines.why
+
+    def _check(self, point: Point, loaded: Loaded) -> None:
+        """Hold a child that was reloaded in place against a fresh engine; raise MoteError where they differ."""
+        if self.engines.how != RELOADED or not self.recipe.model.check_every:
+            return
+        began, requests = time.monotonic(), self._few_requests()
+        with self.console.status(f"Checking {point.child} with a fresh engine"):
+            answers, parameters = self.engines.check(loaded, requests)
+        self.noted["seconds_checking"] += time.monotonic() - began
+        self._unchecked = 0
+        found = {"child": point.child, "prompts": len(requests), "answers": answers, "parameters": parameters}
+        self.manifest["checks"].append(found)
+        write_sweep(self.folder, self.manifest)
+        if answers or parameters:
+            raise MoteError(failed_check(found))
+
+    def _check_last(self, point: Point) -> None:
+        """Check the sweep's last child, which a kill may have left without."""
+        reloaded = any(one["engines"] == RELOADED for one in self.manifest["sessions"])
+        checked = {one["child"] for one in self.manifest["checks"]}
+        if self.manifest["finished"] or not reloaded or point.child in checked or not self.recipe.model.check_every:
+            return
+        self._prove()
+        with self._made(point) as loaded:
+            self._check(point, loaded)
 
     def _closer(self) -> list[Point]:
         """Return the points between neighbours that lie too far apart, by what is stored."""

@@ -50,11 +50,26 @@ Proportion = Annotated[Number, Field(ge=0, le=1)]
 
 
 class ChosenExperts(Part):
-    """The ``top`` routed experts ``by`` the parents' distance (rms), or as many random ones of the same layers."""
+    """The ``top`` routed experts ``by`` how far the parents lie apart there (rms), or by what a ``run`` says of them.
 
-    by: Literal["distance", "random"]
+    ``activity`` and ``resonance`` are a run's rankings, ``causal`` the scan of a run. Random sets stand ``beside`` each
+    such subset as subsets of their own: so many of the same layers, and so many of the same mass where a run is named.
+    ``random`` draws as many experts of each layer as ``distance`` would take, and has none beside it.
+    """
+
+    by: Literal["activity", "resonance", "causal", "distance", "random"]
     top: Annotated[int, Field(ge=1)]
+    run: str | None = Field(default=None, min_length=1)
     seed: Count = 0
+    beside: Annotated[int, Field(ge=1, le=20)] = 2
+
+    @model_validator(mode="after")
+    def _ranked_by_a_run(self) -> ChosenExperts:
+        if self.by in ("activity", "resonance", "causal") and self.run is None:
+            raise ValueError(f"by: {self.by} is a ranking of a run: name its folder with run")
+        if self.by == "random" and self.run is not None:
+            raise ValueError("by: random reads no run")
+        return self
 
 
 class Subset(Part):
@@ -65,6 +80,7 @@ class Subset(Part):
     layers: list[Count | str] | None = Field(default=None, min_length=1)
     experts: list[Annotated[tuple[Count, Count], Field(strict=False)]] | Ranked | ChosenExperts | None = None
     others: bool = False
+    note: str | None = Field(default=None, min_length=1, description="what the page says of it")
 
     @model_validator(mode="after")
     def _is_a_rule(self) -> Subset:
@@ -75,7 +91,7 @@ class Subset(Part):
     def rules(self, toward: dict[str, float], proportion: float) -> list[Rule]:
         """Return the rules of a merge that takes this over at a proportion, ``toward`` being each parent's share."""
         weights = {name: round(share * proportion, 9) for name, share in toward.items()}
-        named = self.model_dump(exclude={"others"}, exclude_none=True)
+        named = self.model_dump(exclude={"others", "note"}, exclude_none=True)
         try:
             if not self.others:
                 return [Rule.model_validate({**named, "weights": weights})]
@@ -109,16 +125,24 @@ class ScorePart(Part):
 
 
 class EnginePart(Part):
-    """The engine of every child; ``options`` go to vLLM by name. ``reload: false`` starts an engine for each child."""
+    """The engine of every child; ``options`` go to vLLM by name. ``reload: false`` starts an engine for each child.
+
+    Of children whose weights were reloaded in place the first, the last and every ``check_every``-th are loaded by a
+    fresh engine too, which has to answer alike; 0 checks none.
+    """
 
     options: dict[str, Any] = Field(default_factory=dict)
     markers: MarkersPart = MarkersPart()
     template: dict[str, Any] = Field(default_factory=dict)
     reload: bool = True
+    check_every: Count = 10
 
 
 class SweepRecipe(Part):
-    """A sweep. ``profiles`` are files; every child is asked without one, and under each."""
+    """A sweep. ``profiles`` are files; every child is asked without one, and under each.
+
+    Of so many prompts as ``maps`` says each child's activation map is kept, to compare its routing with the parents'.
+    """
 
     name: Name
     parents: Parents
@@ -135,6 +159,7 @@ class SweepRecipe(Part):
     sampling: SamplingPart = SamplingPart()
     judges: JudgesPart = JudgesPart(surprise=False)
     score: ScorePart | None = None
+    maps: Count = 16
 
     @field_validator("toward", mode="before")
     @classmethod
@@ -194,7 +219,7 @@ class SweepRecipe(Part):
 
     def study(self, path: str) -> Recipe:
         """Return the study's recipe that asks one model, the one at ``path``, what every child is asked."""
-        model = {**self.model.model_dump(mode="json", exclude={"reload"}), "path": path}
+        model = {**self.model.model_dump(mode="json", exclude={"reload", "check_every"}), "path": path}
         controls = {"retest": 0, "mass": 0, "layers": 0}
         parts = {"task": self.task, "sampling": self.sampling, "judges": self.judges}
         dumped = {name: part.model_dump(mode="json") for name, part in parts.items()}
@@ -221,7 +246,13 @@ class SweepRecipe(Part):
     @property
     def digest(self) -> str:
         """The sha256 of the resolved recipe, without where things lie and what does not change an answer."""
-        places: Any = {"parents": True, "profiles": True, "model": {"reload"}, "task": {"file"}}
+        places: Any = {
+            "parents": True,
+            "profiles": True,
+            "model": {"reload", "check_every"},
+            "task": {"file"},
+            "maps": True,
+        }
         content = self.model_dump(mode="json", exclude=places)
         return digest_of({**content, "parents": sorted(self.parents)})
 

@@ -10,6 +10,8 @@ import pandas as pd
 
 from mote.harness.drawing import short
 from mote.harness.science.sweeps import Crossing, crossing
+from mote.harness.sweep.engines import RELOADED
+from mote.harness.sweep.manifest import failed_check
 from mote.harness.sweep.measures import BROKEN, curve, hits
 from mote.harness.sweep.schema import BASE, SCORE
 
@@ -17,6 +19,7 @@ WORKS: Final = 0.1
 """A child whose answers are broken by no more than this share is said to work."""
 MONOTONE: Final = 0.05
 """A curve that goes against its own direction by no more than this is said to be monotone."""
+_NAMED: Final = 8
 WHERE_COLUMNS: Final = (
     *("taken over", "profile", "measure", "at 0", "at 1", "half way at", "10% to 90% within", "steepest between"),
     "goes back by",
@@ -118,9 +121,31 @@ def engine_lines(manifest: Mapping[str, Any]) -> list[str]:
             found.append(
                 f"Start {number}: {one['engines']} ({one['why']}). {one['children']} children gave"
                 f" {one['answers']:,} answers in {one['seconds_answering']:.0f} s; merging and loading took"
-                f" {one['seconds_making']:.0f} s{_cpu(one)}, the proof {one['seconds_proving']:.0f} s."
+                f" {one['seconds_making']:.0f} s{_cpu(one)}, the proof {one['seconds_proving']:.0f} s{_checking(one)}."
             )
-    return found
+    return [*found, check_line(manifest)]
+
+
+def check_line(manifest: Mapping[str, Any]) -> str:
+    """Return which children that were reloaded in place a fresh engine was held against, and what came of it."""
+    if all(one["engines"] != RELOADED for one in manifest["sessions"]):
+        return "No child was reloaded in place: each was loaded from the disk by an engine of its own."
+    checks = manifest.get("checks")
+    if not checks:
+        return "No child was checked against a fresh engine after the proof (model.check_every)."
+    named = ", ".join(dict.fromkeys(str(one["child"]) for one in checks))
+    failed = [one for one in checks if one["answers"] or one["parameters"]]
+    if failed:
+        return f"Checked against fresh engines: {named}. {failed_check(failed[0])}"
+    return (
+        f"Checked against fresh engines that loaded the child from the disk: {named}. Answers to"
+        f" {checks[0]['prompts']} prompts and all parameters were those of the engine whose weights were reloaded."
+    )
+
+
+def _checking(session: Mapping[str, Any]) -> str:
+    spent = session.get("seconds_checking")
+    return f", checks against fresh engines {spent:.0f} s" if spent else ""
 
 
 def caveats(manifest: Mapping[str, Any], unit: str | None) -> list[str]:
@@ -166,14 +191,19 @@ def subset_rows(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return each subset's name and what it takes over."""
     found = [(BASE, "nothing: proportion 0, shared by all")]
     for name, part in manifest["recipe"]["subsets"].items():
-        said = "; ".join(_condition(key, value) for key, value in part.items() if value is not None and key != "others")
+        conditions = [
+            (key, value) for key, value in part.items() if value is not None and key not in ("others", "note")
+        ]
+        said = "; ".join(_condition(key, value) for key, value in conditions)
+        said = f"{part['note']}: {said}" if part.get("note") else said
         found.append((name, f"all but {said}" if part["others"] else said))
     return found
 
 
 def _condition(key: str, value: Any) -> str:
     if key == "experts" and isinstance(value, list):
-        return f"{len(value)} experts: {', '.join(f'({layer}, {expert})' for layer, expert in value[:8])}"
+        more = ", …" if len(value) > _NAMED else ""
+        return f"{len(value)} experts: {', '.join(f'({layer}, {expert})' for layer, expert in value[:_NAMED])}{more}"
     listed = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     return f"{key} {listed}".replace("_", " ")
 
@@ -191,8 +221,13 @@ PAPER: Final = (
         "the same pattern, on other parents",
     ),
     (
+        "Tensors are interpolated individually, in linear time",
+        "children merged tensor by tensor; their time under How it was made",
+        "the abstract gives neither formula, thresholds nor hardware",
+    ),
+    (
         "About R1's level at about 40% fewer output tokens",
-        "score against tokens, with the front",
+        "score against tokens, with the front; tokens of reasoning and answer apart",
         "the score here is the share of right answers to the sweep's own prompts",
     ),
 )

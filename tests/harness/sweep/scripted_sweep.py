@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from safetensors.torch import load_file, save_file
@@ -25,9 +26,11 @@ from mote.harness.merge.record import read_record
 from mote.harness.sweep.engines import Starts
 from mote.harness.sweep.run import check, run
 from mote.harness.sweep.schema import SweepRecipe
-from mote.patches import Observation, Receipt
+from mote.patches import ActivationMap, Observation, Receipt
 from tests.harness.study.scripted_engine import chance
 
+LAYERS, EXPERTS = 6, 64
+"""Of the packaged model."""
 THOUGHT = "I have to think about that."
 
 
@@ -38,9 +41,13 @@ def turns_at(prompt: str) -> float:
 
 @dataclass
 class ScriptedEngine:
-    """Has a child's weights; ``lossy`` is one whose reload leaves the old answers, as vLLM's on a CPU did."""
+    """Has a child's weights; ``lossy`` is one whose reload leaves the old answers, as vLLM's on a CPU did.
+
+    One that ``tires`` takes so many reloads and then loses what it is given.
+    """
 
     lossy: bool = False
+    tires: int | None = None
     prompt_opens: bool = True
     named: str = ""
     asked: list[tuple[str, str]] = field(default_factory=list)
@@ -61,7 +68,9 @@ class ScriptedEngine:
 
     def take_weights(self, folder: Path, weights: str) -> None:
         self.named = weights
-        if not self.lossy:
+        if self.tires is not None:
+            self.tires -= 1
+        if not self.lossy and (self.tires is None or self.tires >= 0):
             self.record = read_record(folder)
 
     def parameter_digests(self) -> Mapping[str, str]:
@@ -81,7 +90,15 @@ class ScriptedEngine:
         right = "yes" if chance("right", request.prompt_id) < 0.5 else "no"
         text = f"{thought}</think>The answer is {right}, as far as is known."
         receipt = Receipt(request.profile.digest, 0, "scripted")
-        return Answer(request, text, 9, len(text.split()), "stop", Observation(receipt, (0,), {}, ()))
+        maps = {"prompt": self._map()} if request.capture else {}
+        return Answer(request, text, 9, len(text.split()), "stop", Observation(receipt, (0,), maps, ()))
+
+    def _map(self) -> ActivationMap:
+        """Nine tokens choose four experts a layer: as many of them other than the base's as the proportion says."""
+        counts = np.zeros((LAYERS, EXPERTS), np.int32)
+        moved = round(9 * self.proportion)
+        counts[:, :4], counts[:, 4:8] = 9 - moved, moved
+        return ActivationMap(counts, 9, 9)
 
     def score(self, requests: Sequence[Scoring]) -> Iterator[list[tuple[int, Scored]]]:
         raise AssertionError("a sweep scores nothing")
@@ -96,11 +113,11 @@ class ScriptedEngine:
         return text.split()
 
 
-def fresh(engines: list[ScriptedEngine], lossy: bool = False) -> Starts:
+def fresh(engines: list[ScriptedEngine], lossy: bool = False, tires: int | None = None) -> Starts:
     """Return what starts scripted engines and keeps them in a list."""
 
     def start(folder: Path) -> ScriptedEngine:
-        engines.append(ScriptedEngine(lossy=lossy).start(folder))
+        engines.append(ScriptedEngine(lossy=lossy, tires=tires).start(folder))
         return engines[-1]
 
     return start
@@ -148,10 +165,16 @@ def recipe_of(folder: Path, **parts: Any) -> SweepRecipe:
 
 
 def sweep_of(
-    recipe: SweepRecipe, folder: Path, engines: list[ScriptedEngine] | None = None, lossy: bool = False, **how: bool
+    recipe: SweepRecipe,
+    folder: Path,
+    engines: list[ScriptedEngine] | None = None,
+    lossy: bool = False,
+    tires: int | None = None,
+    **how: bool,
 ) -> None:
     """Run a sweep, or go on with it, with scripted engines."""
-    run(check(recipe), folder, Console(quiet=True), start=fresh(engines if engines is not None else [], lossy), **how)
+    start = fresh(engines if engines is not None else [], lossy, tires)
+    run(check(recipe), folder, Console(quiet=True), start=start, **how)
 
 
 if __name__ == "__main__":

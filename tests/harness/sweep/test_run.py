@@ -18,6 +18,7 @@ from mote.harness.store.children import children, sweep_frame
 from mote.harness.store.run import RunStore
 from mote.harness.sweep.engines import EACH, RELOADED
 from mote.harness.sweep.report import sweep_report
+from mote.harness.sweep.sentences import check_line
 from mote.judges.rules import RULES_JUDGE
 from mote.patches import Edit, Profile
 from tests.harness.sweep.scripted_sweep import ScriptedEngine, recipe_of, sweep_of, turns_at
@@ -78,7 +79,8 @@ def test_every_generation_names_its_child_and_the_child_its_weights(swept: Path)
 
 def test_one_engine_is_used_where_a_reload_is_proven_and_one_a_child_where_not(home: Path) -> None:
     recipe = recipe_of(home, refine=None)
-    for lossy, how, count in ((False, RELOADED, 2), (True, EACH, 2 + 5)):
+    # Where a reload is proven the first and the last child are checked with fresh engines.
+    for lossy, how, count in ((False, RELOADED, 2 + 2), (True, EACH, 2 + 5)):
         engines: list[ScriptedEngine] = []
         folder = home / f"lossy-{lossy}"
         sweep_of(recipe, folder, engines, lossy)
@@ -92,6 +94,62 @@ def test_one_engine_is_used_where_a_reload_is_proven_and_one_a_child_where_not(h
         with RunStore(folder, read_only=True) as store:
             assert {one.weights for one in children(store).values()} <= asked
     assert rows_of(home / "lossy-False") == rows_of(home / "lossy-True")
+
+
+def test_the_first_the_last_and_every_so_many_children_are_held_against_fresh_engines(home: Path) -> None:
+    order = ["base", "all@0.5", "all@1", "router@0.5", "router@1"]
+    for every, checked in ((0, []), (1, order), (2, ["base", "all@1", "router@1"]), (3, ["base", "router@0.5"])):
+        recipe = recipe_of(home, refine=None, model={"check_every": every})
+        engines: list[ScriptedEngine] = []
+        folder = home / f"checked-{every}"
+        sweep_of(recipe, folder, engines)
+        checks = json.loads((folder / "sweep.json").read_text())["checks"]
+        assert [one["child"] for one in checks] == checked + (["router@1"] if every == 3 else [])
+        assert all((one["prompts"], one["answers"], one["parameters"]) == (16, 0, 0) for one in checks)
+        assert len(engines) == 2 + len(checks)
+        line = check_line(json.loads((folder / "sweep.json").read_text()))
+        assert line.startswith("Checked against fresh engines that loaded") == bool(checks)
+        assert all(child in line for child in checked)
+    assert rows_of(home / "checked-0") == rows_of(home / "checked-1")
+
+
+def test_a_child_that_a_fresh_engine_answers_otherwise_stops_the_sweep_for_good(home: Path) -> None:
+    recipe = recipe_of(home, refine=None, model={"check_every": 4})
+    folder, engines = home / "tired", list[ScriptedEngine]()
+    # It has what router@0.5 answers, which is the same: its parameters tell.
+    said = r"router@1: 0 of 16 answers and 1 parameters of the engine .* model.reload=false"
+    # Each engine is right for three reloads: the proof's two and the base's, then those of three children.
+    with pytest.raises(MoteError, match=said):
+        sweep_of(recipe, folder, engines, tires=3)
+    asked = len(engines)
+    with pytest.raises(MoteError, match=said):
+        sweep_of(recipe, folder, engines)
+    assert len(engines) == asked
+    assert "answers since the check before are in doubt" in sweep_report(folder).read_text()
+
+
+def test_the_last_child_is_checked_after_a_kill_before_its_check(home: Path) -> None:
+    recipe = recipe_of(home, refine=None)
+    folder = home / "unchecked"
+    sweep_of(recipe, folder)
+    record = json.loads((folder / "sweep.json").read_text())
+    whole = record["checks"]
+    (folder / "sweep.json").write_text(json.dumps(record | {"checks": whole[:1], "finished": None}))
+    sweep_of(recipe, folder)
+    assert json.loads((folder / "sweep.json").read_text())["checks"] == whole
+
+
+def test_maps_of_some_prompts_say_how_children_route_beside_their_parents(swept: Path) -> None:
+    sweep_report(swept)
+    routing = pd.read_csv(swept / "tables" / "routing.csv", keep_default_na=False)
+    for child, with_base, with_whole in (("all@0.5", 5 / 9, 4 / 9), ("router@1", 1.0, 0.0), ("all@1", 0.0, None)):
+        own = routing[routing["child"] == child]
+        assert set(own["prompts"]) == {16}
+        for parent, expected in (("base", with_base), ("all@1", with_whole)):
+            values = own.loc[own["parent"] == parent, "agreement"].astype(float)
+            assert len(values) == (0 if expected is None else 6)
+            assert values.tolist() == pytest.approx([expected] * len(values))
+    assert "The two parents share 0% of them" in (swept / "report.html").read_text()
 
 
 def test_a_finished_sweep_starts_no_engine_and_other_recipes_are_refused(home: Path, swept: Path) -> None:
