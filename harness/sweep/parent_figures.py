@@ -8,6 +8,7 @@ from typing import Final
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mote.harness.drawing import ACCENT, INK, RULE, SEQUENTIAL, SIGNAL, SOFT, Layout, bare
@@ -95,6 +96,8 @@ def draw_routing(frame: pd.DataFrame, subsets: Sequence[str], names: dict[str, s
             image = axis.imshow(
                 own.to_numpy(float), aspect="auto", cmap=SEQUENTIAL, vmin=0, vmax=1, interpolation="nearest"
             )
+            # A parent beside itself is left out, and must not look like nothing in common.
+            axis.set_facecolor(RULE)
             axis.set_title(f"Choices shared with {names[parent]}")
             axis.set_ylabel("layer")
             step = max(1, len(own.index) // 12)
@@ -108,7 +111,7 @@ def draw_routing(frame: pd.DataFrame, subsets: Sequence[str], names: dict[str, s
     return draw
 
 
-def _name_children(axis: plt.Axes, children: pd.DataFrame, layout: Layout) -> None:
+def _name_children(axis: Axes, children: pd.DataFrame, layout: Layout) -> None:
     """Name each child where there is room, else each subset, and part the subsets."""
     subsets = list(children["subset"])
     for at in range(1, len(subsets)):

@@ -82,7 +82,7 @@ def routing_lead(routing: pd.DataFrame, manifest: Mapping[str, Any]) -> str:
     between = routing[(routing["child"] == whole) & (routing["parent"] == BASE)]
     if between.empty:
         return f"{said} No child of this sweep is the other parent, so children are compared with the base alone."
-    lowest = between.loc[between["agreement"].idxmin()]
+    lowest = between.sort_values("agreement", kind="stable").iloc[0]
     return (
         f"{said} The two parents share {between['agreement'].mean():.0%} of them, least in layer"
         f" {int(lowest['layer'])} ({lowest['agreement']:.0%})."

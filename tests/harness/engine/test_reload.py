@@ -19,6 +19,8 @@ from mote.patches import EMPTY_PROFILE, Edit, Profile
 from tests.harness.sweep.scripted_sweep import parents_in
 
 
+# Two engines and four loads: half a minute alone, and over 200 s beside other work.
+@pytest.mark.timeout(1200)
 def test_one_engine_answers_as_a_fresh_one_after_each_reload(tmp_path: Path) -> None:
     recipe = load_recipe(
         "demo", ["sampling.temperature=0", "sampling.max_tokens=24", "task.limit=12", "study.controls.retest=0"]
