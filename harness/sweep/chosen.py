@@ -102,7 +102,7 @@ def _of_run(model: _Model, how: ChosenExperts) -> list[Expert]:
     else:
         effects = run_rankings(str(how.run)).get(CAUSAL)
         if effects is None:
-            raise MoteError(f"{how.run} has no scan: make one with mote experts scan.")
+            raise MoteError(f"{how.run} has no scan: make one with mote scan {how.run}.")
         measured = int(np.isfinite(effects).sum())
         if measured < how.top:
             raise MoteError(f"top is {how.top}, and the scan of {how.run} measured {measured} experts.")

@@ -74,7 +74,7 @@ def test_a_scan_takes_the_experts_of_the_largest_effect(home: Path, run: Path) -
     ]
     with pytest.raises(MoteError, match=rf"subsets\.some\.experts: top is 10, and the scan of .* measured {SCANNED}"):
         chosen(home, by="causal", run=str(run), top=10)
-    with pytest.raises(MoteError, match="has no scan: make one with mote experts scan"):
+    with pytest.raises(MoteError, match="has no scan: make one with mote scan"):
         chosen(home, by="causal", run=str(write_run(home / "unscanned", WrittenRun(prompts=60, controls=0))), top=3)
 
 
