@@ -49,6 +49,9 @@ from mote.patches import Edit, ModelLayout, Profile
 PAIR_P: Final = 0.05
 """Pairs up to this family-wise p are measured: both off, and each alone."""
 MEASURED_PAIRS: Final = 3
+FEW_MASKS: Final = 5
+"""Masks an expert is in, on average, below which a scan says that it tells little. 1.5 found 6 of a full scan's top 20
+(results/demo-models/group-scan-smollm.md)."""
 TOP: Final = 20
 """How many of the leading experts are shown, and compared with a full scan's."""
 
@@ -159,6 +162,7 @@ class _Work:
         """Measure stage after stage; return that all is done."""
         self._singles([(None, self.prompts)], "Untouched", range(self.scan.plan.openings))
         telling = self._telling
+        self._warn_of_few_masks()
         self._masks([(prompt, self._experts(mask)) for prompt, mask in self._drawn if mask.any()], "Masks")
         effects, pairs = self._estimates
         spent = len(self.prompts) * self.scan.plan.openings + sum(len(telling[prompt]) for prompt, _ in self._drawn)
@@ -171,6 +175,15 @@ class _Work:
         finalists = sorted(best, key=lambda expert: -seen[expert])[: plan.finalists]
         self._singles([(expert, self.prompts) for expert in finalists], "Finalists")
         return True
+
+    def _warn_of_few_masks(self) -> None:
+        each = len(self._drawn) * self.groups.share
+        if each < FEW_MASKS:
+            self.session.console.print(
+                f"Each expert is in {each:.1f} masks on average: too few to tell experts apart. Give it more prompts"
+                f" (--prompts), a larger --budget, or scan all experts alone on fewer prompts (no --method).",
+                soft_wrap=True,
+            )
 
     def result(self, finished: bool) -> GroupScan:
         """Put together what is stored by now."""

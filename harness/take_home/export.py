@@ -1,8 +1,8 @@
 """``mote export-profile``: a profile in the form that another engine reads, with what is lost said a line each.
 
-What each engine reads was verified in its own source, named at each format. All three choose experts otherwise than
-the patch: before the choice, so that a further expert enters for one that is pushed out. None has receipts. Whatever a
-format cannot say is refused.
+What each engine reads was verified in its own source, named at each format. All three act before the choice, so that a
+further expert enters for one that is pushed out, as under the patch's own edits before the choice. None has receipts.
+Whatever a format cannot say is refused.
 """
 
 from __future__ import annotations
@@ -39,6 +39,9 @@ _REPLACED: Final = (
     "before the choice, not after: a further expert enters for each that is taken out, where the patch gives the share"
     " to those that the token chose beside it"
 )
+_OUT: Final = ("suppress", "deactivate")
+_ACTIONS: Final = (*_OUT, "stimulate", "activate")
+"""What EasySteer and SteerMoE can say. Our ``activate`` and ``deactivate`` are their own rule (``patches.choice``)."""
 _UNPROVEN: Final = (
     "no receipts: that an expert was taken out is not counted there, and the run's controls were not run there"
 )
@@ -111,9 +114,9 @@ def _easysteer(profile: Profile, layout: ModelLayout) -> Exported:
     layers: dict[str, dict[str, Any]] = {}
     for edit in profile.canonical:
         entry = layers.setdefault(str(edit.layer), {"mode": "deactivate", "activate_ids": [], "deactivate_ids": []})
-        entry["deactivate_ids" if edit.action == "suppress" else "activate_ids"].append(edit.expert)
+        entry["deactivate_ids" if edit.action in _OUT else "activate_ids"].append(edit.expert)
     where = {"all": 'prompt="all", generation="all"', "prompt": 'prompt="all"', "generated": 'generation="all"'}
-    lost = [_REPLACED]
+    lost = _replaced(profile)
     if any(edit.action == "stimulate" for edit in profile.canonical):
         lost.append(
             "a stimulated expert's score is set 0.01 above the token's largest and the weights are made of the scores"
@@ -129,7 +132,7 @@ def _easysteer(profile: Profile, layout: ModelLayout) -> Exported:
 
 def _steermoe(profile: Profile, layout: ModelLayout) -> Exported:
     """Their function reads a pickled frame; this is its CSV, since no pickle is written here."""
-    edits = {(edit.layer, edit.expert): -1 if edit.action == "suppress" else 1 for edit in profile.canonical}
+    edits = {(edit.layer, edit.expert): -1 if edit.action in _OUT else 1 for edit in profile.canonical}
     # Their weights are indexed by the layer's own number, in a table with a row for each layer of the frame.
     rows = [
         f"{layer},{expert},{(value := edits.get((layer, expert), 0))},{abs(value)}"
@@ -142,7 +145,7 @@ def _steermoe(profile: Profile, layout: ModelLayout) -> Exported:
         "\n".join(["layer,expert,risk_diff,risk_diff_abs", *rows]) + "\n",
         [
             "the whole engine, one request at a time (their max_num_seqs=1)",
-            _REPLACED,
+            *_replaced(profile),
             "their function reads a pickle, and none is written here: make it yourself of this CSV, as below",
             _UNPROVEN,
         ],
@@ -151,12 +154,16 @@ def _steermoe(profile: Profile, layout: ModelLayout) -> Exported:
     )
 
 
+def _replaced(profile: Profile) -> list[str]:
+    return [] if profile.before_choice else [_REPLACED]
+
+
 def _not_too_many(profile: Profile, layout: ModelLayout) -> None:
     for layer in layout.layers:
-        found = sum(edit.layer == layer and edit.action == "stimulate" for edit in profile.canonical)
+        found = sum(edit.layer == layer and edit.action not in _OUT for edit in profile.canonical)
         if found > layout.top_k:
             raise MoteError(
-                f"profile '{profile.name}' stimulates {found} experts of layer {layer}: SteerMoE takes"
+                f"profile '{profile.name}' brings {found} experts of layer {layer} in: SteerMoE takes"
                 f" {layout.top_k} of a layer and passes over the rest."
             )
 
@@ -171,14 +178,14 @@ FORMATS: Final[dict[str, Format]] = {
     ),
     "easysteer": Format(
         "ZJU-REAL/EasySteer-vllm-v1 6267ca0, steer_vectors/algorithms/moe_router.py: load_from_path",
-        ("suppress", "stimulate"),
+        _ACTIONS,
         ("all", "prompt", "generated"),
         _SOFTMAX,
         _easysteer,
     ),
     "steermoe": Format(
         "adobe-research/SteerMoE 0c7e6b5, src/utils.py: steer_moe",
-        ("suppress", "stimulate"),
+        _ACTIONS,
         ("all",),
         (*_SOFTMAX, "PhiMoEForCausalLM"),
         _steermoe,

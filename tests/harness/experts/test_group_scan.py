@@ -61,12 +61,13 @@ def test_a_stopped_scan_goes_on_to_the_same_rows_within_its_budget(
     assert run_rankings(scanned)["causal"].shape == (6, 64)
     # Stopped elsewhere, it ends with the same passes.
     group_scan_run(half, SMALL, GROUPS, QUIET, max_passes=150, engine=session)
-    other = group_scan_run(half, SMALL, GROUPS, QUIET, engine=session)
+    console = Console(record=True, width=200, quiet=False, file=open("/dev/null", "w"))  # noqa: SIM115
+    other = group_scan_run(half, SMALL, GROUPS, console, engine=session)
+    assert "masks on average: too few to tell experts apart" in console.export_text()
     masks = [_rows(folder) for folder in (scanned, half)]
     assert masks[0].index.equals(masks[1].index)
     assert masks[0]["logprob"].to_numpy() == pytest.approx(masks[1]["logprob"].to_numpy(), abs=1e-3)
     assert other.scan.passes == pytest.approx(found.scan.passes, abs=20)
-    console = Console(record=True, width=200, quiet=False, file=open("/dev/null", "w"))  # noqa: SIM115
     show_groups(found, 0.1, console)
     assert f"{found.scan.passes:,} passes" in console.export_text()
     assert [path.name for path in write_groups(found, scanned)] == ["group_scan.csv", "group_scan_pairs.csv"]

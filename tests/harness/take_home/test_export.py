@@ -52,6 +52,18 @@ def test_steermoes_frame_picks_these_experts_by_its_own_rule() -> None:
     assert any("pickle" in line for line in found.lost)
 
 
+@pytest.mark.parametrize("to", ["easysteer", "steermoe"])
+def test_edits_before_the_choice_are_these_engines_own(to: str) -> None:
+    swap = {"suppress": "deactivate", "stimulate": "activate"}
+    ours = Profile("both", tuple(Edit(edit.layer, edit.expert, swap[edit.action]) for edit in BOTH.edits))
+    after, before = export_profile(BOTH, QWEN, to), export_profile(ours, QWEN, to)
+    assert before.text == after.text
+    assert any("before the choice" in line for line in after.lost)
+    assert not any("before the choice" in line for line in before.lost)
+    with pytest.raises(MoteError, match="not deactivate of"):
+        export_profile(ours, QWEN, "vllm-mask")
+
+
 @pytest.mark.parametrize("to", FORMATS)
 def test_what_a_format_cannot_say_is_refused(to: str) -> None:
     scaled = Profile("p", (Edit(1, 3, "scale", 0.5),))
@@ -79,7 +91,7 @@ def test_what_a_format_cannot_say_is_refused(to: str) -> None:
             Profile("p", tuple(Edit(1, expert, "stimulate") for expert in range(3))),
             QWEN,
             "steermoe",
-            "stimulates 3 experts of layer 1",
+            "brings 3 experts of layer 1 in",
         ),
         (OFF, QWEN, "vllm-masks", "Did you mean 'vllm-mask'"),
     ],
