@@ -78,11 +78,12 @@ def render(key: str, draw: Draw, alt: str) -> Drawn:
     with drawing(key):
         wide, narrow = draw(WIDE), draw(NARROW)
         for figure in (wide, narrow):
-            # Laid out once: each format would do it again, for the same result.
+            # Laid out once, since each format would do it again for the same result, and finely: at few dots to the
+            # inch the renderer rounds the widths of letters, and long names are cut off.
+            figure.set_dpi(PNG_DPI)
             if (engine := figure.get_layout_engine()) is not None:
                 engine.execute(figure)
             figure.set_layout_engine("none")
-            figure.set_dpi(PNG_DPI)
         svg, small = _bytes(wide, "svg"), _bytes(narrow, "svg")
         png, pdf = _bytes(wide, "png"), _bytes(wide, "pdf")
         for figure in (wide, narrow):
@@ -94,6 +95,8 @@ def _bytes(figure: Figure, kind: str) -> bytes:
     # Neither a date nor a version: the same run gives the same bytes. By the canvas, as ``savefig`` would draw a figure
     # that was laid out once more, for nothing.
     buffer = io.BytesIO()
+    # The vector formats' canvases leave the figure at 72 dots to the inch.
+    figure.set_dpi(PNG_DPI)
     # ``print`` methods of canvases have no types.
     canvas: Any = {"svg": FigureCanvasSVG, "pdf": FigureCanvasPdf, "png": FigureCanvasAgg}[kind](figure)
     getattr(canvas, f"print_{kind}")(buffer, metadata=_METADATA[kind])

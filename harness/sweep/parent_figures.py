@@ -122,4 +122,4 @@ def _name_children(axis: Axes, children: pd.DataFrame, layout: Layout) -> None:
     else:
         places = [at for at, one in enumerate(subsets) if not at or subsets[at - 1] != one]
         labels = [subsets[at] or BASE for at in places]
-    axis.set_xticks(places, labels, rotation=60, ha="right", rotation_mode="anchor", fontsize=7.5)
+    axis.set_xticks(places, labels, rotation=90, fontsize=7.5)

@@ -21,6 +21,7 @@ import pytest
 from mote.harness.errors import MoteError
 from mote.harness.report import build, make_report
 from mote.harness.report.catalogue import CATALOGUE, catalogue
+from mote.harness.report.figures import PNG_DPI
 from mote.harness.report.paper_index import paper_index
 from mote.harness.store.prunings import add_pruning
 from mote.harness.store.run import LabelRow, RunStore
@@ -144,8 +145,13 @@ def test_figures_are_written_in_all_formats_with_their_numbers(folder: Path) -> 
         assert names == {path.stem for path in (folder / "figures").glob(f"*.{kind}")}
     for name in names:
         assert (folder / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
-        assert (folder / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        png = (folder / "figures" / f"{name}.png").read_bytes()
+        assert png.startswith(b"\x89PNG")
         svg = (folder / "figures" / f"{name}.svg").read_text(encoding="utf-8")
+        # At 200 dots to the inch: the vector formats, drawn before, are at 72.
+        points = re.search(r'<svg [^>]*width="([0-9.]+)pt"', svg)
+        assert points is not None
+        assert int.from_bytes(png[16:20]) == pytest.approx(float(points[1]) / 72 * PNG_DPI, abs=1)
         assert "font-family: 'Arial', 'Helvetica', 'Liberation Sans', 'DejaVu Sans', sans-serif" in svg
     tables = {path.stem for path in (folder / "tables").glob("*.csv")}
     # The matrices of suppression and stimulation stand in one table.
