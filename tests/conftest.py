@@ -63,6 +63,8 @@ def engines() -> Iterator[Engines]:
                 "dtype": "float32",
                 "max_model_len": 256,
                 "max_num_seqs": 16,
+                # Of tiny models, and all of it is in memory: a gigabyte for each engine of a session is too much.
+                "kv_cache_memory_bytes": 128 << 20,
             }
             running[key] = LLM(str(folder), **usual | options)
         return running[key]

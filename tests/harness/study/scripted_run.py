@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import sys
 
 from mote.harness.cli import main as cli
@@ -18,6 +19,9 @@ from tests.harness.study.scripted_engine import ScriptedEngine
 
 if __name__ == "__main__":
     number, after, room = map(int, sys.argv[1:4])
+    # A suite that was started under nohup ignores SIGHUP, and so would what it starts.
+    for one in (signal.SIGHUP, signal.SIGTERM):
+        signal.signal(one, signal.SIG_DFL)
     engine = ScriptedEngine()
 
     def happen(request: Request) -> None:
