@@ -66,7 +66,10 @@ def engines() -> Iterator[Engines]:
                 # Of tiny models, and all of it is in memory: a gigabyte for each engine of a session is too much.
                 "kv_cache_memory_bytes": 128 << 20,
             }
-            running[key] = LLM(str(folder), **usual | options)
+            with pytest.MonkeyPatch.context() as aside:
+                # It would go before the bytes above.
+                aside.delenv("VLLM_CPU_KVCACHE_SPACE", raising=False)
+                running[key] = LLM(str(folder), **usual | options)
         return running[key]
 
     yield engine
