@@ -171,7 +171,10 @@ class _Work:
         write_parents_distances(self.folder, self.recipe)
         last = Point("", 0.0)
         above = [proportion for proportion in self.recipe.proportions if proportion > 0]
-        points = [Point("", 0.0), *(Point(subset, p) for subset in self.recipe.subsets for p in above)]
+        grid = [Point("", 0.0), *(Point(subset, p) for subset in self.recipe.subsets for p in above)]
+        # What a stop left half asked between the grid's points is done first: steps are halved by whole children alone.
+        begun = [Point(one.subset, one.proportion) for one in children(self.store).values()]
+        points = [*grid, *(point for point in begun if point not in grid)]
         while points:
             for number, point in enumerate(points, start=1):
                 self._child(point, f"{point.child} ({number} of {len(points)})")

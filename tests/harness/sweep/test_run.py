@@ -7,17 +7,21 @@ import os
 import random
 import signal
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from rich.console import Console
 
+from mote.harness.engine.vllm import Answer, Request
 from mote.harness.errors import MoteError
 from mote.harness.store.children import children, sweep_frame
 from mote.harness.store.run import RunStore
 from mote.harness.sweep.engines import EACH, RELOADED
 from mote.harness.sweep.report import sweep_report
+from mote.harness.sweep.run import check, run
 from mote.harness.sweep.sentences import check_line
 from mote.judges.rules import RULES_JUDGE
 from mote.patches import Edit, Profile
@@ -190,6 +194,22 @@ def test_the_page_says_where_the_measure_changes(swept: Path) -> None:
     assert one["against"] == 0
     assert not pd.read_csv(swept / "tables" / "classes.csv").isna()["base"].any()
     assert "<script" not in page
+
+
+def test_a_sweep_stopped_within_a_child_between_the_grid_s_points_asks_the_rest_of_it(home: Path, swept: Path) -> None:
+    class Stopped(ScriptedEngine):
+        def generate(self, requests: Sequence[Request]) -> Iterator[list[tuple[int, Answer]]]:
+            for number, some in enumerate(super().generate(requests)):
+                if number and self.proportion == 0.625:
+                    raise KeyboardInterrupt
+                yield some
+
+    folder = home / "stopped"
+    with pytest.raises(KeyboardInterrupt):
+        run(check(recipe_of(home)), folder, Console(quiet=True), start=lambda child: Stopped().start(child))
+    assert 0 < (frame_of(folder)["proportion"] == 0.625).sum() < 30
+    sweep_of(recipe_of(home), folder)
+    assert rows_of(folder) == rows_of(swept)
 
 
 @pytest.mark.parametrize(
