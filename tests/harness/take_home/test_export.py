@@ -54,8 +54,8 @@ def test_steermoes_frame_picks_these_experts_by_its_own_rule() -> None:
 
 @pytest.mark.parametrize("to", ["easysteer", "steermoe"])
 def test_edits_before_the_choice_are_these_engines_own(to: str) -> None:
-    swap = {"suppress": "deactivate", "stimulate": "activate"}
-    ours = Profile("both", tuple(Edit(edit.layer, edit.expert, swap[edit.action]) for edit in BOTH.edits))
+    off = (Edit(2, 7, "deactivate"), Edit(1, 3, "deactivate"), Edit(1, 0, "deactivate"))
+    ours = Profile("both", (*off, Edit(1, 5, "activate")))
     after, before = export_profile(BOTH, QWEN, to), export_profile(ours, QWEN, to)
     assert before.text == after.text
     assert any("before the choice" in line for line in after.lost)
