@@ -106,17 +106,7 @@ class Account:
             logits = np.zeros((*shape[:2], layout.experts), np.float32)
             return RowPart(0, role, np.zeros(shape, np.uint16), np.zeros(shape, np.float32), logits)
         if len(parts) > 1:
-            weights = [part.weights for part in parts if part.weights is not None]
-            scores = [part.logits for part in parts if part.logits is not None]
-            parts[:] = [
-                RowPart(
-                    0,
-                    role,
-                    np.concatenate([part.ids for part in parts]),
-                    np.concatenate(weights) if weights else None,
-                    np.concatenate(scores) if scores else None,
-                )
-            ]
+            parts[:] = [RowPart.joined(parts)]
         return parts[0]
 
 

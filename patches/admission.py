@@ -153,6 +153,7 @@ class Admission:
         profile = self._profile(entry["profile"])
         self._check(profile, self._layout)
         capture = Capture.parse(entry.get("capture"), self._encode)
+        # Only a GPU's workers have a limit of edits.
         if capture is not None and capture.logits and self._limit is not None:
             raise ProfileError("'capture': logits are kept on CPUs only; ask for 'weights' on a GPU")
         return Ticket(profile.spec, None if capture is None else capture.to_list())

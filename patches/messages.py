@@ -5,6 +5,7 @@ Both are plain values and arrays, so they cross vLLM's own process boundaries li
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -70,6 +71,19 @@ class RowPart(NamedTuple):
     ids: NDArray[np.uint16]
     weights: NDArray[np.float32] | None = None
     logits: NDArray[np.float32] | None = None
+
+    @classmethod
+    def joined(cls, parts: Sequence[RowPart]) -> RowPart:
+        """Return parts of one request and role as one, their tokens one after the other."""
+        weights = [part.weights for part in parts if part.weights is not None]
+        logits = [part.logits for part in parts if part.logits is not None]
+        return cls(
+            0,
+            parts[0].role,
+            np.concatenate([part.ids for part in parts]),
+            np.concatenate(weights) if weights else None,
+            np.concatenate(logits) if logits else None,
+        )
 
 
 @dataclass(slots=True)

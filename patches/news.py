@@ -36,13 +36,12 @@ def pack_news(account: Account, first: dict[str, Any] | None) -> NDArray[np.uint
         if part.weights is not None:
             arrays[f"weights/{role}"] = part.weights
     for role, parts in account.rows.items():
-        arrays[f"ids/{role}"] = np.concatenate([rows.ids for rows in parts])
-        weighed = [rows.weights for rows in parts if rows.weights is not None]
-        if weighed:
-            arrays[f"row weights/{role}"] = np.concatenate(weighed)
-        scored = [rows.logits for rows in parts if rows.logits is not None]
-        if scored:
-            arrays[f"row logits/{role}"] = np.concatenate(scored)
+        rows = RowPart.joined(parts)
+        arrays[f"ids/{role}"] = rows.ids
+        if rows.weights is not None:
+            arrays[f"row weights/{role}"] = rows.weights
+        if rows.logits is not None:
+            arrays[f"row logits/{role}"] = rows.logits
     counted = {role: part.counted for role, part in account.maps.items()}
     header: dict[str, Any] = {"digest": account.digest, "edited": account.edited, "counted": counted}
     return frame(MAGIC, header if first is None else {**header, "opening": first}, arrays)

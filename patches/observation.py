@@ -230,19 +230,15 @@ def _observation(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) 
         role: ActivationMap(arrays[f"counts/{role}"], int(counted), int(total), arrays.get(f"weights/{role}"))
         for role, (counted, total) in header["maps"].items()
     }
-    rows = {
-        name.removeprefix("rows/"): array.astype(np.uint16)
-        for name, array in arrays.items()
-        if name.startswith("rows/")
-    }
-    weights, logits = (
-        {
-            name.removeprefix(f"row {what}/"): array.astype(np.float32)
-            for name, array in arrays.items()
-            if name.startswith(f"row {what}/")
+
+    def by_role(what: str, kind: type[Any]) -> dict[str, NDArray[Any]]:
+        start = f"{what}/"
+        return {
+            name.removeprefix(start): array.astype(kind) for name, array in arrays.items() if name.startswith(start)
         }
-        for what in ("weights", "logits")
-    )
+
     receipt = Receipt(str(header["digest"]), int(header["tokens_edited"]), str(header["patch_version"]))
     mechanism = tuple(EditEffect(*effect) for effect in header["mechanism"])
+    rows = by_role("rows", np.uint16)
+    weights, logits = by_role("row weights", np.float32), by_role("row logits", np.float32)
     return Observation(receipt, tuple(header["layers"]), maps, mechanism, rows, weights, logits)

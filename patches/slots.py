@@ -110,12 +110,9 @@ class SlotTable:
         for wanted in self.wanted:
             wanted[slot] = -1
         if len(spec.edits) >= self.gain.shape[1]:
-            grown = np.ones((len(self._held), len(spec.edits) + 1), np.float32)
-            grown[:, : self.gain.shape[1]] = self.gain
-            self.gain = grown
-            codes = np.zeros(grown.shape, np.int8)
-            codes[:, : self.code.shape[1]] = self.code
-            self.code = codes
+            more = ((0, 0), (0, len(spec.edits) + 1 - self.gain.shape[1]))
+            self.gain = np.pad(self.gain, more, constant_values=1)
+            self.code = np.pad(self.code, more)
         stimulated: dict[int, list[int]] = {}
         for number, edit in enumerate(spec.edits, start=1):
             layer = self._row_of_layer[edit.layer]

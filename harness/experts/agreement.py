@@ -197,6 +197,16 @@ def flips_table(
     return table
 
 
+def chance_table(table: pd.DataFrame, what: str, columns: Sequence[str]) -> pd.DataFrame:
+    """Return rows of ``flips_table``, whose ranking is named ``what``, as they are written: Holm's p over all of them.
+
+    ``columns`` come before p, p_holm, least_p and the experts.
+    """
+    table = table.rename(columns={"ranking": what}).reset_index(drop=True)
+    adjusted = holm({at: float(p) for at, p in table["p"].items()})
+    return table.assign(p_holm=pd.Series(adjusted))[[*columns, "p", "p_holm", "least_p", "experts"]]
+
+
 def overlap(rankings: Mapping[str, NDArray[np.float64]], ks: Sequence[int]) -> pd.DataFrame:
     """Return the experts that each ranking's top k shares with the causal scan's: ranking, k, shared, chance."""
     rows = []

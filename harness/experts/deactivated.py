@@ -16,14 +16,13 @@ from rich.console import Console
 
 from mote.harness.engine.trust import NOTHING_OWN, Own
 from mote.harness.errors import MoteError
-from mote.harness.experts.agreement import TopSet, flips_table
+from mote.harness.experts.agreement import TopSet, chance_table, flips_table
 from mote.harness.experts.asking import Asking, Off, switched_off
 from mote.harness.experts.comparison import answer_sets
 from mote.harness.experts.output import write_deactivated
 from mote.harness.experts.rankings import read_halves
 from mote.harness.science.controls import random_experts
-from mote.harness.science.inference import holm
-from mote.harness.study.controls import tuned_row
+from mote.harness.study.controls import tuned_experts
 from mote.harness.study.session import StartsEngine, open_session
 from mote.patches import ProfileError
 
@@ -46,8 +45,7 @@ def deactivated_run(
     """
     with open_session(folder, console, engine, own) as session:
         halves = read_halves(session.store, session.manifest)
-        edits = tuned_row(session.store.profiles()).spec["edits"]
-        tuned = [(int(edit["layer"]), int(edit["expert"])) for edit in edits]
+        tuned = tuned_experts(session.store.profiles())
         stream = np.random.default_rng([session.recipe.study.seed, _STREAM])
         drawn = random_experts("mass", tuned, halves.mass, halves.layers, sets, stream)
         try:
@@ -60,9 +58,6 @@ def deactivated_run(
             wanted = [TopSet(off, len(tuned), tuned, drawn)]
             labels = answer_sets(asking, wanted, halves.measured, off).labels
             tables.append(flips_table(wanted, labels, halves.units, halves.mass, halves.layers, halves.target))
-    table = pd.concat(tables, ignore_index=True).rename(columns={"ranking": "action"})
-    adjusted = holm({str(name): float(p) for name, p in zip(table["action"], table["p"], strict=True)})
-    table["p_holm"] = np.array([adjusted[str(name)] for name in table["action"]])
-    table = table[[*COLUMNS, "p", "p_holm", "least_p", "experts"]]
+    table = chance_table(pd.concat(tables), "action", COLUMNS)
     write_deactivated(table, folder)
     return table

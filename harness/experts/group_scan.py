@@ -181,7 +181,7 @@ class _Work:
         if each < FEW_MASKS:
             self.session.console.print(
                 f"Each expert is in {each:.1f} masks on average: too few to tell experts apart. Give it more prompts"
-                f" (--prompts), a larger --budget, or scan all experts alone on fewer prompts (no --method).",
+                " (--prompts), a larger --budget, or scan all experts alone on fewer prompts (no --method).",
                 soft_wrap=True,
             )
 

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from rich.console import Console
 
 from mote.harness.engine.trust import NOTHING_OWN, Own
-from mote.harness.experts.agreement import TopSet, flips_table
+from mote.harness.experts.agreement import TopSet, chance_table, flips_table
 from mote.harness.experts.asking import Asking
 from mote.harness.experts.comparison import answer_sets
 from mote.harness.experts.output import write_thirds
 from mote.harness.experts.rankings import read_halves
 from mote.harness.science.crossfit import third_controls
 from mote.harness.science.dose import layer_thirds
-from mote.harness.science.inference import holm
-from mote.harness.study.controls import tuned_row
+from mote.harness.study.controls import tuned_experts
 from mote.harness.study.session import StartsEngine, open_session
 
 COLUMNS = ["third", "k", "prompts", "flips", "share", "low", "high", "sets", "matched_mean", "matched_max", "busier"]
@@ -35,17 +33,13 @@ def thirds_run(folder: Path, sets: int, console: Console, engine: StartsEngine, 
     """
     with open_session(folder, console, engine, own) as session:
         halves = read_halves(session.store, session.manifest)
-        edits = tuned_row(session.store.profiles()).spec["edits"]
-        tuned = [(int(edit["layer"]), int(edit["expert"])) for edit in edits]
+        tuned = tuned_experts(session.store.profiles())
         seed = session.recipe.study.seed
         drawn = third_controls("mass", tuned, halves.mass, halves.layers, sets, seed)
         thirds = layer_thirds(tuned, halves.layers)
         wanted = [TopSet(name, len(thirds[name]), thirds[name], controls) for name, controls in drawn.items()]
         answered = answer_sets(Asking(session, halves, "ranking"), wanted, halves.measured)
     table = flips_table(wanted, answered.labels, halves.units, halves.mass, halves.layers, halves.target)
-    table = table.rename(columns={"ranking": "third"})
-    adjusted = holm({str(name): float(p) for name, p in zip(table["third"], table["p"], strict=True)})
-    table["p_holm"] = np.array([adjusted[str(name)] for name in table["third"]])
-    table = table[[*COLUMNS, "p", "p_holm", "least_p", "experts"]]
+    table = chance_table(table, "third", COLUMNS)
     write_thirds(table, folder)
     return table

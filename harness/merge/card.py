@@ -12,6 +12,11 @@ from mote.harness.merge.checkpoint import Checkpoint
 from mote.harness.merge.plan import Plan
 
 
+def heading(front: Mapping[str, Any], title: str) -> list[str]:
+    """Return the first lines of a card: the hub's front matter and the title."""
+    return ["---", yaml.safe_dump(dict(front), sort_keys=False).rstrip(), "---", f"# {title}", ""]
+
+
 def card_of(plan: Plan, record: Mapping[str, Any]) -> str:
     """Return the card as Markdown with the hub's front matter; a parent that is a folder is named without its path."""
     hub = [parent.source for parent in plan.parents if parent.revision is not None]
@@ -28,11 +33,7 @@ def card_of(plan: Plan, record: Mapping[str, Any]) -> str:
         for group, counts in record["tensors"].items()
     ]
     lines = [
-        "---",
-        yaml.safe_dump(front, sort_keys=False).rstrip(),
-        "---",
-        f"# {plan.recipe.name}",
-        "",
+        *heading(front, plan.recipe.name),
         "A child merged tensor by tensor from these parents, without training:",
         "",
         *(

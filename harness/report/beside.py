@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -50,20 +51,17 @@ def deactivated_beside_chance(path: Path) -> str:
 
     Raises MoteError where the file is no such table.
     """
-    if not path.exists():
-        return ""
-    columns = ["flips", "prompts", "broken", "sets", "matched_mean", "p"]
-    try:
-        table = pd.read_csv(io.StringIO(read_text(path, LARGEST)), nrows=len(_WAYS))
-        rows = table[["action", *columns]].astype(dict.fromkeys(columns, float)).to_dict(orient="records")
-        said = [
-            f"{_WAYS[str(row['action'])]} {row['flips']:.0f} of {row['prompts']:.0f} flip, {row['broken']:.0f} break,"
-            f" {row['sets']:.0f} random sets {pct(row['matched_mean'])} on average ({p_is(row['p'])})"
-            for row in rows
-        ]
-    except (UnreadableError, ValueError, OverflowError, KeyError) as error:
-        raise MoteError(f"{path} is no table of deactivation: {' '.join(str(error).split())[:120]}") from None
-    return f"The same experts and random sets switched off in two ways: {'; '.join(said)}."
+    rows = _rows(
+        path, "action", ("flips", "prompts", "broken", "sets", "matched_mean", "p"), len(_WAYS), "deactivation"
+    )
+    if strange := [row["action"] for row in rows if row["action"] not in _WAYS]:
+        raise MoteError(f"{path} is no table of deactivation: '{strange[0][:80]}' is no way to switch experts off")
+    said = [
+        f"{_WAYS[row['action']]} {row['flips']:.0f} of {row['prompts']:.0f} flip, {row['broken']:.0f} break,"
+        f" {row['sets']:.0f} random sets {pct(row['matched_mean'])} on average ({p_is(row['p'])})"
+        for row in rows
+    ]
+    return f"The same experts and random sets switched off in two ways: {'; '.join(said)}." if said else ""
 
 
 def thirds_beside_chance(path: Path) -> str:
@@ -71,17 +69,25 @@ def thirds_beside_chance(path: Path) -> str:
 
     Raises MoteError where the file is no such table.
     """
-    if not path.exists():
-        return ""
-    columns = ["flips", "prompts", "sets", "matched_mean", "p"]
-    try:
-        table = pd.read_csv(io.StringIO(read_text(path, LARGEST)), nrows=len(THIRDS))
-        rows = table[["third", *columns]].astype(dict.fromkeys(columns, float)).to_dict(orient="records")
-    except (UnreadableError, ValueError, OverflowError, KeyError) as error:
-        raise MoteError(f"{path} is no table of thirds: {' '.join(str(error).split())[:120]}") from None
-    said = (
-        f"{str(row['third'])[:20]} {row['flips']:.0f} of {row['prompts']:.0f}, {row['sets']:.0f} random sets of its"
+    rows = _rows(path, "third", ("flips", "prompts", "sets", "matched_mean", "p"), len(THIRDS), "thirds")
+    said = [
+        f"{row['third'][:20]} {row['flips']:.0f} of {row['prompts']:.0f}, {row['sets']:.0f} random sets of its"
         f" layers, chosen as often, {pct(row['matched_mean'])} on average ({p_is(row['p'])})"
         for row in rows
-    )
-    return f"Each third among chance: {'; '.join(said)}."
+    ]
+    return f"Each third among chance: {'; '.join(said)}." if said else ""
+
+
+def _rows(path: Path, key: str, columns: Sequence[str], most: int, what: str) -> list[dict[str, Any]]:
+    """Return the first rows of a table beside the study, with numbers in ``columns``; none where there is no file.
+
+    Raises MoteError where the file is no such table.
+    """
+    if not path.exists():
+        return []
+    try:
+        table = pd.read_csv(io.StringIO(read_text(path, LARGEST)), nrows=most)
+        found = table[[key, *columns]].astype({key: str, **dict.fromkeys(columns, float)})
+    except (UnreadableError, ValueError, OverflowError, KeyError) as error:
+        raise MoteError(f"{path} is no table of {what}: {' '.join(str(error).split())[:120]}") from None
+    return [{str(name): value for name, value in row.items()} for row in found.to_dict(orient="records")]

@@ -135,36 +135,29 @@ def mechanism(result: StudyResult) -> list[str]:
     scaled = frame[frame["action"] == "scale"]
     if len(scaled):
         lines.append(f"A scaled expert was chosen {int(scaled['selected'].sum()):,} times, and its weight multiplied.")
-    on = frame[frame["action"] == "stimulate"]
-    if len(on):
-        absent = int((on["tokens"] - on["selected"] - on["entered"]).sum())
-        lines.append(
-            f"A stimulated expert was already chosen {int(on['selected'].sum()):,} times and brought in "
-            f"{int(on['entered'].sum()):,} times; it was absent {absent:,} times"
-            f"{', which should be 0' if absent else ''}."
-        )
-    return lines + _before_the_choice(frame)
-
-
-def _before_the_choice(frame: pd.DataFrame) -> list[str]:
-    """Say what edits of the scores did: whom the router chose by them, and whom no more."""
-    lines = []
-    on, off = frame[frame["action"] == "activate"], frame[frame["action"] == "deactivate"]
-    if len(on):
-        absent = int((on["tokens"] - on["selected"] - on["entered"] + on["left"]).sum())
-        lines.append(
-            f"An expert activated before the choice had been chosen anyway {int(on['selected'].sum()):,} times and "
-            f"came in {int(on['entered'].sum()):,} times; it was absent {absent:,} times"
-            f"{', which should be 0' if absent else ''}."
-        )
-    if len(off):
-        selected, left = int(off["selected"].sum()), int(off["left"].sum())
+    lines += _in_every_token(frame[frame["action"] == "stimulate"], "A stimulated expert")
+    lines += _in_every_token(frame[frame["action"] == "activate"], "An expert activated before the choice")
+    out = frame[frame["action"] == "deactivate"]
+    if len(out):
+        selected, left = int(out["selected"].sum()), int(out["left"].sum())
         verdict = "in none of them" if left == selected else f"in {selected - left:,} of them, which should be 0,"
         lines.append(
             f"The router by itself chose an expert deactivated before the choice {selected:,} times, and {verdict} "
             "after the edit."
         )
     return lines
+
+
+def _in_every_token(on: pd.DataFrame, who: str) -> list[str]:
+    """Say how experts came in that every token should have."""
+    if on.empty:
+        return []
+    absent = int((on["tokens"] - on["selected"] - on["entered"] + on["left"]).sum())
+    return [
+        f"{who} was already chosen {int(on['selected'].sum()):,} times and brought in"
+        f" {int(on['entered'].sum()):,} times; it was absent {absent:,} times"
+        f"{', which should be 0' if absent else ''}."
+    ]
 
 
 def coverage(result: StudyResult) -> str:

@@ -15,7 +15,7 @@ import pandas as pd
 
 from mote.harness.preconditions import STATES, DataError
 from mote.harness.recipe.study_part import StudyPart
-from mote.harness.science.controls import BASELINE, RANDOM, RETEST
+from mote.harness.science.controls import BASELINE, RANDOM, RETEST, Expert
 from mote.harness.science.sequential import Answers, Design, shares_at_hand
 from mote.harness.science.splits import evenly
 from mote.harness.science.verdict import ALPHA
@@ -124,6 +124,12 @@ def tuned_row(profiles: Iterable[ProfileRow]) -> ProfileRow:
         if row.kind == "suppress":
             return row
     raise DataError("The run has no tuned profile yet.")
+
+
+def tuned_experts(profiles: Iterable[ProfileRow]) -> list[Expert]:
+    """Return the experts of the tuned profile, as (layer, expert). Raises `DataError` without one."""
+    edits = tuned_row(profiles).spec["edits"]
+    return [(int(edit["layer"]), int(edit["expert"])) for edit in edits]
 
 
 def _key(seed: int, prompt: str) -> str:

@@ -58,7 +58,7 @@ def measure_exactly(session: Session) -> None:
     """
     if not session.recipe.study.exact:
         return
-    reason = _unbounded(session.recipe.sampling)
+    reason = unbounded(session.recipe.sampling)
     if reason:
         _note(session, {"openings": [], "coverage": 0.0, "enough": False, "left_out": reason})
         return
@@ -71,7 +71,8 @@ def measure_exactly(session: Session) -> None:
     _divergences(session)
 
 
-def _unbounded(sampling: SamplingPart) -> str:
+def unbounded(sampling: SamplingPart) -> str:
+    """Return why no log-probability at this sampling can be bounded; empty if it can."""
     if not 0 < sampling.temperature <= 1:
         return f"chances are bounded at temperatures above 0 and up to 1, not at {sampling.temperature:g}"
     return "" if sampling.top_p == 1 else f"sampling is truncated (top_p {sampling.top_p:g})"

@@ -23,7 +23,8 @@ from mote.harness.sweep.schema import SweepRecipe
 
 DISTANCES_NAME: Final = "distances.parquet"
 _QUANTILES: Final = (0.1, 0.25, 0.5, 0.75, 0.9)
-_HANDS: Final = 4
+HANDS: Final = 4
+"""Threads that read or write weights."""
 
 
 class Taken(NamedTuple):
@@ -46,7 +47,7 @@ class Taken(NamedTuple):
 def parents_distances(base: Parent, other: Parent) -> pd.DataFrame:
     """Return the distances of two parents as ``merge.difference.distances`` does; reads every weight once."""
     left = open_checkpoint("base", base)
-    return distances(left, open_checkpoint("other", other, left), threads=_HANDS)
+    return distances(left, open_checkpoint("other", other, left), threads=HANDS)
 
 
 def write_parents_distances(folder: Path, recipe: SweepRecipe) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from mote.harness.engine.model import ModelSource, resolve_model
 from mote.harness.engine.servers import engine_starter
@@ -20,12 +20,11 @@ from mote.harness.progress import step
 from mote.harness.science.equivalence import divergence
 from mote.harness.science.splits import evenly
 from mote.harness.science.tempered import text_at_temperature
+from mote.harness.study.exact import MOST_TOKENS, TOP, unbounded
 from mote.harness.study.session import LOG_NAME, Session, StartsEngine
 from mote.harness.study.text_labels import TextLabels
+from mote.harness.take_home.evidence import of_the_class
 from mote.patches import EMPTY_PROFILE, Profile
-
-TOP: Final = 20
-_MOST_TOKENS: Final = 128
 
 
 class Asked(NamedTuple):
@@ -104,7 +103,7 @@ def _asked(session: Session, name: str, count: int) -> Asked:
     keys = [key for key in texts if split.get(key, "measure") == "measure"]
     ours = [key for key in keys if labels.get(key) == session.recipe.study.target]
     others = [key for key in keys if labels.get(key) != session.recipe.study.target]
-    first = evenly(ours, max(count - count // 2, count - len(others)))
+    first = evenly(ours, of_the_class(count, len(others)))
     prompts = [*first, *evenly(others, count - len(first))]
     return Asked(prompts, {key: texts[key] for key in prompts})
 
@@ -138,7 +137,7 @@ def _heard(session: Session, engine: Engine, profile: Profile, asked: Asked, mod
                 labelled[key] = labels.label(key, answer.raw, engine.prompt_opens, answer.finish_reason).label
             advance(len(some))
     scorings = [
-        Scoring(key, rows[key].messages, profile, "".join(engine.pieces(text)[:_MOST_TOKENS]), TOP)
+        Scoring(key, rows[key].messages, profile, "".join(engine.pieces(text)[:MOST_TOKENS]), TOP)
         for key, text in asked.texts.items()
         if text
     ]
@@ -154,7 +153,7 @@ def _heard(session: Session, engine: Engine, profile: Profile, asked: Asked, mod
 def _tempered(session: Session) -> Callable[[Scored], list[float]] | None:
     """Return what gives each token's log-probability at the run's temperature; None where it cannot be known."""
     sampling = session.recipe.sampling
-    if not 0 < sampling.temperature <= 1 or sampling.top_p != 1:
+    if unbounded(sampling):
         return None
 
     def values(scored: Scored) -> list[float]:

@@ -208,7 +208,7 @@ def _sample(run: Run, name: str, digest: str, count: int) -> Sample:
     drawn = sorted(measured, key=lambda key: text_digest(digest + key))
     ours = [key for key in drawn if before[key].label == run.target]
     others = [key for key in drawn if before[key].label != run.target]
-    first = ours[: max(count - count // 2, count - len(others))]
+    first = ours[: of_the_class(count, len(others))]
     labels = _text_labels(run, (BASELINE, name))
     with RunStore(run.folder, read_only=True) as store:
         prompts = {row.prompt_id: row.messages for row in store.prompts()}
@@ -224,6 +224,11 @@ def _sample(run: Run, name: str, digest: str, count: int) -> Sample:
         if (BASELINE, key) in labels and (name, key) in labels
     ]
     return Sample(rule=RULE, rows=rows)
+
+
+def of_the_class(count: int, others: int) -> int:
+    """Return how many of ``count`` prompts are of the class under study: half, and more where others are too few."""
+    return max(count - count // 2, count - others)
 
 
 class _Answer(NamedTuple):

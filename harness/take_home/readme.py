@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mote.harness.engine.model import ModelSource
+from mote.harness.merge.card import heading
 from mote.harness.take_home.card import Card, Control, Interval
 from mote.patches import Profile
 
@@ -23,11 +22,7 @@ def readme(model: ModelSource, profile: Profile, card: Card | None, record: Mapp
     if hub:
         front["base_model"] = model.name
     lines = [
-        "---",
-        yaml.safe_dump(front, sort_keys=False).rstrip(),
-        "---",
-        f"# {record['name']}",
-        "",
+        *heading(front, record["name"]),
         f"`{base}` with the profile `{profile.name}` in its weights: the outputs of {len(profile.canonical)} routed"
         " experts are multiplied, everything else is the model's own. The model's licence holds for it.",
         "",
