@@ -49,6 +49,13 @@ def children(store: RunStore) -> dict[str, ChildRow]:
     return {row[0]: ChildRow(row[0], row[1], row[2], row[3], json.loads(row[4])) for row in cursor}
 
 
+def last_child(store: RunStore) -> ChildRow | None:
+    """Return the child that was answered last; None before any was."""
+    query = "select child from child_generations order by generation_id desc limit 1"
+    found = store.db.execute(query).fetchone()
+    return None if found is None else children(store)[found[0]]
+
+
 def untokenised(store: RunStore) -> list[Untokenised]:
     """Return the generations whose reasoning and answer were not counted in tokens yet."""
     cursor = store.db.execute(

@@ -30,14 +30,22 @@ from mote.harness.recipe.roles import PROMPT
 from mote.harness.recipe.schema import Recipe
 from mote.harness.science.sweeps import middles
 from mote.harness.store.checking import refuse_damaged
-from mote.harness.store.children import ChildRow, add_child, add_part_tokens, children, sweep_frame, untokenised
+from mote.harness.store.children import (
+    ChildRow,
+    add_child,
+    add_part_tokens,
+    children,
+    last_child,
+    sweep_frame,
+    untokenised,
+)
 from mote.harness.store.run import LabelRow, ProfileRow, PromptRow, RunStore
 from mote.harness.study.generate import Wanted, generate, wanted_of
 from mote.harness.study.prompts import asked_by, describe
 from mote.harness.study.session import LOG_NAME, Session
 from mote.harness.study.text_labels import TextLabels
 from mote.harness.sweep.chosen import with_experts
-from mote.harness.sweep.distances import write_parents_distances
+from mote.harness.sweep.distances import HANDS, write_parents_distances
 from mote.harness.sweep.engines import RELOADED, Engines, Loaded, Starts
 from mote.harness.sweep.manifest import MANIFEST_NAME, failed_check, noted, opened, sweep_manifest, write_sweep
 from mote.harness.sweep.measures import curve, read_rows
@@ -49,7 +57,6 @@ KIND: Final = "child"
 """The kind of a sweep's profiles in the store."""
 PROOF_PROMPTS: Final = 16
 CHILDREN: Final = "children"
-_HANDS: Final = 4
 
 
 class Point(NamedTuple):
@@ -169,7 +176,6 @@ class _Work:
         if not self.store.prompts():
             self.store.add_prompts(self.sweep.prompts)
         write_parents_distances(self.folder, self.recipe)
-        last = Point("", 0.0)
         above = [proportion for proportion in self.recipe.proportions if proportion > 0]
         grid = [Point("", 0.0), *(Point(subset, p) for subset in self.recipe.subsets for p in above)]
         # What a stop left half asked between the grid's points is done first: steps are halved by whole children alone.
@@ -178,9 +184,8 @@ class _Work:
         while points:
             for number, point in enumerate(points, start=1):
                 self._child(point, f"{point.child} ({number} of {len(points)})")
-                last = point
             points = self._closer()
-        self._check_last(last)
+        self._check_last()
         self._count_tokens()
         if any((self.folder / CHILDREN).glob("*")) and not self.manifest["keep"]:
             shutil.rmtree(self.folder / CHILDREN)
@@ -258,7 +263,7 @@ class _Work:
     @contextmanager
     def _merged(self, plan: Plan, name: str) -> Iterator[Loaded]:
         out = self.folder / CHILDREN / name
-        record = make_child(plan, out, threads=_HANDS).record
+        record = make_child(plan, out, threads=HANDS).record
         yield Loaded(out, str(record["child"]["digest"]))
         if not self.manifest["keep"]:
             shutil.rmtree(out)
@@ -288,13 +293,17 @@ class _Work:
         if answers or parameters:
             raise MoteError(failed_check(found))
 
-    def _check_last(self, point: Point) -> None:
+    def _check_last(self) -> None:
         """Check the sweep's last child, which a kill may have left without."""
         reloaded = any(one["engines"] == RELOADED for one in self.manifest["sessions"])
         checked = {one["child"] for one in self.manifest["checks"]}
-        if self.manifest["finished"] or not reloaded or point.child in checked or not self.recipe.model.check_every:
+        last = last_child(self.store)
+        if self.manifest["finished"] or not reloaded or last is None or not self.recipe.model.check_every:
+            return
+        if last.child in checked:
             return
         self._prove()
+        point = Point(last.subset, last.proportion)
         with self._made(point) as loaded:
             self._check(point, loaded)
 
