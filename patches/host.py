@@ -102,7 +102,7 @@ class HostState(WorkerState):
     def _edit(self, layer: int, slots: NDArray[np.int32], weights: torch.Tensor, ids: torch.Tensor) -> None:
         # ``take`` by flat numbers costs a third of indexing by two arrays, and this runs for every layer of every step.
         token = self.slots.touches[layer].take(slots).nonzero()[0]
-        slot = slots.take(token)
+        slot = slots.take(token).astype(np.intp)
         all_ids = ids.numpy()
         chosen = all_ids.take(token, axis=0)
         number = self.slots.number[layer].take(slot[:, None] * self.layout.experts + chosen)
@@ -110,9 +110,9 @@ class HostState(WorkerState):
         wanted = self.slots.wanted[layer]
         if wanted.shape[1]:
             concerned |= wanted[slot, 0] >= 0
+        if not concerned.any():
+            return
         if not concerned.all():
-            if not concerned.any():
-                return
             token, slot, chosen, number = token[concerned], slot[concerned], chosen[concerned], number[concerned]
         native = weights.dtype == torch.float32
         all_weights = weights.numpy() if native else weights.float().numpy()
