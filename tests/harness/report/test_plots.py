@@ -26,6 +26,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(autouse=True)
 def closed() -> Iterator[None]:
+    # Another file's tests may have left figures open.
+    pyplot.close("all")
     yield
     pyplot.close("all")
 
