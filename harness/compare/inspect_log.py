@@ -35,6 +35,8 @@ _BROKEN: Final = (
     *(ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, NotImplementedError, struct.error),
     *(zlib.error, lzma.LZMAError),
 )
+"""What reading a damaged archive raises; zipfile's RuntimeError is of a member that is encrypted, its
+NotImplementedError of a way of compression that it does not know."""
 
 
 def read_inspect(path: Path, markers: Markers) -> Answers:
