@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Condition, Thread
+from threading import Condition, Event, Thread
 from typing import Any, Final, NamedTuple
 
 import torch
@@ -26,6 +26,7 @@ from mote.harness.merge.sources import Range, Source
 
 _CHUNK: Final = 1 << 22
 _TASK: Final = 1 << 25
+_FLUSH_EVERY: Final = 0.25
 
 
 class Outcome(NamedTuple):
@@ -73,7 +74,9 @@ def write_shard(
     try:
         os.truncate(out, size)
         digest = _Follower(out, size)
+        flusher = _Flusher(out)
         digest.start()
+        flusher.start()
         try:
             _put(out, memoryview(header), 0)
             digest.done(0, len(header))
@@ -82,6 +85,8 @@ def write_shard(
             sha256 = digest.result()
         finally:
             digest.stop()
+            flusher.stop()
+        flusher.check()
         os.fsync(out)
     finally:
         os.close(out)
@@ -343,5 +348,33 @@ class _Follower(Thread):
                     got = os.preadv(self._file, [memoryview(buffer)[: min(len(buffer), whole - at)]], at)
                     self._digest.update(memoryview(buffer)[:got])
                     at += got
+        except OSError as error:
+            self._error = error
+
+
+class _Flusher(Thread):
+    """Sends to the disk what is written while the rest is being made, so that the last fsync finds little left."""
+
+    def __init__(self, file: int) -> None:
+        super().__init__(daemon=True, name="flush")
+        self._file = file
+        self._stopped = Event()
+        self._error: OSError | None = None
+
+    def stop(self) -> None:
+        """End the thread after its present sync."""
+        self._stopped.set()
+        self.join()
+
+    def check(self) -> None:
+        """Raise what a sync met: the system tells a lost page once, and the last fsync would no longer hear of it."""
+        if self._error is not None:
+            raise self._error
+
+    def run(self) -> None:
+        """Sync a quarter of a second after each sync."""
+        try:
+            while not self._stopped.wait(_FLUSH_EVERY):
+                os.fsync(self._file)
         except OSError as error:
             self._error = error

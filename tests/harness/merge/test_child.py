@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
+from threading import Event, current_thread
 from typing import Any
 
 import numpy as np
@@ -329,6 +332,32 @@ def test_a_result_that_is_no_number_stops_with_the_tensor_s_name(
     with pytest.raises(MoteError, match=f"'{name}' comes out with NaN or infinite"):
         make_child(plan, tmp_path / "child")
     assert not (tmp_path / "child" / "config.json").exists()
+
+
+def test_a_page_that_the_disk_loses_is_no_child_and_is_told(
+    deepseeks: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = make_plan(recipe({"a": deepseeks["a"], "b": deepseeks["b"]}, ALL))
+    told, fsync = Event(), os.fsync
+
+    def lose(file: int) -> None:
+        # As a system does: the error is told once, and the next fsync hears nothing of it.
+        if told.is_set() or current_thread().name != "flush":
+            return fsync(file)
+        told.set()
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.fsync", lose)
+        with pytest.raises(MoteError, match=r"Input/output error\. The same command goes on when that is mended"):
+            make_child(plan, tmp_path / "child", advance=lambda count: wait_for(told))
+    assert not list((tmp_path / "child").glob("*.safetensors"))
+    make_child(plan, tmp_path / "child")
+    check_child(tmp_path / "child")
+
+
+def wait_for(event: Event) -> None:
+    assert event.wait(10)
 
 
 def test_a_child_says_what_it_was_made_from(deepseeks: dict[str, Path], tmp_path: Path) -> None:
