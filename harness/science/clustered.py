@@ -19,6 +19,7 @@ from scipy import stats
 
 from mote.harness.preconditions import DataError, check_level
 from mote.harness.science.inference import Interval
+from mote.harness.science.splits import number_units
 
 
 class ClusteredShare(NamedTuple):
@@ -180,9 +181,3 @@ def _rows(values: ArrayLike, units: Sequence[Hashable]) -> tuple[NDArray[np.floa
         raise DataError("Shares lie between 0 and 1.")
     at = number_units(units)
     return rows, at, int(at.max()) + 1
-
-
-def number_units(units: Sequence[Hashable]) -> NDArray[np.int64]:
-    """Return each row's unit as a number from 0, in the order of appearance."""
-    index: dict[Hashable, int] = {}
-    return np.array([index.setdefault(unit, len(index)) for unit in units], dtype=np.int64)

@@ -15,7 +15,8 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from mote.harness.preconditions import DataError, check_level
-from mote.harness.science.clustered import cluster_variance, net_effect, number_units
+from mote.harness.science.clustered import cluster_variance, net_effect
+from mote.harness.science.splits import number_units
 
 
 class Equivalence(NamedTuple):

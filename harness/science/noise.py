@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mote.harness.preconditions import DataError
-from mote.harness.science.clustered import number_units
+from mote.harness.science.splits import number_units
 
 RETESTS: Final = 3
 """The fewest retests of a verdict: with 3, three units can reach 1 / 64."""

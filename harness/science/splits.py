@@ -13,6 +13,9 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mote.harness.preconditions import DataError, check_unique
 
 T = TypeVar("T")
@@ -137,3 +140,9 @@ def name_of_unit(unit: Hashable) -> str:
     A place is written with its preposition ("in Manhattan"); the name is what begins with a capital, if anything does.
     """
     return re.sub(r"^(?:[a-z]+ )+(?=[A-Z])", "", str(unit)).casefold()
+
+
+def number_units(units: Sequence[Hashable]) -> NDArray[np.int64]:
+    """Return each row's unit as a number from 0, in the order of appearance."""
+    index: dict[Hashable, int] = {}
+    return np.array([index.setdefault(unit, len(index)) for unit in units], dtype=np.int64)

@@ -18,7 +18,8 @@ from numpy.typing import ArrayLike
 from scipy import special, stats
 
 from mote.harness.preconditions import DataError, check_level
-from mote.harness.science.clustered import cluster_variance, number_units
+from mote.harness.science.clustered import cluster_variance
+from mote.harness.science.splits import number_units
 
 Token = Hashable
 Opening = tuple[Token, ...]

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from mote.harness.preconditions import DataError
-from mote.harness.science.clustered import cluster_variance, equal_units, korn_graubard, net_effect, number_units
+from mote.harness.science.clustered import cluster_variance, equal_units, korn_graubard, net_effect
 from mote.harness.science.inference import clopper_pearson
+from mote.harness.science.splits import number_units
 from tests.harness.science.verdict_table import Cell, coverage
 
 # The demo's refused measured prompts by place, and how many of each the ten flip: 9 of 60 in 5 places.
