@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from mote.harness.engine.trust import Own
     from mote.harness.experts.scan import ScanOptions
 
-METHODS: Final = ("single", "groups")
+METHODS: Final = ("single", "groups", "halving")
+_OF: Final = {"single": (), "groups": ("share", "budget", "rate", "leading"), "halving": ("budget", "leading")}
+"""The options that each method takes."""
 _RUN = typer.Argument(help="The folder of a run.", metavar="RUN")
 
 
@@ -37,18 +39,23 @@ def scan_command(
     factor: Annotated[float | None, typer.Option(help="By how much --action scale multiplies its weight.")] = None,
     opening: Annotated[int, typer.Option(help="Tokens of an opening.", min=1)] = 4,
     alternatives: Annotated[int, typer.Option(help="Openings of other classes, at most.", min=1)] = 4,
-    method: Annotated[str, typer.Option(help="single: each expert alone; groups: masks of many, then the leading.")] = (
-        "single"
-    ),
+    method: Annotated[
+        str,
+        typer.Option(
+            help="single: each expert alone; halving: all on few prompts, the better on more; groups: masks of many,"
+            " then the leading."
+        ),
+    ] = "single",
     share: Annotated[
         float | None, typer.Option(help="groups: share of all experts in a mask.  [default: 0.02]")
     ] = None,
     budget: Annotated[
-        float | None, typer.Option(help="groups: passes, as a share of the full scan's.  [default: 0.1]")
+        float | None, typer.Option(help="groups, halving: passes, as a share of the full scan's.  [default: 0.1]")
     ] = None,
     rate: Annotated[float | None, typer.Option(help="groups: the false discovery rate.  [default: 0.1]")] = None,
     leading: Annotated[
-        int | None, typer.Option(help="groups: experts measured alone on all prompts, at most.  [default: 30]", min=0)
+        int | None,
+        typer.Option(help="groups, halving: experts measured on all prompts, at most.  [default: 30]", min=0),
     ] = None,
     max_passes: Annotated[int | None, typer.Option(help="Forward passes at this start, at most.", min=1)] = None,
     seed: Annotated[int, typer.Option(help="The seed of the choice of prompts.", min=0)] = 0,
@@ -63,7 +70,7 @@ def scan_command(
 
     Example: mote scan results/runs/demo --prompts 24 --experts all
 
-    Example: mote scan results/runs/demo --method groups --budget 0.1
+    Example: mote scan results/runs/demo --method halving --budget 0.1
     """
     from mote.harness.experts.output import show_scan, write_scan
     from mote.harness.experts.rankings import causal_effects
@@ -83,9 +90,11 @@ def scan_command(
     console = Console(highlight=False)
     said = own.own_of(run, model, engine, server, key_env)
     given = {"share": share, "budget": budget, "rate": rate, "leading": leading}
-    if _by_groups(method, given):
-        _scan_groups(run, options, {name: value for name, value in given.items() if value is not None},
-                     console, said, max_passes)  # fmt: skip
+    _check_method(method, given)
+    if method != "single":
+        said_of = {name: value for name, value in given.items() if value is not None}
+        scan_in_stages = _scan_groups if method == "groups" else _scan_halving
+        scan_in_stages(run, options, said_of, console, said, max_passes)
         return
     try:
         scan = scan_run(run, options, console, max_passes=max_passes, own=said)
@@ -97,13 +106,13 @@ def scan_command(
     console.print(f"Scan {scan.scan_id} ({scan.title}): {write_scan(effects, run)}", soft_wrap=True)
 
 
-def _by_groups(method: str, given: dict[str, Any]) -> bool:
+def _check_method(method: str, given: dict[str, Any]) -> None:
     if method not in METHODS:
         raise MoteError(f"There is no --method '{method}'.{nearest(method, METHODS)}")
-    said = [f"--{name}" for name, value in given.items() if value is not None]
-    if method == "single" and said:
-        raise MoteError(f"{said[0]} is for --method groups; a scan of single experts has none.")
-    return method == "groups"
+    for name, value in given.items():
+        if value is not None and name not in _OF[method]:
+            takers = " or ".join(f"--method {one}" for one in METHODS if name in _OF[one])
+            raise MoteError(f"--{name} is for {takers}; --method {method} has none.")
 
 
 def _scan_groups(
@@ -123,6 +132,25 @@ def _scan_groups(
     show_groups(found, groups.rate, console)
     paths = ", ".join(str(path) for path in write_groups(found, run))
     console.print(f"Scan {found.scan.scan_id} ({found.scan.title}): {paths}", soft_wrap=True)
+
+
+def _scan_halving(
+    run: Path, options: ScanOptions, given: dict[str, Any], console: Console, said: Own, max_passes: int | None
+) -> None:
+    from mote.harness.experts.group_output import show_halving, write_halving
+    from mote.harness.experts.halving_scan import HalvingOptions, halving_scan_run
+
+    halving = HalvingOptions(**given)
+    try:
+        found = halving_scan_run(run, options, halving, console, max_passes=max_passes, own=said)
+    except KeyboardInterrupt:
+        stopped(console, STOPPED)
+    if not found.finished:
+        console.print(f"{found.made:,} passes are stored; the same command goes on.", soft_wrap=True)
+        return
+    show_halving(found, console)
+    path = write_halving(found, run)
+    console.print(f"Scan {found.scan.scan_id} ({found.scan.title}): {path}", soft_wrap=True)
 
 
 def rankings_command(

@@ -1,4 +1,4 @@
-"""The group scan in the terminal and as CSV files."""
+"""Scans in stages, by masks and by halving, in the terminal and as CSV files."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from mote.harness.experts.group_scan import PAIR_P, TOP, GroupScan
-from mote.harness.experts.output import GROUP_TABLES, write_table
+from mote.harness.experts.group_scan import PAIR_P, GroupScan
+from mote.harness.experts.halving_scan import HalvingScan
+from mote.harness.experts.output import GROUP_TABLES, HALVING_TABLE, write_table
+from mote.harness.experts.stages import TOP
 
 
 def show_groups(found: GroupScan, rate: float, console: Console) -> None:
@@ -36,10 +38,42 @@ def show_groups(found: GroupScan, rate: float, console: Console) -> None:
         f" all prompts. The masks alone prove {proven} at a false discovery rate of {rate:g}.",
         soft_wrap=True,
     )
-    if found.shared is not None:
-        console.print(f"Of the full scan's top {TOP} {found.shared} are among the top {TOP} here.", soft_wrap=True)
+    _show_shared(found.shared, console)
     for row in found.pairs[found.pairs["p"] <= PAIR_P].to_dict("records") if len(found.pairs) else []:
         console.print(_pair(row), soft_wrap=True)
+
+
+def show_halving(found: HalvingScan, console: Console) -> None:
+    """Print the finalists that lead, and what the scan cost."""
+    table = Table(box=None, pad_edge=False)
+    for title in ("expert", "effect alone", "95% interval", "screened on", "fall there"):
+        table.add_column(title, justify="right", no_wrap=True)
+    known = found.table[found.table["complete"]]
+    for row in known.head(TOP).to_dict("records"):
+        table.add_row(
+            f"({row['layer']}, {row['expert']})",
+            f"{row['effect']:+.3f}",
+            f"{row['low']:+.3f} to {row['high']:+.3f}",
+            f"{row['screened']}",
+            f"{row['fall']:+.3f}",
+        )
+    console.print(table)
+    console.print(
+        f"{found.made:,} passes, {found.made / found.full:.1%} of the full scan's {found.full:,}; {len(known)} of"
+        f" {len(found.table):,} experts were measured on all prompts and openings.",
+        soft_wrap=True,
+    )
+    _show_shared(found.shared, console)
+
+
+def write_halving(found: HalvingScan, folder: Path) -> Path:
+    """Write the table as CSV in a run's ``tables``; return its path."""
+    return write_table(found.table, folder / "tables" / HALVING_TABLE)
+
+
+def _show_shared(shared: int | None, console: Console) -> None:
+    if shared is not None:
+        console.print(f"Of the full scan's top {TOP} {shared} are among the top {TOP} here.", soft_wrap=True)
 
 
 def _pair(row: dict[Any, Any]) -> str:

@@ -8,7 +8,7 @@ further: its masks are the same ones and further ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -24,26 +24,25 @@ from mote.harness.engine.servers import engine_starter
 from mote.harness.engine.trust import NOTHING_OWN, Own
 from mote.harness.engine.vllm import Scored, Scoring
 from mote.harness.errors import MoteError
-from mote.harness.experts.rankings import Halves, causal_effects, read_halves
+from mote.harness.experts.rankings import read_halves
 from mote.harness.experts.scan import (
-    Scan,
     ScanOptions,
     Tokeniser,
-    measure_singles,
     opening,
     prepare,
     spread,
     tokenizer_of,
 )
+from mote.harness.experts.stages import EnoughError, OpenScan, Stages
 from mote.harness.progress import step
 from mote.harness.recipe.manifest import new_session
-from mote.harness.science.causal import Measurement, margins, scan_margins
+from mote.harness.science.causal import margins, scan_margins
 from mote.harness.science.controls import Expert
 from mote.harness.science.group_plan import LOOKS, mask_rounds, plan_singles
 from mote.harness.science.group_testing import GroupEffects, Masks, check_share, draw_masks, group_effects, pair_falls
 from mote.harness.science.openings import MASS
 from mote.harness.store.scans import MaskMeasurement, MaskRow, Scans, StoredScan, mask_text
-from mote.harness.study.session import Session, StartsEngine, open_session
+from mote.harness.study.session import StartsEngine, open_session
 from mote.patches import Edit, ModelLayout, Profile
 
 PAIR_P: Final = 0.05
@@ -52,8 +51,6 @@ MEASURED_PAIRS: Final = 3
 FEW_MASKS: Final = 5
 """Masks an expert is in, on average, below which a scan says that it tells little. 1.5 found 6 of a full scan's top 20
 (results/demo-models/group-scan-smollm.md)."""
-TOP: Final = 20
-"""How many of the leading experts are shown, and compared with a full scan's."""
 
 
 @dataclass(frozen=True)
@@ -95,10 +92,6 @@ class GroupScan(NamedTuple):
     shared: int | None = None
 
 
-class _EnoughError(Exception):
-    """The passes of this start are used up."""
-
-
 def group_scan_run(
     folder: Path,
     options: ScanOptions,
@@ -123,30 +116,25 @@ def group_scan_run(
         scan = made._replace(settings={**made.settings, "share": groups.share, "mass": MASS})
         session.check_engine()
         scans = Scans(session.store)
-        work = _Work(session, scans, scan, halves, groups, scans.begin(scan.settings, new_session()), max_passes)
+        opened = OpenScan(session, scans, scan, halves, scans.begin(scan.settings, new_session()))
+        work = _Work(opened, groups, max_passes)
         work.announce()
         try:
             finished = work.go()
-        except _EnoughError:
+        except EnoughError:
             finished = False
         return work.result(finished)
 
 
-class _Work:
-    """The stages of one scan, each of which asks for what the store lacks of it."""
+class _Work(Stages):
+    """Masks, pairs, looks and finalists."""
 
-    def __init__(
-        self, session: Session, scans: Scans, scan: Scan, halves: Halves, groups: GroupOptions, scan_id: int,
-        max_passes: int | None,
-    ) -> None:  # fmt: skip
-        self.session, self.scans, self.scan, self.halves, self.groups = session, scans, scan, halves, groups
-        self.scan_id = scan_id
-        self.allowed = max_passes
-        self.prompts = list(scan.plan.prompts)
-        self.all = [(layer, expert) for layer in halves.layers for expert in range(halves.experts)]
-        self.budget = int(groups.budget * scan.plan.cost)
+    def __init__(self, opened: OpenScan, groups: GroupOptions, max_passes: int | None) -> None:
+        super().__init__(opened, max_passes)
+        self.groups = groups
+        self.budget = int(groups.budget * self.scan.plan.cost)
         # In turn from every place, as the prompts themselves were chosen.
-        self.looks = spread(self.prompts, halves.units, LOOKS, scan.settings["seed"])
+        self.looks = spread(self.prompts, self.halves.units, LOOKS, self.scan.settings["seed"])
 
     def announce(self) -> None:
         """Say what the scan costs at most."""
@@ -160,8 +148,8 @@ class _Work:
 
     def go(self) -> bool:
         """Measure stage after stage; return that all is done."""
-        self._singles([(None, self.prompts)], "Untouched", range(self.scan.plan.openings))
-        telling = self._telling
+        self.singles([(None, self.prompts)], "Untouched", range(self.scan.plan.openings))
+        telling = self.telling
         self._warn_of_few_masks()
         self._masks([(prompt, self._experts(mask)) for prompt, mask in self._drawn if mask.any()], "Masks")
         effects, pairs = self._estimates
@@ -170,10 +158,10 @@ class _Work:
         look, whole = (sum(len(telling[key]) for key in keys) for keys in (self.looks, self.prompts))
         plan = plan_singles(self.budget - spent, look, whole, self.groups.leading, len(self.all))
         best = [self.all[at] for at in np.argsort(-effects.effect, kind="stable")[: plan.looked]]
-        self._singles([(expert, self.looks) for expert in best], "Leading experts")
+        self.singles([(expert, self.looks) for expert in best], "Leading experts")
         seen = self._looked()
         finalists = sorted(best, key=lambda expert: -seen[expert])[: plan.finalists]
-        self._singles([(expert, self.prompts) for expert in finalists], "Finalists")
+        self.singles([(expert, self.prompts) for expert in finalists], "Finalists")
         return True
 
     def _warn_of_few_masks(self) -> None:
@@ -187,40 +175,25 @@ class _Work:
 
     def result(self, finished: bool) -> GroupScan:
         """Put together what is stored by now."""
-        scan = next(each for each in self.scans.scans() if each.scan_id == self.scan_id)
         table = pd.DataFrame(self.all, columns=["layer", "expert"])
         pairs = pd.DataFrame()
         if finished:
             effects, pairs = self._estimates
             table["masks"] = self._stored.applied.sum(axis=0)
             table["in_masks"], table["p"], table["q"] = effects.effect, effects.p, effects.q
-            table = table.merge(self._alone(), on=["layer", "expert"], how="left").fillna({"prompts": 0})
+            table = table.merge(self.alone(), on=["layer", "expert"], how="left").fillna({"prompts": 0})
             table["complete"] = table["prompts"] == len(self.prompts)
             # An expert that was never looked at stands behind those that were.
             table = table.sort_values(["effect", "in_masks"], ascending=False, na_position="last", kind="stable")
             pairs = self._with_measured(pairs)
         table = table.reset_index(drop=True)
-        shared = self._shared(table) if finished else None
-        return GroupScan(scan, table, pairs, self.scan.plan.cost, finished, shared)
-
-    def _shared(self, table: pd.DataFrame) -> int | None:
-        same = [name for name in self.scan.settings if name not in ("share", "mass")]
-        for other in self.scans.scans():
-            if not other.by_masks and all(other.settings[name] == self.scan.settings[name] for name in same):
-                full = causal_effects(self.scans, other)
-                if int(full["complete"].sum()) == len(self.all):
-                    return len(_top(full) & _top(table))
-        return None
-
-    @cached_property
-    def _telling(self) -> dict[str, list[int]]:
-        """The openings to score after each prompt; known, and asked for, once the untouched model was measured."""
-        return self.scans.telling(self.scan_id)
+        shared = self.shared(table) if finished else None
+        return GroupScan(self.stored, table, pairs, self.scan.plan.cost, finished, shared)
 
     @cached_property
     def _drawn(self) -> list[tuple[str, NDArray[np.bool_]]]:
         """All masks of the budget, round by round, each with the prompt that it is measured on."""
-        rounds = mask_rounds(self.budget, self._telling)
+        rounds = mask_rounds(self.budget, self.telling)
         drawn = draw_masks(rounds, len(self.prompts), len(self.all), self.groups.share, self.scan.settings["seed"])
         return [pair for masks in drawn for pair in zip(self.prompts, masks, strict=True)]
 
@@ -259,11 +232,6 @@ class _Work:
             for (prompt, text), margin in zip(values.index, found, strict=True)
         }
 
-    def _alone(self) -> pd.DataFrame:
-        stored = StoredScan(self.scan_id, self.scan.settings, 0)
-        found = causal_effects(self.scans, stored)
-        return found[["layer", "expert", "prompts", "effect", "low", "high", "p"]].rename(columns={"p": "p_alone"})
-
     def _looked(self) -> dict[Expert, float]:
         """The mean falls on the prompts of a look alone, whatever else is measured by now: a resumed scan's choice."""
         found = scan_margins(self.scans.scores(self.scan_id), self.scan.plan.openings)
@@ -275,11 +243,11 @@ class _Work:
 
     def _measure_pairs(self, pairs: pd.DataFrame, left: int) -> int:
         """Measure the certain pairs, both experts off and each alone, as far as half of what is left goes."""
-        whole = sum(map(len, self._telling.values()))
+        whole = sum(map(len, self.telling.values()))
         some = pairs[pairs["p"] <= PAIR_P].head(min(MEASURED_PAIRS, left // 2 // (3 * whole)))
         chosen = [(self.all[one], self.all[two]) for one, two in zip(some["first"], some["second"], strict=True)]
         self._masks([(prompt, pair) for pair in chosen for prompt in self.prompts], "Pairs")
-        self._singles([(expert, self.prompts) for pair in chosen for expert in pair], "Pairs, each alone")
+        self.singles([(expert, self.prompts) for pair in chosen for expert in pair], "Pairs, each alone")
         return 3 * whole * len(chosen)
 
     def _with_measured(self, pairs: pd.DataFrame) -> pd.DataFrame:
@@ -297,26 +265,12 @@ class _Work:
             rows.append(said)
         return pd.DataFrame(rows)
 
-    def _singles(
-        self, wanted: Iterable[tuple[Expert | None, Sequence[str]]], what: str, openings: Iterable[int] | None = None
-    ) -> None:
-        telling = self._telling if openings is None else {key: list(openings) for key in self.prompts}
-        done = self.scans.done(self.scan_id)
-        asked = dict.fromkeys(
-            Measurement(key, expert, at) for expert, keys in wanted for key in keys for at in telling[key]
-        )
-        missing = [each for each in asked if each not in done]
-        some, all_of_them = self._allowed(missing)
-        measure_singles(self.session, self.scans, self.scan_id, some, self.scan, self.halves, what)
-        if not all_of_them:
-            raise _EnoughError
-
     def _masks(self, wanted: Sequence[tuple[str, tuple[Expert, ...]]], what: str) -> None:
         done = self.scans.done_masks(self.scan_id)
         asked = dict.fromkeys(
-            MaskMeasurement(key, tuple(sorted(experts)), at) for key, experts in wanted for at in self._telling[key]
+            MaskMeasurement(key, tuple(sorted(experts)), at) for key, experts in wanted for at in self.telling[key]
         )
-        some, all_of_them = self._allowed([each for each in asked if each not in done])
+        some, all_of_them = self.allowed([each for each in asked if each not in done])
         if some:
             requests = [self._request(each) for each in some]
             with step(self.session.console, what, len(some)) as advance:
@@ -324,24 +278,12 @@ class _Work:
                     self.scans.add_masks(self.scan_id, [_mask_row(some[at], one) for at, one in scored])
                     advance(len(scored))
         if not all_of_them:
-            raise _EnoughError
-
-    def _allowed(self, missing: list[Any]) -> tuple[list[Any], bool]:
-        if self.allowed is None:
-            return missing, True
-        some = missing[: self.allowed]
-        self.allowed -= len(some)
-        return some, len(some) == len(missing)
+            raise EnoughError
 
     def _request(self, each: MaskMeasurement) -> Scoring:
         profile = mask_profile(each.experts, self.scan.settings, self.session.model.layout)
         messages = self.halves.prompts[each.prompt_id].messages
         return Scoring(each.prompt_id, messages, profile, self.scan.openings[each.prompt_id][each.opening])
-
-
-def _top(table: pd.DataFrame) -> set[Expert]:
-    best = table.head(TOP)
-    return set(zip(best["layer"].astype(int), best["expert"].astype(int), strict=True))
 
 
 def mask_profile(experts: Sequence[Expert], settings: Mapping[str, Any], layout: ModelLayout) -> Profile:

@@ -19,8 +19,17 @@ RANKINGS_TABLE: Final = "rankings.csv"
 EXPERTS_TABLE: Final = "expert_rankings.csv"
 THIRDS_TABLE: Final = "thirds_chance.csv"
 DEACTIVATED_TABLE: Final = "deactivated_chance.csv"
+HALVING_TABLE: Final = "halving_scan.csv"
 GROUP_TABLES: Final = ("group_scan.csv", "group_scan_pairs.csv")
-TABLES: Final = (SCAN_TABLE, RANKINGS_TABLE, EXPERTS_TABLE, THIRDS_TABLE, DEACTIVATED_TABLE, *GROUP_TABLES)
+TABLES: Final = (
+    SCAN_TABLE,
+    RANKINGS_TABLE,
+    EXPERTS_TABLE,
+    THIRDS_TABLE,
+    DEACTIVATED_TABLE,
+    HALVING_TABLE,
+    *GROUP_TABLES,
+)
 """What lies in a run's ``tables/`` beside the tables of its report; a report leaves them there."""
 
 _INDEPENDENT: Final = "taken as independent; where they are of few places or subjects, they are not"

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -138,12 +138,17 @@ def spread(prompts: Sequence[str], units: Mapping[str, Hashable], count: int, se
 
     A prompt's turn depends on the seed and its id alone, so that a larger count adds prompts and changes none.
     """
+    taken = set(in_turn(prompts, units, seed)[:count])
+    return [key for key in prompts if key in taken]
+
+
+def in_turn(prompts: Sequence[str], units: Mapping[str, Hashable], seed: int) -> list[str]:
+    """Return the prompts in the order in which ``spread`` takes them: one of each unit, then a second of each."""
     queues: dict[Hashable, list[str]] = defaultdict(list)
     for key in sorted(prompts, key=lambda key: (hashlib.sha256(f"{seed}/{key}".encode()).hexdigest(), key)):
         queues[units.get(key)].append(key)
     turns = [(turn, at, key) for at, queue in enumerate(queues.values()) for turn, key in enumerate(queue)]
-    taken = {key for _, _, key in sorted(turns)[:count]}
-    return [key for key in prompts if key in taken]
+    return [key for _, _, key in sorted(turns)]
 
 
 def tokenizer_of(session: Session) -> Any:
@@ -189,74 +194,80 @@ def _announce(scan: Scan, missing: int, max_passes: int | None, console: Console
 
 
 def measure_singles(
-    session: Session, scans: Scans, scan_id: int, asked: Sequence[Measurement], scan: Scan, halves: Halves, what: str
-) -> None:
-    """Measure single experts on the engine and store each pass as it comes; nothing asked, no engine is started.
-
-    An expert that no token of a prompt with its opening chooses has no weight to lose: such a pass would be the
-    untouched one again, and is not made. Its row is the untouched pass's, with that pass's receipt.
-    """
-    if not asked:
-        return
-    with step(session.console, what, len(asked)) as advance:
-        seen, edited = _untouched(session, scans, scan_id, asked, scan, halves, advance)
-        idle: list[Measurement] = []
-        left: list[Measurement] = []
-        for each in edited:
-            untouched = seen.get(_place(each))
-            (left if untouched is None or untouched.chooses(each.expert) else idle).append(each)
-        scans.add(scan_id, [seen[_place(each)].row._replace(measurement=each) for each in idle])
-        advance(len(idle))
-        for some in session.engine.score(_requests(scan, left, halves, session.model.layout)):
-            scans.add(scan_id, [_row(left[index], one) for index, one in some])
-            advance(len(some))
-    if idle:
-        said = f"{len(idle):,} of the passes were not needed: no token chose the expert"
-        session.console.print(said, soft_wrap=True)
-
-
-class _Seen(NamedTuple):
-    """An untouched pass: its row, and the experts that its tokens chose; None where not all of them are known."""
-
-    row: ScoreRow
-    chosen: frozenset[Expert] | None
-
-    def chooses(self, expert: Expert | None) -> bool:
-        return self.chosen is None or expert in self.chosen
-
-
-def _place(measurement: Measurement) -> tuple[str, int]:
-    return measurement.prompt_id, measurement.opening
-
-
-def _untouched(
     session: Session,
     scans: Scans,
     scan_id: int,
     asked: Sequence[Measurement],
     scan: Scan,
     halves: Halves,
-    advance: Callable[[int], None],
-) -> tuple[dict[tuple[str, int], _Seen], list[Measurement]]:
-    """Make the untouched passes, also those that are stored where their experts tell more than they cost.
+    what: str,
+    known: Known | None = None,
+) -> None:
+    """Measure single experts on the engine and store each pass as it comes; nothing asked, no engine is started.
 
-    Returns them by prompt and opening, and what is asked beside them.
+    An expert that no token of a prompt with its opening chooses has no weight to lose: such a pass would be the
+    untouched one again, and is not made. Its row is the untouched pass's, with that pass's receipt. ``known`` has the
+    untouched passes that were made before by this process, and gets the further ones.
     """
-    own = [each for each in asked if each.expert is None]
+    if not asked:
+        return
+    known = {} if known is None else known
     edited = [each for each in asked if each.expert is not None]
+    own = [each for each in asked if each.expert is None]
     times = Counter(map(_place, edited))
-    more = (Measurement(key, None, at) for (key, at), count in times.items() if count > 1)
+    # Also those that are stored, where their experts tell more than they cost.
+    more = [Measurement(key, None, at) for (key, at), count in times.items() if count > 1 and (key, at) not in known]
     wanted = set(own)
-    passes = [*own, *(each for each in more if each not in wanted)]
+    with step(session.console, what, len(asked)) as advance:
+        for some in look_untouched(session, scan, halves, [*own, *(each for each in more if each not in wanted)]):
+            new = [each.row for each in some if each.row.measurement in wanted]
+            scans.add(scan_id, new)
+            known.update({_place(each.row.measurement): each for each in some})
+            advance(len(new))
+        idle: list[Measurement] = []
+        left: list[Measurement] = []
+        for each in edited:
+            untouched = known.get(_place(each))
+            (left if untouched is None or untouched.chooses(each.expert) else idle).append(each)
+        scans.add(scan_id, [known[_place(each)].row._replace(measurement=each) for each in idle])
+        advance(len(idle))
+        for scored in session.engine.score(_requests(scan, left, halves, session.model.layout)):
+            scans.add(scan_id, [_row(left[index], one) for index, one in scored])
+            advance(len(scored))
+    if idle:
+        said = f"{len(idle):,} of the passes were not needed: no token chose the expert"
+        session.console.print(said, soft_wrap=True)
+
+
+class Untouched(NamedTuple):
+    """An untouched pass: its row, and the experts that its tokens chose; None where not all of them are known."""
+
+    row: ScoreRow
+    chosen: frozenset[Expert] | None
+
+    def chooses(self, expert: Expert | None) -> bool:
+        """Whether a token may have chosen the expert."""
+        return self.chosen is None or expert in self.chosen
+
+
+Known = dict[tuple[str, int], Untouched]
+"""Untouched passes by prompt id and opening."""
+
+
+def look_untouched(
+    session: Session, scan: Scan, halves: Halves, passes: Sequence[Measurement]
+) -> Iterator[list[Untouched]]:
+    """Make untouched passes and yield them as they come, with the experts that their tokens chose. Stores nothing."""
+    if not passes:
+        return
+    layers = session.model.layout.layers
     requests = _requests(scan, passes, halves, session.model.layout)
-    seen = {}
-    for some in session.engine.score([request._replace(capture="prompt") for request in requests]) if passes else ():
-        rows = [_row(passes[index], one) for index, one in some]
-        scans.add(scan_id, new := [row for row in rows if row.measurement in wanted])
-        advance(len(new))
-        for row, (_, one) in zip(rows, some, strict=True):
-            seen[_place(row.measurement)] = _Seen(row, _chosen(one, session.model.layout.layers))
-    return seen, edited
+    for some in session.engine.score([request._replace(capture="prompt") for request in requests]):
+        yield [Untouched(_row(passes[index], one), _chosen(one, layers)) for index, one in some]
+
+
+def _place(measurement: Measurement) -> tuple[str, int]:
+    return measurement.prompt_id, measurement.opening
 
 
 def _chosen(scored: Scored, layers: Sequence[int]) -> frozenset[Expert] | None:

@@ -69,14 +69,24 @@ class StoredScan(NamedTuple):
     def title(self) -> str:
         """The scan in a few words."""
         factor = f" by {self.settings['factor']:g}" if self.settings["action"] == "scale" else ""
-        masks = ", masks" if self.by_masks else ""
+        masks = ", masks" if self.by_masks else ", halving" if self.by_halving else ""
         shape = f"{len(self.settings['prompts'])} prompts, {self.openings} openings"
         return f"{self.settings['action']}{factor}{masks}, {shape}"
 
     @property
     def by_masks(self) -> bool:
-        """Whether it is a group scan, which scores the telling openings of a prompt alone."""
+        """Whether it is a group scan."""
         return "share" in self.settings
+
+    @property
+    def by_halving(self) -> bool:
+        """Whether it is a scan by halving."""
+        return self.telling_only and not self.by_masks
+
+    @property
+    def telling_only(self) -> bool:
+        """Whether it scores the telling openings of a prompt alone, as scans by masks and by halving do."""
+        return "mass" in self.settings
 
 
 class Scans:
@@ -123,11 +133,27 @@ class Scans:
     def scores(self, scan_id: int) -> pd.DataFrame:
         """Return the forward passes of a scan, as ``causal.scan_margins`` takes them, with the column ``selected``.
 
-        Of a group scan openings that were not to be scored have the untouched log-probability, and null ``selected``.
+        Where telling openings alone are scored, others have the untouched log-probability, and null ``selected``.
         """
         query = "select layer, expert, prompt_id, opening, logprob, selected from scan_scores where scan_id = ?"
         scores = pd.read_sql(query, self._db, params=(scan_id,))
         return self._filled(scan_id, scores, ["layer", "expert"])
+
+    def made(self, scan_id: int) -> int:
+        """Return how many rows of single experts are forward passes; the others are the untouched pass's again.
+
+        Such an expert was chosen by no token, and its row has the untouched pass's receipt.
+        """
+        query = (
+            "select count(*) from scan_score_rows where scan_id = ? and (layer is null or profile_digest not in"
+            " (select profile_digest from scan_score_rows where scan_id = ? and layer is null))"
+        )
+        return int(self._db.execute(query, (scan_id, scan_id)).fetchone()[0])
+
+    def own_scores(self, scan_id: int) -> pd.DataFrame:
+        """Return the passes with a prompt's own opening: layer, expert (null: untouched), prompt_id, logprob (nats)."""
+        query = "select layer, expert, prompt_id, logprob from scan_scores where scan_id = ? and opening = 0"
+        return pd.read_sql(query, self._db, params=(scan_id,))
 
     def add_masks(self, scan_id: int, rows: Iterable[MaskRow]) -> None:
         """Store forward passes under masks, all or none."""
@@ -146,7 +172,7 @@ class Scans:
         return self._filled(scan_id, pd.read_sql(query, self._db, params=(scan_id,)), ["experts"])
 
     def telling(self, scan_id: int) -> dict[str, list[int]]:
-        """Return for each prompt of a group scan the openings to score; prompts not measured untouched are left out."""
+        """Return for each prompt the openings that tell; prompts that are not measured untouched are left out."""
         scan = self._scan(scan_id)
         return telling_openings(self._untouched(scan_id), scan.openings, float(scan.settings["mass"]))
 
@@ -160,7 +186,7 @@ class Scans:
 
     def _filled(self, scan_id: int, scores: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
         scan = self._scan(scan_id)
-        if not scan.by_masks:
+        if not scan.telling_only:
             return scores
         edited = scores[scores[keys[0]].notna()]
         filled = with_untouched(edited, self._untouched(scan_id), self.telling(scan_id), keys, scan.openings)

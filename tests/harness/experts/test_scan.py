@@ -120,7 +120,7 @@ def test_a_pass_of_an_expert_that_no_token_chose_is_the_untouched_one_and_is_not
     monkeypatch.setattr("mote.harness.experts.scan.plan_scan", partial(few_experts, layers=layers))
     console = Console(file=io.StringIO(), width=200)
     scan_run(run, wide, console, engine=session)
-    monkeypatch.setattr("mote.harness.experts.scan._Seen.chooses", lambda self, expert: True)
+    monkeypatch.setattr("mote.harness.experts.scan.Untouched.chooses", lambda self, expert: True)
     scan_run(twin, wide, QUIET, engine=session)
     found, whole = scores(run), scores(twin)
     edited = found["layer"].notna()
