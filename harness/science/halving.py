@@ -1,14 +1,15 @@
 """Halving: all experts on a few prompts by one opening, the better part on further prompts, the last on all openings.
 
-A round edits each expert that is left on as many new prompts as the first round had, and scores the prompt's own
-opening alone. If p is its probability, ln p - ln(1 - p) falls as the margin against all other openings does: the passes
-for the alternatives are saved until few experts are left. What a schedule costs is bounded before it starts. Successive
-halving: Karnin, Koren & Somekh (2013), ICML 28(3), 1238-1246; theirs keeps a half, and no arm's costs differ.
+A round edits each expert that is left on new prompts, at least as many as the first round had, and scores the prompt's
+own opening alone. If p is its probability, ln p - ln(1 - p) falls as the margin against all other openings does: the
+passes for the alternatives are saved until few experts are left. What a schedule costs is bounded before it starts.
+Successive halving: Karnin, Koren & Somekh (2013), ICML 28(3), 1238-1246; theirs keeps a half, and its arms cost alike.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -47,7 +48,7 @@ def own_logit(logprobs: ArrayLike) -> NDArray[np.float64]:
 def plan_halving(
     budget: int, choosing: Sequence[int], openings: Sequence[int], experts: int, finalists: int
 ) -> Schedule:
-    """Return the schedule whose first round has the most prompts that the passes of ``budget`` pay for.
+    """Return the schedule with the most prompts in the first round, then in later ones, that ``budget`` passes allow.
 
     ``choosing`` has for each prompt the number of experts that its tokens choose: a pass for another would change
     nothing and is not made. ``openings`` has the number of openings that a finalist is scored on, after each prompt.
@@ -55,23 +56,24 @@ def plan_halving(
     """
     if not 1 <= finalists <= experts:
         raise DataError(f"Between 1 and {experts:,} experts can be left for the end, not {finalists:,}.")
-    best = None
-    for first in range(1, len(choosing) + 1):
-        schedule = _schedule(first, choosing, openings, experts, finalists)
-        if schedule.passes <= budget:
-            best = schedule
-    if best is None:
-        least = _schedule(1, choosing, openings, experts, finalists).passes
-        raise DataError(f"{budget:,} passes are too few for one prompt a round: that takes {least:,}.")
-    return best
+    plan = partial(_schedule, choosing=choosing, openings=openings, experts=experts, finalists=finalists)
+    sizes = range(1, len(choosing) + 1)
+    if plan(1, 1).passes > budget:
+        raise DataError(f"{budget:,} passes are too few for one prompt a round: that takes {plan(1, 1).passes:,}.")
+    first = max(size for size in sizes if plan(size, size).passes <= budget)
+    # What is left over buys further prompts for the better part.
+    return plan(first, max(size for size in sizes if size >= first and plan(first, size).passes <= budget))
 
 
-def _schedule(first: int, choosing: Sequence[int], openings: Sequence[int], experts: int, finalists: int) -> Schedule:
+def _schedule(
+    first: int, later: int, choosing: Sequence[int], openings: Sequence[int], experts: int, finalists: int
+) -> Schedule:
     rounds: list[Round] = []
     left, at = experts, 0
     while left > finalists and at < len(choosing):
-        rounds.append(Round(at, min(at + first, len(choosing)), left))
-        left, at = max(finalists, int(left * KEPT)), rounds[-1].end
+        end = min(at + (later if rounds else first), len(choosing))
+        rounds.append(Round(at, end, left))
+        left, at = max(finalists, int(left * KEPT)), end
     passes = sum(min(one.experts, choosing[place]) for one in rounds for place in range(one.first, one.end))
     seen = rounds[-1].end if rounds else 0
     last = [min(finalists, count) for count in choosing]
