@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-BOUND: Final = 32 << 20
+BOUND: Final = 16 << 20
 """Bytes of one piece's logits as float32; softmax, ranks and the largest take a few times that."""
 
 

@@ -40,13 +40,13 @@ def main() -> None:
 
     rows = []
     with tempfile.TemporaryDirectory() as work:
-        folder = make_model("glm4", Path(work), vocab_size=VOCABULARY, num_hidden_layers=2)
+        folder = make_model("glm4", Path(work), vocab_size=VOCABULARY, num_hidden_layers=2,
+                            max_position_embeddings=max(args.tokens) + 8)  # fmt: skip
         for tokens in args.tokens:
             for patch in ("1", "0") if tokens <= args.stock else ("1",):
                 command = [sys.executable, "-m", "tests.benchmarks.surprise_memory", "--leg", str(folder), str(tokens)]
-                done = subprocess.run(
-                    command, env={**os.environ, "MOTE_PATCH": patch}, capture_output=True, text=True, check=True
-                )
+                environment = {**os.environ, "MOTE_PATCH": patch}
+                done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
                 found = json.loads(done.stdout.splitlines()[-1])
                 rows.append({"tokens": tokens, "patch": patch == "1", **found})
                 print(rows[-1], flush=True)

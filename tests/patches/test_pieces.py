@@ -89,7 +89,7 @@ def test_a_piece_of_any_vocabulary_is_bounded(monkeypatch: pytest.MonkeyPatch) -
     pieces.shrink_v2(100)
     assert prompt_logprob.CHUNK_SIZE == 1024
     pieces.shrink_v2(129_280)
-    assert prompt_logprob.CHUNK_SIZE == 64
+    assert prompt_logprob.CHUNK_SIZE == 32
 
 
 def test_the_engine_gives_the_same_in_pieces(
