@@ -87,12 +87,15 @@ def slow_choice(logits: list[float], rule: Rule, edits: Mapping[int, Action]) ->
         members = members[: rule.kept]
     candidates = [expert for group in members for expert in group]
     chosen = sorted(candidates, key=lambda expert: (-choice[expert], expert))[: rule.top_k]
-    return slow_weights(logits, rule, chosen)
+    return _weighed(scores, rule, chosen)
 
 
 def slow_weights(logits: list[float], rule: Rule, ids: list[int]) -> dict[int, float]:
     """Return {expert: weight} of one token that takes these experts, weighed by its own router's scores."""
-    scores = _scores(logits, rule.scoring)
+    return _weighed(_scores(logits, rule.scoring), rule, ids)
+
+
+def _weighed(scores: list[float], rule: Rule, ids: list[int]) -> dict[int, float]:
     total = sum(scores[expert] for expert in ids) if rule.renormalize else 1.0
     return {expert: scores[expert] / total * rule.scaling for expert in ids}
 
