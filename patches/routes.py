@@ -109,11 +109,15 @@ class Route:
         if not all(role in observation.rows for role in roles):
             raise ProfileError("route: the donor's answer has no rows; ask with capture 'rows'")
         if kept and not all(role in observation.row_weights for role in roles):
-            raise ProfileError("route: the donor's answer has no weights; ask with capture {'what': 'rows', 'weights': true}")
+            raise ProfileError(
+                "route: the donor's answer has no weights; ask with capture {'what': 'rows', 'weights': true}"
+            )
         known = observation.layers
         chosen = known if layers is None else tuple(layers)
         if missing := [layer for layer in chosen if layer not in known]:
-            raise ProfileError(f"route: layer {missing[0]} has no routed experts.{nearest(missing[0], map(str, known))}")
+            raise ProfileError(
+                f"route: layer {missing[0]} has no routed experts.{nearest(missing[0], map(str, known))}"
+            )
         places = [known.index(layer) for layer in chosen]
         spared = 0
         if last is not None and "prompt" in roles:

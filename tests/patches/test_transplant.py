@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from vllm import SamplingParams
+from vllm.exceptions import VLLMValidationError
 
-from mote.patches import EMPTY_PROFILE, Edit, ModelLayout, Profile, Route
+from mote.patches import EMPTY_PROFILE, Edit, ModelLayout, Profile, Route, read_observation, request_args
 from mote.patches.families import choice_groups
 from tests.conftest import Engines
 from tests.patches.asking import APPLIED, ROWS, Answer, Ask, ask, judge, random_bias, random_profile, random_prompt
@@ -98,7 +100,9 @@ def logprobs(llm: Any, asks: list[Ask]) -> list[Any]:
     for each in params:
         each.logprobs = 20
     outputs = llm.generate([{"prompt_token_ids": each.prompt} for each in asks], params, use_tqdm=False)
-    return [[{key: one.logprob for key, one in row.items()} for row in output.outputs[0].logprobs] for output in outputs]
+    return [
+        [{key: one.logprob for key, one in row.items()} for row in output.outputs[0].logprobs] for output in outputs
+    ]
 
 
 @pytest.mark.parametrize("family", ["glm4", "qwen3", "qwen3 raw"])
@@ -110,7 +114,9 @@ def test_ones_own_route_changes_no_bit(
     prompts = [random_prompt(seed, 20 + seed) for seed in range(4)]
     plain = [Ask(prompt, EMPTY_PROFILE, ROWS) for prompt in prompts]
     own = ask(llm, plain)
-    routed = [Ask(p, EMPTY_PROFILE, ROWS, route=Route.of(seen(a), kept=kept)) for p, a in zip(prompts, own, strict=True)]
+    routed = [
+        Ask(p, EMPTY_PROFILE, ROWS, route=Route.of(seen(a), kept=kept)) for p, a in zip(prompts, own, strict=True)
+    ]
     again = ask(llm, routed)
     for mine, other in zip(own, again, strict=True):
         receipt = seen(other).receipt
@@ -186,9 +192,7 @@ def test_chunked_prefill(folder: Path, engines: Engines, layout: ModelLayout, re
         judge(reference, sent, got)
 
 
-def test_preemption(
-    folder: Path, engines: Engines, reference: Reference, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_preemption(folder: Path, engines: Engines, reference: Reference, monkeypatch: pytest.MonkeyPatch) -> None:
     llm = engines(folder, block_size=32, num_gpu_blocks_override=9, max_num_seqs=6, enable_prefix_caching=False)
     scheduler = core(llm).scheduler
     preempted: list[str] = []
@@ -211,47 +215,28 @@ def test_preemption(
     assert_nothing_left(llm)
 
 
-def test_compiled(
-    folder: Path, engines: Engines, layout: ModelLayout, reference: Reference, monkeypatch: Any, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("VLLM_CACHE_ROOT", str(tmp_path))
-    llm = engines(folder, enforce_eager=False)
-    asks = [
-        Ask(random_prompt(seed, size), EMPTY_PROFILE, APPLIED, route=route)
-        for seed, (size, route) in enumerate(routes(donors(llm), layout))
-    ]
-    for sent, got in zip([*asks, Ask(random_prompt(9, 20))], ask(llm, [*asks, Ask(random_prompt(9, 20))]), strict=True):
-        judge(reference, sent, got)
-
-
 def test_a_stop_string_keeps_the_receipt(folder: Path, engines: Engines) -> None:
     llm = engines(folder)
     route = Route.of(seen(donors(llm, (30,))[0]), tokens="prompt")
-    options: dict[str, Any] = {"detokenize": True}
-    from vllm import SamplingParams
-
-    from mote.patches import read_observation, request_args
-
     prompt = {"prompt_token_ids": random_prompt(0, 30)}
     extra = request_args(EMPTY_PROFILE, APPLIED, route)
     whole = llm.generate([prompt], SamplingParams(temperature=0.0, max_tokens=12, extra_args=extra), use_tqdm=False)
     stop = whole[0].outputs[0].text.split()[4]
     params = SamplingParams(temperature=0.0, max_tokens=12, stop=[stop], extra_args=extra)
     output = llm.generate([prompt], params, use_tqdm=False)[0].outputs[0]
-    assert options
     assert output.finish_reason == "stop"
     receipt = read_observation(output).receipt
     assert (receipt.route, receipt.forced) == (route.digest, 30 * len(route.layers))
 
 
 def test_edits_and_routes_do_not_go_together(folder: Path, engines: Engines) -> None:
-    from vllm.exceptions import VLLMValidationError
-
     llm = engines(folder)
     route = Route.of(seen(donors(llm, (30,))[0]))
     with pytest.raises(VLLMValidationError, match="profile 'p' edits them: send one of both"):
         ask(llm, [Ask(random_prompt(0, 30), Profile("p", (Edit(1, 0, "suppress"),)), route=route)])
     with pytest.raises(VLLMValidationError, match="from a prompt of 30 tokens, and this one has 31: take a donor"):
         ask(llm, [Ask(random_prompt(0, 31), EMPTY_PROFILE, route=route)])
-    with pytest.raises(VLLMValidationError, match="30 tokens are to be routed from .*, and the prompt has 29: keep the"):
+    with pytest.raises(
+        VLLMValidationError, match="30 tokens are to be routed from .*, and the prompt has 29: keep the"
+    ):
         ask(llm, [Ask(random_prompt(0, 29), EMPTY_PROFILE, route=Route(route.layers, route.ids, 30, "end"))])
