@@ -206,12 +206,13 @@ class Route:
             if layer not in layout.layers:
                 near = min(layout.layers, key=lambda known: abs(known - layer))
                 raise ProfileError(
-                    f"route: layer {layer} of {layout.architecture} has no routed experts; the nearest that has is {near}"
+                    f"route: layer {layer} of {layout.architecture} has no routed experts; the nearest that has is "
+                    f"{near}"
                 )
         if self.ids.shape[2] != layout.top_k:
             raise ProfileError(
-                f"route: {self.ids.shape[2]} experts for a token of a layer, and a token of {layout.architecture} takes "
-                f"{layout.top_k}"
+                f"route: {self.ids.shape[2]} experts for a token of a layer, and a token of {layout.architecture} "
+                f"takes {layout.top_k}"
             )
         if (most := int(self.ids.max())) >= layout.experts:
             raise ProfileError(
@@ -222,13 +223,13 @@ class Route:
         """Raise :class:`ProfileError` unless the route aligns with a prompt of so many tokens."""
         if self.align == "same" and self.prompt != tokens:
             raise ProfileError(
-                f"route: it was taken from a prompt of {self.prompt} tokens, and this one has {tokens}: take a donor of "
-                "the same length, or align 'end'"
+                f"route: it was taken from a prompt of {self.prompt} tokens, and this one has {tokens}: take a donor "
+                "of the same length, or align 'end'"
             )
         if self.prompt > tokens:
             raise ProfileError(
-                f"route: {self.prompt} tokens are to be routed from the prompt's end, and the prompt has {tokens}: keep "
-                f"the last {tokens} of the donor's"
+                f"route: {self.prompt} tokens are to be routed from the prompt's end, and the prompt has {tokens}: "
+                f"keep the last {tokens} of the donor's"
             )
 
 

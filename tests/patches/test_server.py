@@ -20,6 +20,7 @@ from mote.patches import (
     Observation,
     ObservationError,
     Profile,
+    Route,
     read_observation,
     request_args,
 )

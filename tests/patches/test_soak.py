@@ -59,7 +59,7 @@ def resident(server: Server) -> int:
 
 
 def routed(layout: ModelLayout, draw: np.random.Generator) -> Ask:
-    """A request whose last prompt tokens and first generated ones take random experts, by one of two routes a prompt."""
+    """A request whose last prompt tokens and first generated ones take random experts, by one of a few routes."""
     prompt = random_prompt(int(draw.integers(40)), int(draw.integers(8, 120)))
     seed = np.random.default_rng(int(draw.integers(2)))
     tokens = 8 + int(draw.integers(8))

@@ -131,7 +131,7 @@ def test_ones_own_route_changes_no_bit(
 def test_what_was_applied_under_a_profile_is_all_that_the_profile_does(
     before: bool, folder: Path, layout: ModelLayout, engines: Engines
 ) -> None:
-    """The same prompt, untouched, takes the experts and weights that it took under the profile: the profile's answer."""
+    """The same prompt takes the experts and weights that it took under the profile: the profile's answer."""
     llm = engines(folder)
     edits = random_bias(layout, 3, 20, (4, 2)) if before else random_profile(layout, 3, 20)
     profile = Profile("p", edits.edits, layout)
@@ -237,6 +237,6 @@ def test_edits_and_routes_do_not_go_together(folder: Path, engines: Engines) -> 
     with pytest.raises(VLLMValidationError, match="from a prompt of 30 tokens, and this one has 31: take a donor"):
         ask(llm, [Ask(random_prompt(0, 31), EMPTY_PROFILE, route=route)])
     with pytest.raises(
-        VLLMValidationError, match="30 tokens are to be routed from .*, and the prompt has 29: keep the"
+        VLLMValidationError, match=r"30 tokens are to be routed from .*, and the prompt has 29: keep the"
     ):
         ask(llm, [Ask(random_prompt(0, 29), EMPTY_PROFILE, route=Route(route.layers, route.ids, 30, "end"))])
