@@ -1,8 +1,8 @@
 """``mote transplant RUN``: a finished run's prompts answered again, each under the routes of other prompts.
 
 Routes are captured from the run's own model, untouched, and laid onto the receivers' last tokens, as many as the
-donor's prompt has (``mote.patches.routes``, aligned ``end``). Answers are stored as they come, a line each, beside the run:
-the same command goes on. Labels are the run's own.
+donor's prompt has (``mote.patches.routes``, aligned ``end``). Answers are stored as they come, a line each, beside the
+run: the same command goes on. Labels are the run's own.
 """
 
 from __future__ import annotations

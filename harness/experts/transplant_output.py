@@ -51,8 +51,8 @@ def page(found: Transplant) -> str:
         "# Is it the route or the content?",
         "",
         f"Each prompt was answered again while its tokens took the experts of another prompt's: {said['tokens']} "
-        f"tokens, {layers}, weights {weights}, aligned from the prompt's end. Route: whose experts; content: the prompt "
-        f"itself. {_identity(found)}",
+        f"tokens, {layers}, weights {weights}, aligned from the prompt's end. Route: whose experts; content: the "
+        f"prompt itself. {_identity(found)}",
         "",
         f"| content | route | prompts | answered {target} |",
         "| --- | --- | --- | --- |",
@@ -66,8 +66,8 @@ def page(found: Transplant) -> str:
         *(f"| {' | '.join(row)} |" for row in _effect_rows(found)),
         "",
         f"Classes: {target} and {other}, by the run's labels. Donors are drawn by seed {said['seed']}, not chosen. A "
-        "share counts broken answers as not of the class; `cells.csv` says how many there are, and how many of a route's "
-        "choices are not those of the receiver's router.",
+        "share counts broken answers as not of the class; `cells.csv` says how many there are, and how many of a "
+        "route's choices are not those of the receiver's router.",
     ]
     return "\n".join(lines) + "\n"
 
