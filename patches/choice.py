@@ -170,4 +170,5 @@ def _weights_of(router: Any, scores: Tensor, ids: Tensor) -> Tensor:
     weights = scores.gather(-1, ids)
     if router.renormalize:
         weights = weights / weights.sum(dim=-1, keepdim=True)
-    return weights * router.routed_scaling_factor
+    scaling: float = router.routed_scaling_factor
+    return weights * scaling

@@ -93,16 +93,27 @@ class Forcing:
 
     def join(self) -> Forced:
         """Return all rows together."""
-        token, owner, counted, active, ids, weights, kept = ([] for _ in range(7))  # type: ignore[var-annotated]
-        for laid, index, offset, low, high, fresh in self._parts:
-            position, place = np.arange(low, high), slice(low - laid.first, high - laid.first)
-            token.append(offset + position)
-            owner.append(np.full(high - low, index))
-            counted.append(position >= fresh)
-            active.append(np.repeat(laid.active[:, None], high - low, axis=1))
-            ids.append(laid.ids[:, place])
-            weights.append(np.zeros(ids[-1].shape, np.float32) if laid.weights is None else laid.weights[:, place])
-            kept.append(np.full(high - low, laid.weights is not None))
-        by_row = (np.concatenate(each) for each in (token, owner, counted))
-        by_layer = (np.concatenate(each, axis=1) for each in (active, ids, weights))
-        return Forced(*by_row, *by_layer, np.concatenate(kept))
+        parts = [_forced(*part) for part in self._parts]
+        return Forced(
+            np.concatenate([part.token for part in parts]),
+            np.concatenate([part.owner for part in parts]),
+            np.concatenate([part.counted for part in parts]),
+            np.concatenate([part.active for part in parts], axis=1),
+            np.concatenate([part.ids for part in parts], axis=1),
+            np.concatenate([part.weights for part in parts], axis=1),
+            np.concatenate([part.kept for part in parts]),
+        )
+
+
+def _forced(laid: Laid, owner: int, offset: int, low: int, high: int, fresh: int) -> Forced:
+    position, place, rows = np.arange(low, high), slice(low - laid.first, high - laid.first), high - low
+    ids = laid.ids[:, place]
+    return Forced(
+        offset + position,
+        np.full(rows, owner),
+        position >= fresh,
+        np.repeat(laid.active[:, None], rows, axis=1),
+        ids,
+        np.zeros(ids.shape, np.float32) if laid.weights is None else laid.weights[:, place],
+        np.full(rows, laid.weights is not None),
+    )

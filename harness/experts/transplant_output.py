@@ -24,7 +24,7 @@ def show_transplant(found: Transplant, console: Console) -> None:
     for title, rows in ((f"answered {target}", _cell_rows(found)), ("difference, 95%", _effect_rows(found))):
         table = Table(box=None, pad_edge=False)
         for name in ("content", "route", "prompts", title):
-            table.add_column(name, no_wrap=True)
+            table.add_column(name)
         for row in rows:
             table.add_row(*row)
         console.print(table)
@@ -95,10 +95,16 @@ def _effect_rows(found: Transplant) -> list[list[str]]:
                 row["content"],
                 f"{ends[0]} to {ends[1]}{where}",
                 str(row["prompts"]),
-                f"{100 * row['net']:.1f} points ({100 * row['low']:.1f} to {100 * row['high']:.1f})",
+                f"{100 * row['net']:.1f} points ({_interval(row)})",
             ]
         )
     return rows
+
+
+def _interval(row: dict[str, Any]) -> str:
+    if row["units"] < 2:
+        return f"no interval: the class occurs in {row['units']} units"
+    return f"{100 * row['low']:.1f} to {100 * row['high']:.1f}"
 
 
 def _identity(found: Transplant) -> str:

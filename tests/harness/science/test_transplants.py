@@ -59,9 +59,10 @@ def answers(seed: int) -> tuple[pd.DataFrame, dict[str, int]]:
 
 def test_cells_and_effects_are_a_plain_count() -> None:
     frame, units = answers(3)
-    cells = graft_cells(frame, "refused").set_index(["content", "route", "unit"])
+    cells = graft_cells(frame, "refused")
     assert len(cells) == 2 * (1 + 2 * 2)
-    for (content, route, unit), cell in cells.iterrows():
+    for cell in cells.to_dict(orient="records"):
+        content, route, unit = (cell[name] for name in ("content", "route", "unit"))
         some = [
             row
             for row in frame.to_dict(orient="records")
@@ -71,15 +72,16 @@ def test_cells_and_effects_are_a_plain_count() -> None:
         assert cell["share"] == pytest.approx(sum(row["label"] == "refused" for row in some) / len(some))
         assert cell["broken"] == pytest.approx(sum(row["label"] == "degenerate" for row in some) / len(some))
         assert cell["changed"] == pytest.approx(0.4)
-    effects = graft_effects(frame, CLASSES, units).set_index(["content", "unit", "compared"])
+    effects = graft_effects(frame, CLASSES, units)
     assert len(effects) == 2 * 2 * 2
     said = {(row["receiver"], row["route"], row["unit"]): row["label"] for row in frame.to_dict(orient="records")}
-    for (content, unit, compared), effect in effects.iterrows():
+    for effect in effects.to_dict(orient="records"):
+        content, unit, compared = (effect[name] for name in ("content", "unit", "compared"))
         ends = [("refused", unit), ("answered", unit)] if compared == "class" else [(OWN, SAME), (content, unit)]
         keys = [key for key in units if key in set(frame[frame["content"] == content]["receiver"])]
-        sides = [[float(said[(key, *end)] == "refused") for key in keys] for end in ends]
-        expected = net_effect(*sides, [units[key] for key in keys])
-        assert effect["net"] == pytest.approx(np.mean(sides[0]) - np.mean(sides[1]))
+        before, after = ([float(said[(key, *end)] == "refused") for key in keys] for end in ends)
+        expected = net_effect(before, after, [units[key] for key in keys])
+        assert effect["net"] == pytest.approx(np.mean(before) - np.mean(after))
         assert (effect["low"], effect["high"]) == pytest.approx((expected.low, expected.high))
 
 
