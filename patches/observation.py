@@ -53,6 +53,11 @@ class Receipt:
     forced: int = 0
     changed: int = 0
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the receipt as plain values; what is said of a route stands in it only where there is one."""
+        said = {"digest": self.digest, "tokens_edited": self.tokens_edited, "patch_version": self.patch_version}
+        return said | ({"route": self.route, "forced": self.forced, "changed": self.changed} if self.route else {})
+
 
 @dataclass(frozen=True, slots=True)
 class ActivationMap:
