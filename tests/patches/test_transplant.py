@@ -43,7 +43,7 @@ def routes(found: list[Answer], layout: ModelLayout, lengths: tuple[int, ...] = 
         for tokens in ("all", "prompt", "generated"):
             kept = (number + len(tokens)) % 2 == 0
             layers = layout.layers if number % 2 else layout.layers[1:]
-            route = Route.of(seen(answer), tokens=tokens, kept=kept, layers=layers)  # type: ignore[arg-type]
+            route = Route.of(seen(answer), tokens=tokens, kept=kept, layers=layers)
             made.append((size, route))
         made.append((40 + number, Route.of(seen(answer), kept=bool(number % 2), last=7, align="end")))
         made.append((size + 3, Route.of(seen(answer), tokens="prompt", align="end")))
