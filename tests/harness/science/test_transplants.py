@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mote.harness.preconditions import STATES
 from mote.harness.science.clustered import net_effect
 from mote.harness.science.transplants import ANOTHER, ANY, OWN, SAME, graft_cells, graft_effects, plan_grafts
 
 CLASSES = ("refused", "answered")
+BROKEN = STATES[0]
 
 
 @given(st.integers(0, 10**6), st.integers(2, 25), st.integers(1, 4), st.booleans())
@@ -52,7 +54,7 @@ def answers(seed: int) -> tuple[pd.DataFrame, dict[str, int]]:
     for graft in plan_grafts(list(labels), labels, CLASSES, units, seed):
         content = labels[graft.receiver]
         route = content if graft.route == OWN else graft.route
-        label = route if draw.random() < 0.5 else ["degenerate", content][int(draw.random() < 0.9)]
+        label = route if draw.random() < 0.5 else [BROKEN, content][int(draw.random() < 0.9)]
         rows.append({**graft._asdict(), "content": content, "label": label, "forced": 10, "changed": 4})
     return pd.DataFrame(rows), units
 
@@ -70,7 +72,7 @@ def test_cells_and_effects_are_a_plain_count() -> None:
         ]
         assert cell["prompts"] == len(some)
         assert cell["share"] == pytest.approx(sum(row["label"] == "refused" for row in some) / len(some))
-        assert cell["broken"] == pytest.approx(sum(row["label"] == "degenerate" for row in some) / len(some))
+        assert cell["broken"] == pytest.approx(sum(row["label"] == BROKEN for row in some) / len(some))
         assert cell["changed"] == pytest.approx(0.4)
     effects = graft_effects(frame, CLASSES, units)
     assert len(effects) == 2 * 2 * 2
