@@ -7,7 +7,7 @@ run: the same command goes on. Labels are the run's own.
 
 from __future__ import annotations
 
-import json
+import contextlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import pandas as pd
+from pydantic import BaseModel, ConfigDict, ValidationError
 from rich.console import Console
 
 from mote.harness.engine.servers import engine_starter
@@ -24,11 +25,12 @@ from mote.harness.errors import MoteError
 from mote.harness.experts.asking import Asking
 from mote.harness.experts.rankings import Halves, read_halves
 from mote.harness.experts.scan import spread
-from mote.harness.files import canonical_json, digest_of, subfolder
+from mote.harness.files import digest_of, open_own, subfolder
 from mote.harness.progress import step
 from mote.harness.science.transplants import OWN, Graft, graft_cells, graft_effects, plan_grafts
 from mote.harness.study.session import Session, StartsEngine, open_session
 from mote.patches import EMPTY_PROFILE, ModelLayout, Observation, ProfileError, Route, Tokens
+from mote.reading import UnreadableError, read_text
 
 FOLDER: Final = "transplant"
 CAPTURE: Final = {"what": "rows", "weights": True}
@@ -127,17 +129,44 @@ def transplant_run(
         )
 
 
-def read_answers(path: Path) -> dict[Graft, dict[str, Any]]:
-    """Return the answers of a file, by graft; a last line that a kill cut off is none."""
-    if not path.is_file():
+class StoredAnswer(BaseModel):
+    """One line of the file of answers: what was asked, what came back, and what the receipt says of the route."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    receiver: str
+    donor: str
+    route: str
+    unit: str
+    raw: str
+    finish_reason: str | None
+    prompt_opens: bool
+    digest: str
+    forced: int
+    changed: int
+
+    @property
+    def graft(self) -> Graft:
+        """What was asked."""
+        return Graft(self.receiver, self.donor, self.route, self.unit)
+
+
+def read_answers(path: Path) -> dict[Graft, StoredAnswer]:
+    """Return the answers of a file, by graft; a line that a kill cut off is none.
+
+    Raises MoteError for a file that cannot be read; a whole line that is no answer is skipped and asked again.
+    """
+    if not path.exists():
         return {}
+    try:
+        lines = read_text(path).splitlines()
+    except UnreadableError as error:
+        raise MoteError(f"{path}: it {error}; take it away to ask again.") from None
     found = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        found[Graft(*(str(part) for part in row["graft"]))] = row
+    for line in lines:
+        with contextlib.suppress(ValidationError):
+            row = StoredAnswer.model_validate_json(line)
+            found[row.graft] = row
     return found
 
 
@@ -167,12 +196,12 @@ def _ask(session: Session, halves: Halves, options: TransplantOptions, missing: 
         seen |= {keys[at]: answer.observation for at, answer in some}
     routes = [_route(seen, graft, options) for graft in missing]
     asked = [request(graft.receiver, route) for graft, route in zip(missing, routes, strict=True)]
-    with path.open("a", encoding="utf-8") as file:
+    with open_own(path) as file:
         # A line that a kill cut off must not swallow the next.
-        file.write("\n" if file.tell() else "")
+        file.write(b"\n")
         for some in _answers(session, "Transplants", asked):
             for at, answer in some:
-                file.write(canonical_json(_row(missing[at], answer, session.engine.prompt_opens)) + "\n")
+                file.write(_row(missing[at], answer, session.engine.prompt_opens).model_dump_json().encode() + b"\n")
             file.flush()
 
 
@@ -192,20 +221,20 @@ def _route(seen: Mapping[str, Observation], graft: Graft, options: TransplantOpt
         raise MoteError(f"prompt '{graft.donor}': {error}") from None
 
 
-def _row(graft: Graft, answer: Answer, opens: bool) -> dict[str, Any]:
+def _row(graft: Graft, answer: Answer, opens: bool) -> StoredAnswer:
     receipt = answer.observation.receipt
-    return {
-        "graft": list(graft),
-        "raw": answer.raw,
-        "finish_reason": answer.finish_reason,
-        "prompt_opens": opens,
-        "digest": receipt.route,
-        "forced": receipt.forced,
-        "changed": receipt.changed,
-    }
+    return StoredAnswer(
+        **graft._asdict(),
+        raw=answer.raw,
+        finish_reason=answer.finish_reason,
+        prompt_opens=opens,
+        digest=receipt.route,
+        forced=receipt.forced,
+        changed=receipt.changed,
+    )
 
 
-def _labelled(asking: Asking, halves: Halves, plan: _Plan, stored: Mapping[Graft, Mapping[str, Any]]) -> pd.DataFrame:
-    rows = [{**graft._asdict(), **stored[graft]} for graft in plan.grafts if graft in stored]
+def _labelled(asking: Asking, halves: Halves, plan: _Plan, stored: Mapping[Graft, StoredAnswer]) -> pd.DataFrame:
+    rows = [stored[graft].model_dump() for graft in plan.grafts if graft in stored]
     frame = pd.DataFrame(rows).assign(prompt_id=[row["receiver"] for row in rows])
     return frame.assign(label=asking.labels(frame), content=[halves.labels[row["receiver"]] for row in rows])

@@ -14,16 +14,22 @@ from typer.testing import CliRunner
 
 from mote.harness.cli.main import app
 from mote.harness.errors import MoteError
-from mote.harness.experts.transplant import Transplant, TransplantOptions, read_answers, transplant_run
+from mote.harness.experts.transplant import (
+    StoredAnswer,
+    Transplant,
+    TransplantOptions,
+    read_answers,
+    transplant_run,
+)
 from mote.harness.experts.transplant_output import write_transplant
-from mote.harness.science.transplants import OWN
+from mote.harness.science.transplants import OWN, Graft
 from mote.harness.study.session import StartsEngine
 from tests.harness.experts.test_scan import QUIET, llm, run, session, written  # noqa: F401
 
 FEW = TransplantOptions(prompts=3)
 
 
-def answers(folder: Path) -> dict[Any, dict[str, Any]]:
+def answers(folder: Path) -> dict[Graft, StoredAnswer]:
     (file,) = (folder / "transplant").glob("answers-*.jsonl")
     return read_answers(file)
 
@@ -47,11 +53,11 @@ def test_a_transplant_that_was_cut_off_goes_on(run: Path, session: StartsEngine,
     assert len(asked) == 30
     assert found.missing == 0
     for graft, row in asked.items():
-        assert row["forced"] > 0
-        assert (row["changed"] == 0) == (graft.route == OWN), "a foreign route changes choices, one's own none"
+        assert row.forced > 0
+        assert (row.changed == 0) == (graft.route == OWN), "a foreign route changes choices, one's own none"
     (file,) = (run / "transplant").glob("answers-*.jsonl")
     lines = file.read_text().splitlines(keepends=True)
-    file.write_text("".join(lines[:11]) + lines[11][:40])
+    file.write_text("".join(lines[:12]) + lines[12][:40])
     again = whole(run, session)
     assert answers(run) == asked
     assert again.cells.equals(found.cells)
@@ -71,7 +77,7 @@ def test_kept_weights_of_generated_tokens_of_one_layer(run: Path, session: Start
     rows = answers(run)
     assert len(rows) == 20
     assert found.settings["layers"] == (1,)
-    assert all(row["forced"] > 0 for row in rows.values())
+    assert all(row.forced > 0 for row in rows.values())
 
 
 def test_what_it_refuses(run: Path, tmp_path: Path) -> None:  # noqa: F811
