@@ -16,6 +16,7 @@ from mote.patches.observation import (
     request_args,
 )
 from mote.patches.profile import EMPTY_PROFILE, Action, Edit, Profile, Tokens
+from mote.patches.routes import Route
 
 __all__ = [
     "EMPTY_PROFILE",
@@ -29,6 +30,7 @@ __all__ = [
     "Profile",
     "ProfileError",
     "Receipt",
+    "Route",
     "Tokens",
     "read_observation",
     "request_args",

@@ -25,16 +25,19 @@ class Account:
     Attributes:
         digest: of the profile that the worker held.
         edited: tokens that were routed under a profile with edits.
+        route: digest of the route that the worker held, "" for none.
+        forced: tokens times layers that took the route's experts.
+        changed: those of them whose router had chosen other experts.
         numbers: int64 [touched], canonical edits that met tokens, ascending; ``sums`` [touched, 5] belong to them.
         maps: by role, the parts of activation maps, summed.
         rows: by role, the experts chosen for each token, in parts.
     """
 
-    __slots__ = ("_sums", "_touched", "digest", "edited", "maps", "rows")
+    __slots__ = ("_sums", "_touched", "changed", "digest", "edited", "forced", "maps", "route", "rows")
 
-    def __init__(self, digest: str) -> None:
-        self.digest = digest
-        self.edited = 0
+    def __init__(self, digest: str, route: str = "") -> None:
+        self.digest, self.route = digest, route
+        self.edited = self.forced = self.changed = 0
         self._sums = np.zeros((0, 5))
         self._touched = np.zeros(0, bool)
         self.maps: dict[str, MapPart] = {}
@@ -79,8 +82,8 @@ class Account:
         self.rows.setdefault(part.role, []).append(part)
 
     def drain(self) -> Account:
-        """Return all that was added, and keep nothing of it but the digest."""
-        news = Account(self.digest)
+        """Return all that was added, and keep nothing of it but the digests."""
+        news = Account(self.digest, self.route)
         for name in self.__slots__:
             old = getattr(self, name)
             setattr(self, name, getattr(news, name))
@@ -89,8 +92,10 @@ class Account:
 
     def add(self, news: Account) -> None:
         """Add another account of the same request, of later steps; its digest is the newer one."""
-        self.digest = news.digest
+        self.digest, self.route = news.digest, news.route
         self.edited += news.edited
+        self.forced += news.forced
+        self.changed += news.changed
         self.add_hits(news.numbers, news.sums)
         for part in news.maps.values():
             self.add_map(part)
@@ -140,7 +145,7 @@ def observe(
                     weights[role] = part.weights
                 if capture.logits and part.logits is not None:
                     logits[role] = part.logits
-    receipt = Receipt(account.digest, account.edited, version)
+    receipt = Receipt(account.digest, account.edited, version, account.route, account.forced, account.changed)
     mechanism = _effects(account, _edits(ticket.spec))
     return Observation(receipt, layout.layers, maps, mechanism, rows, weights, logits)
 

@@ -20,6 +20,7 @@ from mote.patches.errors import ProfileError
 from mote.patches.layout import ModelLayout
 from mote.patches.messages import Ticket
 from mote.patches.profile import EMPTY_PROFILE, Profile, nearest
+from mote.patches.routes import Route
 from mote.reading import UnreadableError, parse_json
 
 PROFILES_VARIABLE = "MOTE_PROFILES"
@@ -27,6 +28,7 @@ PROFILES_VARIABLE = "MOTE_PROFILES"
 SALT_PREFIX = "mote:"
 _KEPT = 32 << 20
 _LONGEST = 8 << 20
+_PARTS = ("profile", "capture", "route")
 
 
 class _Kept:
@@ -49,10 +51,14 @@ class _Kept:
         if text in self._tickets:
             return
         self._tickets[text] = ticket
-        self._size += len(text) + len(ticket.spec)
+        self._size += _size(text, ticket)
         while self._size > self._most:
             old, gone = self._tickets.popitem(last=False)
-            self._size -= len(old) + len(gone.spec)
+            self._size -= _size(old, gone)
+
+
+def _size(text: str, ticket: Ticket) -> int:
+    return len(text) + len(ticket.spec) + len(ticket.route or "")
 
 
 class Choice(NamedTuple):
@@ -142,10 +148,10 @@ class Admission:
         except UnreadableError as error:
             raise ProfileError(f"'mote' is no JSON object: it {error}") from None
         if not isinstance(entry, Mapping):
-            raise ProfileError("'mote' must be an object with the keys profile and capture")
+            raise ProfileError("'mote' must be an object with the keys profile, capture and route")
         for key in entry:
-            if key not in ("profile", "capture"):
-                raise ProfileError(f"'mote': unknown key {key[:80]!r}.{nearest(key, ('profile', 'capture'))}")
+            if key not in _PARTS:
+                raise ProfileError(f"'mote': unknown key {key[:80]!r}.{nearest(key, _PARTS)}")
         if "profile" not in entry:
             raise ProfileError("'mote' must name or contain a profile; the untouched model is {\"edits\": []}")
         if self._layout is None:
@@ -154,9 +160,26 @@ class Admission:
         self._check(profile, self._layout)
         capture = Capture.parse(entry.get("capture"), self._encode)
         # Only a GPU's workers have a limit of edits.
-        if capture is not None and capture.logits and self._limit is not None:
-            raise ProfileError("'capture': logits are kept on CPUs only; ask for 'weights' on a GPU")
-        return Ticket(profile.spec, None if capture is None else capture.to_list())
+        if capture is not None and self._limit is not None:
+            if capture.logits:
+                raise ProfileError("'capture': logits are kept on CPUs only; ask for 'weights' on a GPU")
+            if capture.applied:
+                raise ProfileError("'capture': what was applied is kept on CPUs only; leave 'applied' out on a GPU")
+        route = None
+        if entry.get("route") is not None:
+            route = self._route(entry["route"], profile, self._layout).spec
+        return Ticket(profile.spec, None if capture is None else capture.to_list(), route)
+
+    def _route(self, value: Any, profile: Profile, layout: ModelLayout) -> Route:
+        route = Route.from_request(value)
+        route.check(layout)
+        if self._choice.why_not:
+            raise ProfileError(f"a route forces the router's choice, and {self._choice.why_not}; leave 'route' out")
+        if profile.canonical:
+            raise ProfileError(
+                f"a route says which experts a token takes, and profile '{profile.name}' edits them: send one of both"
+            )
+        return route
 
     def _check(self, profile: Profile, layout: ModelLayout) -> None:
         profile.check(layout)
@@ -196,14 +219,21 @@ class Admission:
         raise ProfileError(f"no profile is named '{value[:80]}' here.{hint}")
 
 
-def salt(spec: str, given: str | None) -> str | None:
-    """Return the cache salt of a request: KV blocks are never shared between different profiles.
+def salt(spec: str, given: str | None, route: str | None = None) -> str | None:
+    """Return the cache salt of a request: KV blocks are never shared between different profiles, nor between routes.
 
     The untouched model's blocks are the same with and without the empty profile, so that one keeps the given salt.
     """
-    if spec == EMPTY_PROFILE.spec:
+    if spec == EMPTY_PROFILE.spec and route is None:
         return given
-    return SALT_PREFIX + hashlib.sha256(json.dumps([spec, given]).encode()).hexdigest()
+    parts = [spec, given] if route is None else [spec, given, route]
+    return SALT_PREFIX + hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def check_alignment(ticket: Ticket, prompt_tokens: int) -> None:
+    """Raise :class:`ProfileError` if a request's route does not align with its prompt."""
+    if ticket.route is not None:
+        Route.from_request(json.loads(ticket.route)).check_prompt(prompt_tokens)
 
 
 def refuse_forged_salt(given: str | None) -> None:

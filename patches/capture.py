@@ -23,7 +23,7 @@ from mote.patches.messages import MapPart, RowPart
 from mote.patches.profile import nearest
 
 KINDS = ("prompt", "roles", "rows")
-_KEYS = ("what", "weights", "logits", "last", "reasoning_start", "reasoning_end", "prompt_opens")
+_KEYS = ("what", "weights", "logits", "applied", "last", "reasoning_start", "reasoning_end", "prompt_opens")
 Encode = Callable[[str], list[int]]
 
 
@@ -38,6 +38,7 @@ class Capture(NamedTuple):
         end: token ids that close it.
         opened: whether the prompt has opened it already.
         logits: whether rows have the router's logits of all experts.
+        applied: whether rows are what the tokens took, after edits and routes, not what the router chose.
     """
 
     what: str
@@ -47,6 +48,7 @@ class Capture(NamedTuple):
     end: tuple[int, ...] = ()
     opened: bool = False
     logits: bool = False
+    applied: bool = False
 
     @classmethod
     def parse(cls, value: Any, encode: Encode | None = None) -> Capture | None:
@@ -69,30 +71,34 @@ class Capture(NamedTuple):
                 raise ProfileError(f"'capture': unknown key {key!r}.{nearest(key, _KEYS)}")
         what, weights, last = fields["what"], fields.get("weights", False), fields.get("last", 0)
         opened, logits = fields.get("prompt_opens", False), fields.get("logits", False)
+        applied = fields.get("applied", False)
         if what not in KINDS:
             raise ProfileError(f"'capture': {what!r} is not known.{nearest(what, KINDS)}")
-        if not all(isinstance(flag, bool) for flag in (weights, opened, logits)):
-            raise ProfileError("'capture': 'weights', 'logits' and 'prompt_opens' must be true or false")
+        if not all(isinstance(flag, bool) for flag in (weights, opened, logits, applied)):
+            raise ProfileError("'capture': 'weights', 'logits', 'applied' and 'prompt_opens' must be true or false")
         if not isinstance(last, int) or isinstance(last, bool) or last < 0:
             raise ProfileError("'capture': 'last' must be a number of prompt tokens, 0 for none")
         if what == "rows" and last:
             raise ProfileError("'capture': 'last' belongs to maps; ask for 'prompt' or 'roles'")
         if what != "rows" and logits:
             raise ProfileError("'capture': 'logits' belong to rows; ask for 'rows'")
+        if what != "rows" and applied:
+            raise ProfileError("'capture': 'applied' belongs to rows; ask for 'rows'")
         if what != "roles":
-            return cls(what, weights, last, logits=logits)
+            return cls(what, weights, last, logits=logits, applied=applied)
         start = _marker(fields.get("reasoning_start", "<think>"), encode)
         return cls(what, weights, last, start, _marker(fields.get("reasoning_end", "</think>"), encode), opened)
 
     def to_list(self) -> list[Any]:
         """Return the capture as plain values for a request's canonical entry."""
-        return [self.what, self.weights, self.last, list(self.start), list(self.end), self.opened, self.logits]
+        markers = [list(self.start), list(self.end), self.opened]
+        return [self.what, self.weights, self.last, *markers, self.logits, self.applied]
 
     @classmethod
     def from_list(cls, value: Sequence[Any]) -> Capture:
         """Read what :meth:`to_list` wrote."""
-        what, weights, last, start, end, opened, logits = value
-        return cls(what, weights, last, tuple(start), tuple(end), opened, logits)
+        what, weights, last, start, end, opened, logits, applied = value
+        return cls(what, weights, last, tuple(start), tuple(end), opened, logits, applied)
 
 
 def _marker(text: Any, encode: Encode | None) -> tuple[int, ...]:
@@ -166,14 +172,16 @@ class Segments:
         rows: those whose rows are handed on one by one.
         weighed: whether one of them asks for weights too.
         logits: whether one of them asks for logits too.
+        applied: rows of the batch, from and to before, of which what was applied is asked for.
     """
 
-    __slots__ = ("logits", "maps", "rows", "weighed")
+    __slots__ = ("applied", "logits", "maps", "rows", "weighed")
 
     def __init__(self) -> None:
         self.maps: list[Segment] = []
         self.rows: list[Segment] = []
         self.weighed = self.logits = False
+        self.applied: list[tuple[int, int]] = []
 
     def __bool__(self) -> bool:
         return bool(self.maps or self.rows)
@@ -191,6 +199,8 @@ class Segments:
         if generated < stop and capture.what != "prompt":
             where = offset + generated, offset + stop
             self.rows.append(Segment(owner, "generated", *where, capture.weights, capture.logits))
+        if capture.applied:
+            self.applied.append((offset + start, offset + stop))
         self.weighed |= capture.weights
         self.logits |= capture.logits
 
@@ -261,6 +271,14 @@ class CaptureBuffer:
             self._weights[layer, :tokens] = weights[:tokens].float().numpy()
         if self._segments.logits and self._logits is not None and logits is not None:
             self._logits[layer, :tokens] = logits[:tokens].float().numpy()
+
+    def put_applied(self, layer: int, weights: torch.Tensor, ids: torch.Tensor) -> None:
+        """Keep what tokens take in a layer after edits and routes, where that was asked for."""
+        for start, stop in self._segments.applied:
+            if self._ids is not None:
+                self._ids[layer, start:stop] = ids[start:stop].numpy()
+            if self._segments.weighed and self._weights is not None:
+                self._weights[layer, start:stop] = weights[start:stop].float().numpy()
 
     def collect(self) -> tuple[list[MapPart], list[RowPart]]:
         """Return the step's parts of maps and rows."""

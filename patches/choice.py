@@ -98,6 +98,22 @@ class Chooser:
             return weights.float(), ids
         return _by_corrected_scores(router, logits, edits)
 
+    def weigh(self, logits: Tensor, ids: Tensor) -> Tensor:
+        """Return float32 [tokens, k]: the weights that the router's scores give to experts that were chosen for it.
+
+        Args:
+            logits: [tokens, experts] of the whole batch.
+            ids: int64 [tokens, k].
+        """
+        router = self._alive()
+        if not router.use_grouped_topk:
+            # As vLLM's own order of operations has it, so that half precision rounds alike.
+            taken = logits.gather(-1, ids)
+            if router.renormalize:
+                return taken.softmax(dim=-1).float()
+            return (taken - logits.logsumexp(dim=-1, keepdim=True)).exp().float()
+        return _weights_of(router, _scores_of(router, logits), ids)
+
     def rule(self) -> Rule:
         """Return the same for the slow rule."""
         router = self._alive()
@@ -134,8 +150,7 @@ def choice_fault(router: Any) -> str:
 
 def _by_corrected_scores(router: Any, logits: Tensor, edits: ScoreEdits) -> tuple[Tensor, Tensor]:
     """Choose as vLLM's grouped top-k does, with a correction bias for each token instead of one for all."""
-    raw = logits.float()
-    scores = raw.sigmoid() if router.scoring_func == "sigmoid" else raw.softmax(dim=-1)
+    scores = _scores_of(router, logits)
     choice = edits.apply(scores + router.e_score_correction_bias, far=True)
     groups = choice.reshape(len(choice), router.num_expert_group, -1)
     best = groups.topk(2, dim=-1).values.sum(dim=-1)
@@ -143,7 +158,17 @@ def _by_corrected_scores(router: Any, logits: Tensor, edits: ScoreEdits) -> tupl
     out = torch.ones_like(best, dtype=torch.bool).scatter(-1, kept, False)
     choice = groups.masked_fill(out.unsqueeze(-1), -torch.inf).flatten(-2)
     ids = choice.topk(router.top_k, dim=-1, sorted=False).indices
+    return _weights_of(router, scores, ids), ids.to(torch.int32)
+
+
+def _scores_of(router: Any, logits: Tensor) -> Tensor:
+    raw = logits.float()
+    return raw.sigmoid() if router.scoring_func == "sigmoid" else raw.softmax(dim=-1)
+
+
+def _weights_of(router: Any, scores: Tensor, ids: Tensor) -> Tensor:
     weights = scores.gather(-1, ids)
     if router.renormalize:
         weights = weights / weights.sum(dim=-1, keepdim=True)
-    return weights * router.routed_scaling_factor, ids.to(torch.int32)
+    scaling: float = router.routed_scaling_factor
+    return weights * scaling

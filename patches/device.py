@@ -40,6 +40,7 @@ from vllm.utils.torch_utils import async_tensor_h2d
 
 from mote.patches.buffers import CONTROL_HEADER, DeviceBuffers, Launch
 from mote.patches.capture import Segment, Segments, map_parts, tokens_of
+from mote.patches.forcing import Forced
 from mote.patches.guards import OFF, UnprovenConfigurationError
 from mote.patches.layout import ModelLayout
 from mote.patches.messages import Hits, Pending, RowPart, StepReport
@@ -105,7 +106,10 @@ class DeviceState(WorkerState):
         edits: TokenMap | None,
         capture: Segments | None,
         written: list[int],
+        forced: Forced | None,
     ) -> None:
+        if forced is not None:
+            raise RuntimeError("a request has a route on a GPU, which no request may ask for")
         if written:
             self._upload_slots(written)
         self._busy, self._report, self._capture = None, report, capture

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from mote.patches.capture import CaptureBuffer, Segments
 from mote.patches.choice import Chooser, ScoreEdits
 from mote.patches.edit import edit_rows
+from mote.patches.forcing import Forced
 from mote.patches.layout import ModelLayout
 from mote.patches.messages import Hits, StepReport
 from mote.patches.slots import Spec
@@ -63,6 +64,8 @@ class HostState(WorkerState):
         self._biased: list[bool] | None = None
         self.choosers: list[Chooser | str] = []
         self._edits: TokenMap | None = None
+        self._forced: Forced | None = None
+        self._forced_rows = np.zeros((0, 2), np.int64)
         self._capture = CaptureBuffer(layout, max_tokens)
         self._hits: list[_Hit] = []
         self._rows: list[_Rows] = []
@@ -82,9 +85,12 @@ class HostState(WorkerState):
         edits: TokenMap | None,
         capture: Segments | None,
         written: list[int],
+        forced: Forced | None,
     ) -> None:
         self.pause()
-        self._report, self._edits = report, edits
+        self._report, self._edits, self._forced = report, edits, forced
+        if forced is not None:
+            self._forced_rows = np.zeros((len(forced.token), 2), np.int64)
         if edits is not None:
             self._busy, self._biased = edits.busy, edits.biased
         if capture is not None:
@@ -94,10 +100,47 @@ class HostState(WorkerState):
         """Capture and edit a layer's routing in place; see :meth:`WorkerState.route`."""
         if self._capture.active:
             self._capture.put(layer, weights, ids, logits)
+        if self._forced is not None:
+            self._force(layer, self._forced, weights, ids, logits)
         if self._busy[layer] and self._edits is not None:
             self._edit(layer, self._edits.slot, weights, ids)
         if self._biased is not None and self._biased[layer] and self._edits is not None:
             self._choose(layer, self._edits.slot, weights, ids, logits)
+        if self._capture.active:
+            self._capture.put_applied(layer, weights, ids)
+
+    def _chooser(self, layer: int, logits: torch.Tensor | None) -> tuple[Chooser, torch.Tensor]:
+        chooser = self.choosers[layer] if self.choosers else "no model is attached"
+        if isinstance(chooser, str) or logits is None:
+            raise RuntimeError(f"the scores of expert layer {layer} cannot be edited: {chooser}")
+        return chooser, logits
+
+    def _force(
+        self, layer: int, forced: Forced, weights: torch.Tensor, ids: torch.Tensor, logits: torch.Tensor | None
+    ) -> None:
+        """Give the forced rows the experts of their routes, and no other row anything.
+
+        A row whose router chose the same experts keeps its bits where weights are recomputed: they are what that gives.
+        """
+        chooser, logits = self._chooser(layer, logits)
+        active = forced.active[layer]
+        own = np.sort(ids.numpy()[forced.token], axis=1)
+        other = active & (own != np.sort(forced.ids[layer], axis=1)).any(axis=1)
+        self._forced_rows += np.stack((active, other), axis=1)
+        rows = np.flatnonzero(active & (other | forced.kept))
+        if not len(rows):
+            return
+        token, want = torch.from_numpy(forced.token[rows]), torch.from_numpy(forced.ids[layer][rows])
+        if forced.kept[rows].all():
+            given = torch.from_numpy(forced.weights[layer][rows])
+        else:
+            # Over the whole batch, so that a row's bits do not depend on which other rows are forced.
+            everywhere = ids.to(torch.int64, copy=True)
+            everywhere[token] = want
+            given = chooser.weigh(logits, everywhere)[token]
+            kept = np.flatnonzero(forced.kept[rows])
+            given[torch.from_numpy(kept)] = torch.from_numpy(forced.weights[layer][rows[kept]])
+        weights[token], ids[token] = given.to(weights.dtype), want.to(ids.dtype)
 
     def _edit(self, layer: int, slots: NDArray[np.int32], weights: torch.Tensor, ids: torch.Tensor) -> None:
         # ``take`` by flat numbers costs a third of indexing by two arrays, and this runs for every layer of every step.
@@ -142,9 +185,7 @@ class HostState(WorkerState):
         logits: torch.Tensor | None,
     ) -> None:
         """Let the router choose again, by edited scores, for the rows whose profile edits them, and for no other."""
-        chooser = self.choosers[layer] if self.choosers else "no model is attached"
-        if isinstance(chooser, str) or logits is None:
-            raise RuntimeError(f"the scores of expert layer {layer} cannot be edited: {chooser}")
+        chooser, logits = self._chooser(layer, logits)
         token = np.flatnonzero(self.slots.biases[layer][slots])
         slot, rows = slots[token], torch.from_numpy(token)
         number = self.slots.number[layer][slot]
@@ -176,6 +217,10 @@ class HostState(WorkerState):
                 self._hits.append(_Rows(*(np.concatenate(each) for each in zip(*self._rows, strict=True))).hit())
             if self._hits and self._edits is not None:
                 report.hits = self._sum_hits(self._edits)
+            if self._forced is not None:
+                report.forced = np.zeros((len(report.req_ids), 2), np.int64)
+                counted = self._forced.counted
+                np.add.at(report.forced, self._forced.owner[counted], self._forced_rows[counted])
             if self._capture.active:
                 report.maps, report.rows = self._capture.collect()
         self.pause()
@@ -186,6 +231,7 @@ class HostState(WorkerState):
         self._busy = self._idle
         self._biased = None
         self._edits = None
+        self._forced = None
         self._capture.reset()
         self._hits, self._rows = [], []
         self._report = None

@@ -45,15 +45,21 @@ class Ledger:
         A request that ended while the step was under way has no account any more and gets none.
         """
         owners: list[Account | None] = []
-        for req_id, digest, edited in zip(report.req_ids, report.digests, report.edited.tolist(), strict=True):
+        told = zip(report.req_ids, report.digests, report.routes, report.edited.tolist(), strict=True)
+        for req_id, digest, route, edited in told:
             account = self._accounts.get(req_id)
             if account is None and req_id in running:
-                account = self._accounts[req_id] = Account(digest)
+                account = self._accounts[req_id] = Account(digest, route)
             if account is not None:
-                if account.digest not in (digest, COUNTS_LOST):
+                if account.digest != COUNTS_LOST and (account.digest, account.route) != (digest, route):
                     account.digest = "mixed"  # never happens; if it did, no client would accept the receipt
                 account.edited += edited
             owners.append(account)
+        if report.forced is not None:
+            for account, (forced, changed) in zip(owners, report.forced.tolist(), strict=True):
+                if account is not None:
+                    account.forced += forced
+                    account.changed += changed
         if report.hits is not None:
             _add_hits(owners, report.hits)
         for part in report.maps:

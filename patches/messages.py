@@ -19,22 +19,24 @@ KEY = "mote"
 class Ticket(NamedTuple):
     """The canonical entry of an accepted request: a spec that the worker can use unread, and what to capture.
 
-    ``capture`` is the list form of a :class:`mote.patches.capture.Capture`, or None.
+    ``capture`` is the list form of a :class:`mote.patches.capture.Capture`, or None; ``route`` the canonical text of a
+    :class:`mote.patches.routes.Route`, or None.
     """
 
     spec: str
     capture: list[Any] | None
+    route: str | None = None
 
     def to_extra(self) -> dict[str, Any]:
         """Return the entry as it stands in ``extra_args`` once the front end has accepted it."""
-        return {"spec": self.spec, "capture": self.capture}
+        return {"spec": self.spec, "capture": self.capture} | ({} if self.route is None else {"route": self.route})
 
     @classmethod
     def from_params(cls, params: Any) -> Ticket | None:
         """Return the ticket of a request's sampling parameters; None if it has none or an unchecked one."""
         entry = (getattr(params, "extra_args", None) or {}).get(KEY)
         if isinstance(entry, dict) and isinstance(entry.get("spec"), str):
-            return cls(entry["spec"], entry.get("capture"))
+            return cls(entry["spec"], entry.get("capture"), entry.get("route"))
         return None
 
 
@@ -94,6 +96,9 @@ class StepReport:
         req_ids: these requests.
         digests: for each, the digest of the profile the worker held.
         edited: int64 [requests], tokens that were routed under a profile with edits, each counted once.
+        routes: for each, the digest of the route the worker held, "" for none.
+        forced: int64 [requests, 2], tokens times layers that took a route's experts, and those of them whose router had
+            chosen others, each counted once; None where no row of the step was forced.
         hits: where edits met tokens.
         maps: parts of activation maps.
         rows: tokens whose experts were asked for one by one, in order of their positions.
@@ -102,6 +107,8 @@ class StepReport:
     req_ids: list[str]
     digests: list[str]
     edited: NDArray[np.int64]
+    routes: list[str]
+    forced: NDArray[np.int64] | None = None
     hits: Hits | None = None
     maps: list[MapPart] = field(default_factory=list)
     rows: list[RowPart] = field(default_factory=list)

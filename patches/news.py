@@ -25,7 +25,7 @@ MAGIC = b"MOTN\x01"
 
 def opening(layout: ModelLayout, version: str, ticket: Ticket) -> dict[str, Any]:
     """Return what the first news of a request says once: all that the front end needs to make the packet."""
-    return {"layout": layout.to_dict(), "version": version, "ticket": ticket.to_extra()}
+    return {"layout": layout.to_dict(), "version": version, "ticket": ticket._replace(route=None).to_extra()}
 
 
 def pack_news(account: Account, first: dict[str, Any] | None) -> NDArray[np.uint8]:
@@ -43,7 +43,8 @@ def pack_news(account: Account, first: dict[str, Any] | None) -> NDArray[np.uint
         if rows.logits is not None:
             arrays[f"row logits/{role}"] = rows.logits
     counted = {role: part.counted for role, part in account.maps.items()}
-    header: dict[str, Any] = {"digest": account.digest, "edited": account.edited, "counted": counted}
+    route = [account.route, account.forced, account.changed]
+    header: dict[str, Any] = {"digest": account.digest, "edited": account.edited, "counted": counted, "route": route}
     return frame(MAGIC, header if first is None else {**header, "opening": first}, arrays)
 
 
@@ -62,6 +63,7 @@ class Collected:
         known = header["opening"]
         self._layout = ModelLayout.from_dict(known["layout"])
         self._version: str = known["version"]
+        # Of the route the account says all that a packet does.
         self._ticket = Ticket(known["ticket"]["spec"], known["ticket"]["capture"])
         self._account = _read(header, arrays)
 
@@ -77,6 +79,7 @@ class Collected:
 def _read(header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Account:
     account = Account(header["digest"])
     account.edited = header["edited"]
+    account.route, account.forced, account.changed = header["route"]
     account.add_hits(arrays["numbers"], arrays["sums"])
     for role, counted in header["counted"].items():
         account.add_map(MapPart(0, role, counted, arrays[f"counts/{role}"], arrays.get(f"weights/{role}")))

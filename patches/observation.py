@@ -13,7 +13,7 @@ import io
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,11 +40,23 @@ class Receipt:
         tokens_edited: tokens of the request that were routed under a profile with edits (0 for the empty profile).
             Prompt tokens served from the prefix cache are not routed again; they were computed under the same digest.
         patch_version: of the router patch in the worker.
+        route: digest of the route that the worker held; compare it with ``Route.digest``. Empty without a route.
+        forced: tokens times layers that took the route's experts. Prompt tokens from the prefix cache are not routed
+            again; they were computed under the same route.
+        changed: of these, where the router itself had chosen other experts.
     """
 
     digest: str
     tokens_edited: int
     patch_version: str
+    route: str = ""
+    forced: int = 0
+    changed: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the receipt as plain values; what is said of a route stands in it only where there is one."""
+        said = {"digest": self.digest, "tokens_edited": self.tokens_edited, "patch_version": self.patch_version}
+        return said | ({"route": self.route, "forced": self.forced, "changed": self.changed} if self.route else {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +122,8 @@ class Observation:
         maps: by role (``prompt``; ``reasoning`` and ``answer`` where roles were asked for), empty without capture.
         mechanism: one record for each edit, in canonical order; empty for the empty profile.
         rows: by role (``prompt``, ``generated``), uint16 [tokens, layers, top_k], the experts the router chose for each
-            token, if rows were asked for. The order within a row is the router's.
+            token, if rows were asked for; with ``applied``, those that the token took. The order within a row is the
+            router's.
         row_weights: by role, float32 [tokens, layers, top_k], the router's weights of these, if they were asked for.
         row_logits: by role, float32 [tokens, layers, experts], what the router chose by, if they were asked for.
     """
@@ -124,15 +137,24 @@ class Observation:
     row_logits: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
 
-def request_args(profile: Profile, capture: str | Mapping[str, Any] | None = None) -> dict[str, Any]:
+class _Routed(Protocol):
+    def to_request(self) -> dict[str, Any]: ...
+
+
+def request_args(
+    profile: Profile, capture: str | Mapping[str, Any] | None = None, route: _Routed | None = None
+) -> dict[str, Any]:
     """Return the ``extra_args`` of a request: ``SamplingParams(extra_args=request_args(profile, "prompt"))``.
 
     Over HTTP the same goes as a JSON string: ``{"vllm_xargs": {"mote": json.dumps(request_args(profile)["mote"])}}``.
-    ``capture`` is None, a name (``"prompt"``), or an object; the server refuses what it does not know.
+    ``capture`` is None, a name (``"prompt"``), or an object; the server refuses what it does not know. ``route`` is a
+    ``mote.patches.Route``, whose experts the request's tokens are to take; the profile is then one without edits.
     """
     body: dict[str, Any] = {"profile": profile.to_request()}
     if capture is not None:
         body["capture"] = capture if isinstance(capture, str) else dict(capture)
+    if route is not None:
+        body["route"] = route.to_request()
     return {"mote": body}
 
 
@@ -200,6 +222,7 @@ def pack(observation: Observation) -> NDArray[np.uint8]:
         "digest": receipt.digest,
         "tokens_edited": receipt.tokens_edited,
         "patch_version": receipt.patch_version,
+        **({"route": [receipt.route, receipt.forced, receipt.changed]} if receipt.route else {}),
         "layers": list(observation.layers),
         "maps": {role: [found.counted, found.total] for role, found in observation.maps.items()},
         "mechanism": [
@@ -237,7 +260,9 @@ def _observation(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) 
             name.removeprefix(start): array.astype(kind) for name, array in arrays.items() if name.startswith(start)
         }
 
-    receipt = Receipt(str(header["digest"]), int(header["tokens_edited"]), str(header["patch_version"]))
+    route, forced, changed = header.get("route", ("", 0, 0))
+    told = str(header["digest"]), int(header["tokens_edited"]), str(header["patch_version"])
+    receipt = Receipt(*told, str(route), int(forced), int(changed))
     mechanism = tuple(EditEffect(*effect) for effect in header["mechanism"])
     rows = by_role("rows", np.uint16)
     weights, logits = by_role("row weights", np.float32), by_role("row logits", np.float32)

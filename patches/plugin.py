@@ -130,7 +130,7 @@ def _hook_front_end() -> None:
     from vllm.v1.engine.input_processor import InputProcessor
     from vllm.v1.engine.output_processor import OutputProcessor, RequestState
 
-    from mote.patches.admission import Admission, Choice, refuse_forged_salt, salt
+    from mote.patches.admission import Admission, Choice, check_alignment, refuse_forged_salt, salt
     from mote.patches.news import new_completion_output, process_outputs
 
     def init(original: Callable[..., None], self: Any, vllm_config: Any, *args: Any, **kwargs: Any) -> None:
@@ -169,7 +169,12 @@ def _hook_front_end() -> None:
         original: Callable[..., Any], self: Any, prompt: Any, sampling_params: Any, *args: Any, **kwargs: Any
     ) -> Any:
         # vLLM checks when the first output is awaited; a stream would have begun by then, with status 200.
-        checked(self.input_processor, sampling_params)
+        ticket = checked(self.input_processor, sampling_params)
+        if ticket is not None and isinstance(prompt, dict) and prompt.get("prompt_token_ids"):
+            try:
+                check_alignment(ticket, len(prompt["prompt_token_ids"]))
+            except ProfileError as error:
+                raise refusal(str(error)) from None
         return original(self, prompt, sampling_params, *args, **kwargs)
 
     def process_inputs(
@@ -187,10 +192,12 @@ def _hook_front_end() -> None:
         request = original(self, request_id, prompt, params, *args, **kwargs)
         try:
             refuse_forged_salt(request.cache_salt)
+            if ticket is not None:
+                check_alignment(ticket, len(request.prompt_token_ids or ()))
         except ProfileError as error:
             raise refusal(str(error)) from None
         if ticket is not None:
-            request.cache_salt = salt(ticket.spec, request.cache_salt)
+            request.cache_salt = salt(ticket.spec, request.cache_salt, ticket.route)
         return request
 
     def async_init(original: Callable[..., None], self: Any, *args: Any, **kwargs: Any) -> None:

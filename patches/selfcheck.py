@@ -22,7 +22,8 @@ from mote.patches.host import HostState
 from mote.patches.layout import ModelLayout
 from mote.patches.messages import KEY, StepReport, Ticket
 from mote.patches.profile import EMPTY_PROFILE, Action, Edit, Profile
-from mote.patches.slow_rule import Rule, slow_choice, slow_rule
+from mote.patches.routes import Route as RequestRoute
+from mote.patches.slow_rule import Rule, slow_choice, slow_rule, slow_weights
 from mote.patches.worker import WorkerState
 
 _TOKENS, _PADDING, _BATCHES = 48, 5, 6
@@ -68,7 +69,10 @@ def check(state: WorkerState, seed: int) -> tuple[bool, str]:
         right, choice = check_choice(state, seed)
         if not right:
             return False, choice
-        choice = f"; {choice}"
+        right, routed = check_routes(state, seed)
+        if not right:
+            return False, routed
+        choice = f"; {choice}; {routed}"
     return worst < _LIMIT, f"{len(ways) * _BATCHES * _TOKENS} tokens, {how}, largest difference {worst:.1e}{choice}"
 
 
@@ -105,6 +109,45 @@ def check_choice(state: HostState, seed: int) -> tuple[bool, str]:
             worst = max(worst, max(abs(found[expert] - expected[expert]) for expert in expected))
             edited += 1
     return worst < _LIMIT, f"{edited} tokens chosen again by edited scores, largest difference {worst:.1e}"
+
+
+def check_routes(state: HostState, seed: int) -> tuple[bool, str]:
+    """Return whether the first half of the tokens takes a route's experts, by the slow rule's weights or the route's.
+
+    The other half must keep every bit.
+    """
+    layout, draw = state.layout, np.random.default_rng(seed)
+    twin, worst, half = state.like(2, _TOKENS), 0.0, _TOKENS // 2
+    for number in range(_BATCHES):
+        row = number % len(layout.layers)
+        chooser = state.choosers[row]
+        if isinstance(chooser, str):
+            return True, f"no route here: {chooser}"
+        drawn = [draw.permutation(layout.experts)[: layout.top_k] for _ in range(half * len(layout.layers))]
+        ids = np.array(drawn, np.uint16).reshape(half, len(layout.layers), layout.top_k)
+        kept = draw.random(ids.shape).astype(np.float32) if number % 2 else None
+        route = RequestRoute(layout.layers, ids, half, "end", kept)
+        logits = torch.from_numpy(draw.normal(0, 2, (_TOKENS, layout.experts)).astype(np.float32))
+        weights, chosen = chooser.choose(logits)
+        own = weights.clone(), chosen.clone()
+        batch = _Batch(weights.numpy(), chosen.numpy(), (EMPTY_PROFILE, EMPTY_PROFILE))
+        _begin(twin, batch, route, half)
+        twin.route(row, weights, chosen, logits)
+        report = _end(twin)
+        if not (torch.equal(own[0][half:], weights[half:]) and torch.equal(own[1][half:], chosen[half:])):
+            return False, f"route {number}: tokens that nothing routes were changed"
+        if report.forced is None or report.forced[:, 0].tolist() != [half, 0]:
+            return False, f"route {number}: {report.forced} tokens were counted, not {half}"
+        for token in range(half):
+            want = ids[token, row].tolist()
+            expected = slow_weights(logits[token].tolist(), chooser.rule(), want)
+            if kept is not None:
+                expected = dict(zip(want, kept[token, row].tolist(), strict=True))
+            found = dict(zip(chosen[token].tolist(), weights[token].tolist(), strict=True))
+            if found.keys() != expected.keys():
+                return False, f"route {number}: token {token} has experts {sorted(found)}, not {sorted(expected)}"
+            worst = max(worst, max(abs(found[expert] - expected[expert]) for expert in expected))
+    return worst < _LIMIT, f"{_BATCHES * half} tokens of routes, largest difference {worst:.1e}"
 
 
 def _score_profile(layout: ModelLayout, draw: np.random.Generator, rule: Rule) -> Profile:
@@ -148,11 +191,12 @@ def _profile(layout: ModelLayout, draw: np.random.Generator) -> Profile:
     return Profile("check", tuple(edits))
 
 
-def _begin(state: WorkerState, batch: _Batch) -> None:
+def _begin(state: WorkerState, batch: _Batch, route: RequestRoute | None = None, prompt: int = _TOKENS) -> None:
+    """Map two requests of so many prompt tokens; the first one takes the route."""
     names = ["first", "second"]
     for name, profile in zip(names, batch.profiles, strict=True):
-        extra = {KEY: Ticket(profile.spec, None).to_extra()}
-        state.admit(name, SimpleNamespace(extra_args=extra), _TOKENS)
+        ticket = Ticket(profile.spec, None, route.spec if route is not None and name == "first" else None)
+        state.admit(name, SimpleNamespace(extra_args={KEY: ticket.to_extra()}), prompt)
     half = _TOKENS // 2
     state.begin(names, np.zeros(2, np.int64), np.array([half, _TOKENS - half], np.int32))
 

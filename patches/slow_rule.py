@@ -1,7 +1,8 @@
 """The edits of one token, written a second time in plain Python from the definition: the reference of all tests.
 
 Deliberately slow and without arrays: it shares no line and no idea of implementation with the code it judges
-(``mote.patches.edit`` after the router's choice, ``mote.patches.choice`` before it). The tests put it into Hugging Face
+(``mote.patches.edit`` after the router's choice, ``mote.patches.choice`` before it and for the weights of a
+route's experts). The tests put it into Hugging Face
 models; ``mote.patches.verify`` runs it where the user is.
 """
 
@@ -86,8 +87,17 @@ def slow_choice(logits: list[float], rule: Rule, edits: Mapping[int, Action]) ->
         members = members[: rule.kept]
     candidates = [expert for group in members for expert in group]
     chosen = sorted(candidates, key=lambda expert: (-choice[expert], expert))[: rule.top_k]
-    total = sum(scores[expert] for expert in chosen) if rule.renormalize else 1.0
-    return {expert: scores[expert] / total * rule.scaling for expert in chosen}
+    return _weighed(scores, rule, chosen)
+
+
+def slow_weights(logits: list[float], rule: Rule, ids: list[int]) -> dict[int, float]:
+    """Return {expert: weight} of one token that takes these experts, weighed by its own router's scores."""
+    return _weighed(_scores(logits, rule.scoring), rule, ids)
+
+
+def _weighed(scores: list[float], rule: Rule, ids: list[int]) -> dict[int, float]:
+    total = sum(scores[expert] for expert in ids) if rule.renormalize else 1.0
+    return {expert: scores[expert] / total * rule.scaling for expert in ids}
 
 
 def _changed(scores: list[float], edits: Mapping[int, Action], far: bool) -> list[float]:

@@ -18,6 +18,7 @@ import numpy as np
 from mote.patches.layout import ModelLayout
 from mote.patches.observation import Observation, ObservationError, read_observation, request_args
 from mote.patches.profile import EMPTY_PROFILE, Edit, Profile
+from mote.patches.routes import Route
 
 _TOKENS = 16
 
@@ -68,6 +69,7 @@ def verify(llm: Any, layout: ModelLayout, *, seed: int = 0, rounds: int = 5) -> 
         examiner.suppression,
         examiner.stimulation,
         examiner.before_the_choice,
+        examiner.transplant,
         examiner.batchmates,
         examiner.prefix_cache,
         examiner.refusal,
@@ -90,7 +92,11 @@ class _Examiner:
         self.tuned = Profile("busiest", tuple(Edit(layer, expert, "suppress") for layer, expert in self.busiest))
 
     def ask(
-        self, prompts: Sequence[list[int]], profiles: Sequence[Profile | None], capture: Any = None
+        self,
+        prompts: Sequence[list[int]],
+        profiles: Sequence[Profile | None],
+        capture: Any = None,
+        route: Route | None = None,
     ) -> list[_Answer]:
         from vllm import SamplingParams
 
@@ -100,7 +106,7 @@ class _Examiner:
                 max_tokens=_TOKENS,
                 ignore_eos=True,
                 detokenize=False,
-                extra_args=None if profile is None else request_args(profile, capture),
+                extra_args=None if profile is None else request_args(profile, capture, route),
             )
             for profile in profiles
         ]
@@ -184,6 +190,39 @@ class _Examiner:
             f"activated: entered {entered} times, absent {absent} times; deactivated: left {left}, stayed {stayed}"
         )
         return Check(name, absent == stayed == 0 and entered > 0, figures)
+
+    def transplant(self) -> Check:
+        """One's own route changes no token; another prompt's is taken by every token and layer, and receipted."""
+        from vllm.exceptions import VLLMValidationError
+
+        name, rows = "route transplant", {"what": "rows"}
+        own, donor = self.ask(self.prompts[:2], [EMPTY_PROFILE] * 2, rows)
+        if own.observation is None or donor.observation is None:
+            raise ObservationError("the answer carries no receipt")
+        routes = Route.of(own.observation), Route.of(donor.observation)
+        try:
+            same, other = (
+                self.ask([self.prompts[0]], [EMPTY_PROFILE], {**rows, "applied": True}, route)[0] for route in routes
+            )
+        except VLLMValidationError as error:
+            return Check(name, True, f"refused: {error}".replace("|", "/")[:160])
+        if same.observation is None or other.observation is None:
+            raise ObservationError("the answer carries no receipt")
+        mine, theirs = same.observation.receipt, other.observation.receipt
+        taken = np.concatenate([other.observation.rows[role] for role in ("prompt", "generated")])
+        followed = bool((np.sort(taken) == np.sort(routes[1].ids)).all())
+        good = (
+            same.tokens == own.tokens
+            and (mine.route, mine.changed) == (routes[0].digest, 0)
+            and theirs.route == routes[1].digest
+            and theirs.forced == mine.forced == routes[1].ids.size // self.layout.top_k
+            and followed
+        )
+        figures = (
+            f"own route: {mine.changed} of {mine.forced} choices changed; another prompt's: {theirs.changed} of "
+            f"{theirs.forced}, {'all' if followed else 'not all'} taken"
+        )
+        return Check(name, good, figures)
 
     def batchmates(self) -> Check:
         """Untuned requests beside untuned ones, and beside tuned ones: the same tokens.

@@ -11,6 +11,7 @@ here. How a layer is edited and how counts are gathered differs: ``mote.patches.
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
@@ -20,9 +21,11 @@ import torch
 from numpy.typing import NDArray
 
 from mote.patches.capture import Capture, Segments
+from mote.patches.forcing import Forced, Forcing, Laid
 from mote.patches.layout import ModelLayout
 from mote.patches.messages import Pending, StepReport, Ticket
 from mote.patches.profile import Profile
+from mote.patches.routes import Route
 from mote.patches.slots import SlotTable, Spec
 
 _SPECS_KEPT = 4096
@@ -37,10 +40,10 @@ class _Request:
     preemption are edited again but not counted again. Edits apply to positions from ``first`` to before ``last``.
     """
 
-    __slots__ = ("capture", "first", "last", "prompt", "seen", "spec")
+    __slots__ = ("capture", "first", "last", "prompt", "route", "seen", "spec")
 
-    def __init__(self, spec: Spec, prompt: int, capture: Capture | None) -> None:
-        self.spec, self.prompt, self.capture, self.seen = spec, prompt, capture, 0
+    def __init__(self, spec: Spec, prompt: int, capture: Capture | None, route: Laid | None) -> None:
+        self.spec, self.prompt, self.capture, self.route, self.seen = spec, prompt, capture, route, 0
         self.first = prompt if spec.tokens == "generated" else 0
         self.last = prompt if spec.tokens == "prompt" else _FAR
 
@@ -114,6 +117,7 @@ class WorkerState(ABC):
         edits: TokenMap | None,
         capture: Segments | None,
         written: list[int],
+        forced: Forced | None,
     ) -> None:
         """Make ready for a forward pass over ``tokens`` rows; what an earlier step left behind is void.
 
@@ -124,6 +128,7 @@ class WorkerState(ABC):
             edits: None if no row is edited.
             capture: None if no row is captured.
             written: slots of ``self.slots`` that have been written since the last step.
+            forced: the rows that take a route's experts; None if none does.
         """
 
     def admit(self, req_id: str, params: Any, prompt_tokens: int) -> None:
@@ -141,7 +146,10 @@ class WorkerState(ABC):
                 self._specs.clear()
             spec = self._specs[ticket.spec] = Spec.of(Profile.from_request_text(ticket.spec))
         capture = None if ticket.capture is None else Capture.from_list(ticket.capture)
-        self.requests[req_id] = _Request(spec, prompt_tokens, capture)
+        route = None
+        if ticket.route is not None:
+            route = Laid(ticket.route, self.layout, prompt_tokens, Route.from_request(json.loads(ticket.route)))
+        self.requests[req_id] = _Request(spec, prompt_tokens, capture, route)
 
     def forget(self, req_id: str) -> None:
         """Forget a request that finished or was aborted. Its profile's slot is free for the next that needs one."""
@@ -171,7 +179,7 @@ class WorkerState(ABC):
         rows = np.concatenate(([0], np.cumsum(scheduled))).tolist()
         partly: _Spans = []
         again: _Spans = []
-        capture = Segments()
+        capture, forcing = Segments(), Forcing()
         for owner, (index, request) in enumerate(mine):
             start = starts[index]
             stop = start + counts[index]
@@ -188,10 +196,14 @@ class WorkerState(ABC):
                 again.append((rows[index], rows[index] + min(fresh, stop) - start))
             if request.capture is not None and fresh < stop:
                 capture.want(owner, request.capture, request.prompt, rows[index] - start, fresh, stop)
+            if request.route is not None:
+                forcing.want(owner, request.route, rows[index] - start, start, stop, fresh)
             request.seen = max(request.seen, stop)
-        report = StepReport([req_ids[index] for index, _ in mine], [spec.digest for spec in specs], edited)
+        routes = ["" if request.route is None else request.route.digest for _, request in mine]
+        report = StepReport([req_ids[index] for index, _ in mine], [spec.digest for spec in specs], edited, routes)
         edits = self._map_tokens(slot_of, owner_of, scheduled, partly, again)
-        self._start(report, specs, rows[-1], edits, capture if capture else None, written)
+        forced = forcing.join() if forcing else None
+        self._start(report, specs, rows[-1], edits, capture if capture else None, written, forced)
 
     def _map_tokens(
         self,

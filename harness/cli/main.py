@@ -31,6 +31,7 @@ from mote.harness.cli import scan as cli_scan
 from mote.harness.cli import serve as cli_serve
 from mote.harness.cli import sweep as cli_sweep
 from mote.harness.cli import take_home as cli_take_home
+from mote.harness.cli import transplant as cli_transplant
 from mote.harness.cli import up as cli_up
 from mote.harness.cli import verify as cli_verify
 from mote.harness.cli.ending import drop_stdout, fail, fail_for_user, interrupted, open_streams, signals_heard, stopped
@@ -219,6 +220,7 @@ for part in (
     cli_compare,
     cli_cross,
     cli_scan,
+    cli_transplant,
     cli_prune,
     cli_judge,
     cli_mt_bench,

@@ -172,6 +172,8 @@ class Server:
 
     def _entry(self, call: Call) -> str:
         """Return what a request tells the patch, as JSON: a study sends the same few with each of its prompts."""
+        if call.route is not None:  # which belongs to one prompt
+            return json.dumps(request_args(call.profile, call.capture, call.route)["mote"])
         key = (call.profile.name, call.profile.digest, call.profile.model, json.dumps(call.capture))
         if key not in self._entries:
             if len(self._entries) >= _MOST_ENTRIES:

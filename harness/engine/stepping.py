@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mote.harness.errors import MoteError
-from mote.patches import Observation, ObservationError, Profile, ProfileError, read_observation, request_args
+from mote.patches import Observation, ObservationError, Profile, ProfileError, Route, read_observation, request_args
 
 if TYPE_CHECKING:
     from vllm import LLM
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 class Call(NamedTuple):
     """One request to vLLM: what it is called in errors, the prompt's tokens, the profile, and vLLM's parameters.
 
-    ``params`` are keyword arguments of SamplingParams; ``capture`` is as in ``mote.patches.request_args``.
+    ``params`` are keyword arguments of SamplingParams; ``capture`` and ``route`` are as in
+    ``mote.patches.request_args``.
     """
 
     what: str
@@ -28,6 +29,7 @@ class Call(NamedTuple):
     profile: Profile
     params: dict[str, Any]
     capture: Any = None
+    route: Route | None = None
 
 
 class Reply(NamedTuple):
@@ -90,7 +92,7 @@ def _submit(llm: LLM, key: str, call: Call, salt: str | None) -> None:
     from vllm.inputs import TokensPrompt
     from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
-    extra = {**(call.params.get("extra_args") or {}), **request_args(call.profile, capture=call.capture)}
+    extra = {**(call.params.get("extra_args") or {}), **request_args(call.profile, call.capture, call.route)}
     values = {**call.params, "extra_args": extra, "output_kind": RequestOutputKind.FINAL_ONLY}
     try:
         # Over HTTP the same stands in the request's body as an object.
@@ -126,7 +128,7 @@ def _reply(call: Call, output: Any) -> Reply:
 def checked_observation(call: Call, choice: Any) -> Observation:
     """Return what the patch observed of one answer (offline, or a choice's JSON object over HTTP).
 
-    Raises MoteError where it carries no receipt, or that of another profile.
+    Raises MoteError where it carries no receipt, or that of another profile or route.
     """
     try:
         observation = read_observation(choice)
@@ -136,5 +138,11 @@ def checked_observation(call: Call, choice: Any) -> Observation:
         raise MoteError(
             f"{call.what} was answered under profile {observation.receipt.digest[:12]}, not under"
             f" '{call.profile.name}' ({call.profile.digest[:12]}); nothing of it was kept."
+        )
+    route = "" if call.route is None else call.route.digest
+    if observation.receipt.route != route:
+        raise MoteError(
+            f"{call.what} took the route {observation.receipt.route[:12] or 'of its own'}, not"
+            f" {route[:12] or 'its own'}; nothing of it was kept."
         )
     return observation

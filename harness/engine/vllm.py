@@ -20,7 +20,7 @@ from mote.harness.engine.stepping import Call, Reply, drive
 from mote.harness.engine.template import check_template
 from mote.harness.errors import MoteError
 from mote.harness.recipe.schema import Recipe, SamplingPart
-from mote.patches import Observation, Profile
+from mote.patches import Observation, Profile, Route
 
 if TYPE_CHECKING:
     from vllm import LLM
@@ -35,7 +35,7 @@ class Request(NamedTuple):
     """One prompt under one profile; ``seed`` is the request's own, ``capture`` as in ``mote.patches.request_args``.
 
     With ``choices`` the answer can be nothing but one of these texts, the likeliest (temperature 0). ``most`` ends the
-    answer after so many tokens, if the sampling's own bound does not.
+    answer after so many tokens, if the sampling's own bound does not. ``route`` is whose experts its tokens take.
     """
 
     prompt_id: str
@@ -45,6 +45,7 @@ class Request(NamedTuple):
     capture: str | Mapping[str, Any] | None = None
     choices: Sequence[str] = ()
     most: int | None = None
+    route: Route | None = None
 
 
 class Answer(NamedTuple):
@@ -192,7 +193,7 @@ class TokenEngine(ABC):
         tokens = self._prompt(request.prompt_id, request.messages)
         what = f"prompt '{request.prompt_id}'" if request.prompt_id else "a judge's question"
         params = self._choosing(request, len(tokens)) if request.choices else self._params(request)
-        return Call(what, tokens, request.profile, params, request.capture)
+        return Call(what, tokens, request.profile, params, request.capture, request.route)
 
     def _scoring_call(self, request: Scoring) -> Call:
         tokens = [*self._prompt(request.prompt_id, request.messages), *self._continuation(request)]

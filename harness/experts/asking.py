@@ -64,7 +64,7 @@ class Asking:
     def labelled(self, profiles: Iterable[Profile], prompts: Collection[str]) -> pd.DataFrame:
         """Return the answers: profile_digest, prompt_id, raw, prompt_opens, finish_reason, label."""
         frame = self._answers.answers([profile.digest for profile in profiles], prompts)
-        return frame.assign(label=self._labels(frame))
+        return frame.assign(label=self.labels(frame))
 
     def answer_of(self, raw: str, opens: bool) -> str:
         """Return what of a text is the answer, without its reasoning."""
@@ -74,7 +74,8 @@ class Asking:
         row = self.session.row_of(answer, answer.request.profile.name)
         return row._replace(mechanism=summed(answer.request.profile, answer.observation.mechanism))
 
-    def _labels(self, frame: pd.DataFrame) -> list[str]:
+    def labels(self, frame: pd.DataFrame) -> list[str]:
+        """Return the label of each answer (prompt_id, raw, prompt_opens, finish_reason), as the run gives it."""
         columns = (frame[name] for name in ("prompt_id", "raw", "prompt_opens", "finish_reason"))
         texts = [
             self._texts.label(str(key), raw, bool(opens), reason)

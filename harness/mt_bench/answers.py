@@ -178,7 +178,7 @@ def _row(slot: _Slot, answer: Answer, markers: Markers, prompt_opens: bool) -> A
         prompt_tokens=answer.prompt_tokens,
         generated_tokens=answer.generated_tokens,
         finish_reason=answer.finish_reason,
-        receipt=asdict(answer.observation.receipt),
+        receipt=answer.observation.receipt.to_dict(),
         mechanism=tuple(asdict(entry) for entry in answer.observation.mechanism),
     )
 

@@ -103,7 +103,7 @@ class Session(OpenRun):
             prompt_tokens=answer.prompt_tokens,
             generated_tokens=answer.generated_tokens,
             finish_reason=answer.finish_reason,
-            receipt=asdict(observation.receipt),
+            receipt=observation.receipt.to_dict(),
             mechanism=[asdict(entry) for entry in observation.mechanism],
             # Of several last tokens the recipe's name for the role says how many.
             maps=[

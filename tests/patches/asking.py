@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pytest
 
-from mote.patches import Edit, ModelLayout, Observation, Profile, ProfileError, read_observation, request_args
+from mote.patches import Edit, ModelLayout, Observation, Profile, ProfileError, Route, read_observation, request_args
 from tests.patches.reference import Reference
 from tests.tiny_models import VOCABULARY
 
 ROWS = {"what": "rows", "weights": True, "logits": True}
+APPLIED = {"what": "rows", "weights": True, "applied": True}
 
 
 @dataclass(frozen=True)
@@ -24,11 +26,12 @@ class Ask:
     capture: Any = None
     max_tokens: int = 10
     options: dict[str, Any] = field(default_factory=dict)
+    route: Route | None = None
 
     def params(self) -> Any:
         from vllm import SamplingParams
 
-        extra = None if self.profile is None else request_args(self.profile, self.capture)
+        extra = None if self.profile is None else request_args(self.profile, self.capture, self.route)
         settings = {"temperature": 0.0, "max_tokens": self.max_tokens, "ignore_eos": True, "detokenize": False}
         return SamplingParams(**settings | self.options, extra_args=extra)
 
@@ -103,7 +106,7 @@ def judge(reference: Reference, sent: Ask, got: Answer, close: float = 1e-3) -> 
     """Assert that an answer is the reference's: tokens, map or every token's experts, receipt and mechanism."""
     layout, prompt = reference.layout, len(sent.prompt)
     profile = sent.profile or Profile("none", ())
-    expected = reference.run(sent.prompt + got.tokens[:-1], prompt, profile)
+    expected = reference.run(sent.prompt + got.tokens[:-1], prompt, profile, sent.route)
     for index, token in enumerate(got.tokens):
         logits = expected.logits[prompt - 1 + index]
         assert logits[token] >= logits.max() - close, f"token {index}: {token}, not {int(logits.argmax())}"
@@ -116,10 +119,19 @@ def judge(reference: Reference, sent: Ask, got: Answer, close: float = 1e-3) -> 
     assert receipt.digest == profile.digest
     unseen = 0 if profile.tokens == "generated" else got.cached
     assert receipt.tokens_edited == (edited - unseen if profile.edits else 0)
+    assert receipt.route == ("" if sent.route is None else sent.route.digest)
+    if not got.cached:
+        assert (receipt.forced, receipt.changed) == expected.forced
+    if sent.capture == APPLIED:
+        rows, weights = both(got.observation.rows), both(got.observation.row_weights) * reference.scale
+        for position, layers in enumerate(expected.taken):
+            for row, taken in enumerate(layers):
+                found = dict(zip(rows[position, row].tolist(), weights[position, row].tolist(), strict=True))
+                assert found == pytest.approx(taken, rel=1e-3, abs=1e-4)
     if sent.capture == "prompt":
-        found = got.observation.maps["prompt"]
-        assert (found.counted, found.total) == (prompt, prompt)
-        np.testing.assert_array_equal(found.counts, expected.counts(layout, 0, prompt))
+        counted = got.observation.maps["prompt"]
+        assert (counted.counted, counted.total) == (prompt, prompt)
+        np.testing.assert_array_equal(counted.counts, expected.counts(layout, 0, prompt))
     if sent.capture in ("rows", ROWS):
         rows = both(got.observation.rows)
         np.testing.assert_array_equal(np.sort(rows), np.sort(expected.chosen))

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mote.patches import ModelLayout, Profile
-from mote.patches.slow_rule import Action, Rule, slow_choice, slow_rule
+from mote.patches import ModelLayout, Profile, Route
+from mote.patches.slow_rule import Action, Rule, slow_choice, slow_rule, slow_weights
 
 ALWAYS = ("MixtralForCausalLM", "GptOssForCausalLM", "GraniteMoeForCausalLM")
 """Families whose weights are renormalised, whatever their configuration says."""
@@ -28,7 +28,9 @@ class Expected(NamedTuple):
 
     ``logits`` [positions, vocabulary]; ``chosen`` [positions, layers, k], with their
     ``weights``; ``scores`` [positions, layers, experts], the routers' logits; ``sums`` maps (layer, expert) to
-    [selected, entered, weight before, weight after, left].
+    [selected, entered, weight before, weight after, left]. ``taken`` [positions, layers] is {expert: weight} as it was
+    applied, and ``forced`` counts (token, layer) pairs that took a route's experts, and those whose router had chosen
+    others.
     """
 
     logits: NDArray[np.float32]
@@ -36,6 +38,8 @@ class Expected(NamedTuple):
     weights: NDArray[np.float64]
     scores: NDArray[np.float64]
     sums: dict[tuple[int, int], list[float]]
+    taken: list[list[dict[int, float]]]
+    forced: tuple[int, int]
 
     def counts(self, layout: ModelLayout, start: int, stop: int) -> NDArray[np.int32]:
         counts = np.zeros((len(layout.layers), layout.experts), np.int32)
@@ -81,8 +85,11 @@ class Reference:
             self.scale,
         )
 
-    def run(self, tokens: list[int], prompt: int, profile: Profile) -> Expected:
-        """Run over ``tokens``, of which the first ``prompt`` are the prompt, under ``profile``."""
+    def run(self, tokens: list[int], prompt: int, profile: Profile, route: Route | None = None) -> Expected:
+        """Run over ``tokens``, of which the first ``prompt`` are the prompt, under ``profile`` and a ``route``."""
+        pairs = forced_pairs(route, prompt, self.scale)
+        changed = 0
+        taken: dict[int, list[dict[int, float]]] = {number: [] for number in self.layout.layers}
         edits: dict[int, dict[int, Action]] = {}
         for edit in profile.edits:
             edits.setdefault(edit.layer, {})[edit.expert] = (edit.action, edit.factor)
@@ -103,16 +110,27 @@ class Reference:
                 logits, weights, ids = output[::-1] if ids_first else output
                 new_weights, new_ids = weights.clone(), ids.clone()
                 chosen[layer], weighed[layer], scored[layer] = ids.tolist(), weights.tolist(), logits.tolist()
+                nonlocal changed
                 for position in range(len(ids)):
+                    before = dict(zip(ids[position].tolist(), weights[position].tolist(), strict=True))
+                    taken[layer].append(before)
+                    if (position, layer) in pairs:
+                        experts, given = pairs[position, layer]
+                        after = given or slow_weights(logits[position].tolist(), rule, experts)
+                        changed += set(experts) != set(before)
+                        taken[layer][position] = after
+                        new_ids[position] = torch.tensor(list(after))
+                        new_weights[position] = torch.tensor(list(after.values()))
+                        continue
                     if not applies(profile.tokens, position, prompt):
                         continue
-                    before = dict(zip(ids[position].tolist(), weights[position].tolist(), strict=True))
                     if profile.before_choice:
                         after = before
                         if layer in edits:
                             after = slow_choice(logits[position].tolist(), rule, edits[layer])
                     else:
                         after = slow_rule(list(before.values()), list(before), edits.get(layer, {}))
+                    taken[layer][position] = after
                     new_ids[position] = torch.tensor(list(after))
                     new_weights[position] = torch.tensor(list(after.values()))
                     for expert in edits.get(layer, {}):
@@ -134,7 +152,26 @@ class Reference:
         order = np.array([chosen[layer] for layer in self.layout.layers]).transpose(1, 0, 2)
         weights = np.array([weighed[layer] for layer in self.layout.layers]).transpose(1, 0, 2)
         scores = np.array([scored[layer] for layer in self.layout.layers]).transpose(1, 0, 2)
-        return Expected(logits, order, weights, scores, sums)
+        applied = [[taken[layer][position] for layer in self.layout.layers] for position in range(len(tokens))]
+        forced = sum(position < len(tokens) for position, _ in pairs), changed
+        return Expected(logits, order, weights, scores, sums, applied, forced)
+
+
+def forced_pairs(
+    route: Route | None, prompt: int, scale: float
+) -> dict[tuple[int, int], tuple[list[int], dict[int, float] | None]]:
+    """Return (position, layer) -> experts, and their weights where the route keeps them."""
+    pairs: dict[tuple[int, int], tuple[list[int], dict[int, float] | None]] = {}
+    for token in range(0 if route is None else route.tokens):
+        assert route is not None
+        for place, layer in enumerate(route.layers):
+            experts = route.ids[token, place].tolist()
+            given = None
+            if route.weights is not None:
+                given = {e: w * scale for e, w in zip(experts, route.weights[token, place].tolist(), strict=True)}
+            position = prompt - route.prompt + token if token < route.prompt else prompt + token - route.prompt
+            pairs[position, layer] = experts, given
+    return pairs
 
 
 def applies(phase: str, position: int, prompt: int) -> bool:

@@ -32,7 +32,7 @@ def request(name: str, in_flight: int, tuned: bool = True) -> Any:
 
 
 def report(*names: str) -> StepReport:
-    return StepReport(list(names), [TUNED.digest] * len(names), np.ones(len(names), np.int64))
+    return StepReport(list(names), [TUNED.digest] * len(names), np.ones(len(names), np.int64), [""] * len(names))
 
 
 def digest(ledger: Ledger, of: Any) -> str:

@@ -12,10 +12,11 @@ import pytest
 
 from mote.patches import EMPTY_PROFILE, Observation, ObservationError, read_observation
 from tests.conftest import Engines
-from tests.patches.asking import Answer, Ask, ask, judge, random_bias, random_profile, random_prompt
+from tests.patches.asking import APPLIED, Answer, Ask, ask, judge, random_bias, random_profile, random_prompt
 from tests.patches.reference import Reference
 from tests.patches.served import Server, serve
 from tests.patches.test_server import body
+from tests.patches.test_transplant import donors, routes
 
 
 def test_compiled(
@@ -37,6 +38,10 @@ def test_compiled(
     asks += [
         Ask(random_prompt(seed, 5 + 7 * (seed % 5)), random_bias(reference.layout, seed, groups=(4, 2)), "prompt")
         for seed in range(4)
+    ]
+    asks += [
+        Ask(random_prompt(seed, size), EMPTY_PROFILE, APPLIED, route=route)
+        for seed, (size, route) in enumerate(routes(donors(llm), reference.layout))
     ]
     for sent, got in zip(asks, ask(llm, asks), strict=True):
         judge(reference, sent, got)

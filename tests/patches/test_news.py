@@ -45,6 +45,8 @@ def step(seed: int, names: list[str], capture: Capture) -> StepReport:
         names,
         [WIDE.digest] * len(names),
         np.full(len(names), seed % 5),
+        ["a route"] * len(names),
+        np.full((len(names), 2), seed % 7) if seed % 3 else None,
         Hits(np.repeat(list(owners), len(touched)), np.tile(touched, len(names)), np.tile(sums, (len(names), 1)))
         if len(touched)
         else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 from vllm import SamplingParams
 from vllm.exceptions import VLLMValidationError
 
-from mote.patches import EMPTY_PROFILE, Edit, ModelLayout, Profile, ProfileError
+from mote.patches import EMPTY_PROFILE, Edit, ModelLayout, Profile, ProfileError, Route
 from mote.patches.admission import Admission, Choice, refuse_forged_salt, salt
 from mote.patches.families import bias_fault, choice_groups
 from mote.patches.guards import (
@@ -30,6 +31,19 @@ from tests.patches.asking import Ask, ask
 
 LAYOUT = ModelLayout("Glm4MoeForCausalLM", (1, 2, 3), 16, 4)
 NOTHING: dict[str, Any] = {"edits": []}
+ROUTE = Route((1, 3), np.arange(24, dtype=np.uint16).reshape(3, 2, 4) % 16, 3, "end")
+LAID = ROUTE.to_request()
+
+
+def laid(**over: Any) -> dict[str, Any]:
+    """A request with a route of three prompt tokens, something in it written otherwise."""
+    return {"profile": NOTHING, "route": {**LAID, **over}}
+
+
+def packed(values: Any, kind: str) -> str:
+    return base64.b64encode(np.array(values, kind).tobytes()).decode()
+
+
 REFUSED: list[tuple[Any, str]] = [
     (None, "'mote' must be an object"),
     (5, "'mote' must be an object"),
@@ -65,6 +79,31 @@ REFUSED: list[tuple[Any, str]] = [
     ({"profile": NOTHING, "capture": {"what": "prompt", "lst": 1}}, "Did you mean 'last'?"),
     ({"profile": NOTHING, "capture": {"what": "prompt", "weights": 1}}, "must be true or false"),
     ({"profile": NOTHING, "capture": {"what": "roles", "reasoning_end": ""}}, "must be texts"),
+    ({"profile": NOTHING, "capture": {"what": "prompt", "applied": True}}, "'applied' belongs to rows"),
+    ({"profile": NOTHING, "rout": LAID}, "Did you mean 'route'?"),
+    ({"profile": NOTHING, "route": 3}, "'route' must be an object"),
+    ({"profile": {"edits": [[1, 1, "suppress"]]}, "route": LAID}, "send one of both"),
+    (laid(layer=[1]), "unknown key 'layer'. Did you mean 'layers'?"),
+    ({"profile": NOTHING, "route": {"layers": [1]}}, "key 'prompt' is missing"),
+    (laid(layers=1), "must be a list of layer indices"),
+    (laid(layers=[3, 1]), "no ascending list of layer indices"),
+    (laid(layers=[1, 4]), "the nearest that has is 3"),
+    (laid(layers=[1]), "8 experts for a token of a layer"),
+    (laid(prompt=-1), "must be numbers of tokens"),
+    (laid(prompt=True), "must be numbers of tokens"),
+    (laid(prompt=5), "24 experts are no whole number for each of 5 tokens"),
+    (laid(prompt=10**12), "24 experts are no whole number"),
+    (laid(prompt=0), "24 experts are no whole number for each of 0 tokens"),
+    (laid(align="start"), "unknown align 'start'"),
+    (laid(align=1), "unknown align '1'"),
+    (laid(ids="%%"), "'ids' must be the base64 of little-endian uint16"),
+    (laid(ids=[1]), "'ids' must be the base64 of little-endian uint16"),
+    (laid(ids=packed([0] * 24, "<u2")), "takes an expert twice"),
+    (laid(ids=packed([0, 1, 2, 16] * 6, "<u2")), "expert 16: Glm4MoeForCausalLM has experts 0 to 15"),
+    (laid(weights="AAA"), "'weights' must be the base64 of little-endian float32"),
+    (laid(weights=packed([1.0], "<f4")), "1 weights for 24 experts"),
+    (laid(weights=packed([-1.0] * 24, "<f4")), "a weight is negative or no number"),
+    (laid(weights=packed([np.nan] * 24, "<f4")), "a weight is negative or no number"),
     ({"profile": NOTHING, "capture": 3}, "'capture' must be one of prompt, roles, rows"),
 ]
 
@@ -105,6 +144,9 @@ def test_salts() -> None:
     made = {salt(p.spec, given) for p in (tuned, other) for given in (None, "tenant", "another")}
     assert len(made) == 6
     assert None not in made
+    other_route = Route(ROUTE.layers, ROUTE.ids, 0)
+    routed = {salt(EMPTY_PROFILE.spec, given, r.spec) for r in (ROUTE, other_route) for given in (None, "tenant")}
+    assert len(routed | made) == 10
 
 
 def test_roles_need_a_tokenizer() -> None:
@@ -388,11 +430,32 @@ def test_edits_before_the_choice_are_refused_where_they_are_not_proven(tmp_path:
         grouped.accept({"profile": {"edits": [[1, e, "activate"] for e in (0, 4, 8)]}})
 
 
-def test_logits_are_kept_on_cpus_only() -> None:
-    entry = {"profile": NOTHING, "capture": {"what": "rows", "logits": True}}
+@pytest.mark.parametrize("what", ["logits", "applied"])
+def test_logits_and_what_was_applied_are_kept_on_cpus_only(what: str) -> None:
+    entry = {"profile": NOTHING, "capture": {"what": "rows", what: True}}
     Admission(LAYOUT).accept(entry)
     with pytest.raises(ProfileError, match="kept on CPUs only"):
         Admission(LAYOUT, limit=DEVICE_EDITS).accept(entry)
+
+
+def test_routes_are_refused_where_edits_before_the_choice_are() -> None:
+    assert Admission(LAYOUT).accept(laid()).route == ROUTE.spec
+    with pytest.raises(
+        ProfileError, match="a route forces the router's choice, and it is not proven; leave 'route' out"
+    ):
+        Admission(LAYOUT, choice=Choice("it is not proven")).accept(laid())
+
+
+def test_routes_align_by_rule() -> None:
+    ROUTE.check_prompt(3)
+    ROUTE.check_prompt(9)
+    with pytest.raises(ProfileError, match="3 tokens are to be routed from the prompt's end, and the prompt has 2"):
+        ROUTE.check_prompt(2)
+    same = Route(ROUTE.layers, ROUTE.ids, 3)
+    same.check_prompt(3)
+    with pytest.raises(ProfileError, match="of 3 tokens, and this one has 4: take a donor of the same length"):
+        same.check_prompt(4)
+    Route(ROUTE.layers, ROUTE.ids, 0).check_prompt(1)
 
 
 def test_the_engine_knows_its_groups(engine: Any) -> None:
@@ -426,3 +489,13 @@ def test_a_worker_whose_router_cannot_choose_again_stops() -> None:
     device.admit("a", params, 4)
     with pytest.raises(RuntimeError, match="which no request may ask for"):
         device.begin(["a"], np.array([0]), np.array([4], np.int32))
+    routed = SimpleNamespace(extra_args={"mote": {"spec": EMPTY_PROFILE.spec, "capture": None, "route": ROUTE.spec}})
+    for state in (host, device):
+        state.admit("b", routed, 4)
+        with pytest.raises(RuntimeError, match="a route is longer than the prompt"):
+            state.admit("c", routed, 2)
+    with pytest.raises(RuntimeError, match="which no request may ask for"):
+        device.begin(["b"], np.array([0]), np.array([4], np.int32))
+    host.begin(["b"], np.array([0]), np.array([4], np.int32))
+    with pytest.raises(RuntimeError, match="cannot be edited: no model is attached"):
+        host.route(0, torch.ones(4, 4), torch.zeros(4, 4, dtype=torch.int32), torch.zeros(4, 16))

@@ -20,6 +20,7 @@ from mote.patches import (
     Observation,
     ObservationError,
     Profile,
+    Route,
     read_observation,
     request_args,
 )
@@ -45,8 +46,8 @@ def layout(checkpoints: Callable[..., Path]) -> ModelLayout:
     return ModelLayout.from_config(checkpoints("glm4"))
 
 
-def entry(profile: Profile, capture: Any = None) -> dict[str, str]:
-    return {"mote": json.dumps(request_args(profile, capture)["mote"])}
+def entry(profile: Profile, capture: Any = None, route: Route | None = None) -> dict[str, str]:
+    return {"mote": json.dumps(request_args(profile, capture, route)["mote"])}
 
 
 def body(each: Ask, **more: Any) -> dict[str, Any]:
@@ -57,7 +58,7 @@ def body(each: Ask, **more: Any) -> dict[str, Any]:
         "return_token_ids": True,
     }
     if each.profile is not None:
-        settings["vllm_xargs"] = entry(each.profile, each.capture)
+        settings["vllm_xargs"] = entry(each.profile, each.capture, each.route)
     return settings | {"return_token_ids": True} | more
 
 

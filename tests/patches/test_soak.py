@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mote.patches import EMPTY_PROFILE, ModelLayout, Profile, read_observation
+from mote.patches import EMPTY_PROFILE, ModelLayout, Profile, Route, read_observation, request_args
 from tests.conftest import Engines
 from tests.patches.asking import Answer, Ask, ask, random_bias, random_profile, random_prompt
 from tests.patches.served import Server, serve
@@ -28,7 +28,17 @@ from tests.patches.test_server import body
 REQUESTS = int(os.environ.get("MOTE_SOAK_REQUESTS", "2000"))
 PROFILES = 300
 MIXED = '{"profile": {"edits": [[1, 0, "suppress"], [1, 1, "activate"]]}}'
-NONSENSE = ("{", "[]", MIXED, '{"profile": {"edits": [[0, 0, "suppress"]]}}', '{"profile": "none"}', '{"profil": {}}')
+LONGER = Route((1,), np.tile(np.arange(4, dtype=np.uint16), (200, 1, 1)), 200)
+LONG = json.dumps(request_args(EMPTY_PROFILE, route=LONGER)["mote"])
+NONSENSE = (
+    "{",
+    "[]",
+    MIXED,
+    LONG,
+    '{"profile": {"edits": [[0, 0, "suppress"]]}}',
+    '{"profile": "none"}',
+    '{"profil": {}}',
+)
 
 
 def resident(server: Server) -> int:
@@ -46,6 +56,19 @@ def resident(server: Server) -> int:
             family.add(pid)
             total += int(statuses[pid].get("VmRSS", "0 kB").split()[0])
     return total
+
+
+def routed(layout: ModelLayout, draw: np.random.Generator) -> Ask:
+    """A request whose last prompt tokens and first generated ones take random experts, by one of a few routes."""
+    prompt = random_prompt(int(draw.integers(40)), int(draw.integers(8, 120)))
+    seed = np.random.default_rng(int(draw.integers(2)))
+    tokens = 8 + int(draw.integers(8))
+    shape = (tokens, len(layout.layers), layout.top_k)
+    rows = [seed.permutation(layout.experts)[: layout.top_k] for _ in range(tokens * len(layout.layers))]
+    weights = seed.random(shape).astype(np.float32) if draw.random() < 0.5 else None
+    route = Route(layout.layers, np.array(rows, np.uint16).reshape(shape), 8, "end", weights)
+    capture = "prompt" if draw.random() < 0.3 else None
+    return Ask(prompt, EMPTY_PROFILE, capture, int(draw.integers(1, 24)), route=route)
 
 
 def hang_up(server: Server, sent: Ask) -> None:
@@ -74,6 +97,9 @@ def test_soak(checkpoints: Callable[..., Path], engines: Engines, tmp_path: Path
     draw = np.random.default_rng(7)
     asks: list[Ask] = []
     while len(asks) < REQUESTS:
+        if len(asks) % 5 == 4:
+            asks.append(routed(layout, draw))
+            continue
         profile = pool[int(draw.integers(len(pool)))]
         capture = "prompt" if profile is not None and draw.random() < 0.3 else None
         # Prompts repeat, so that the prefix cache is hit under many profiles.
@@ -127,6 +153,8 @@ def compare(llm: Any, asks: list[Ask], answers: dict[int, Answer]) -> None:
         assert got.observation is not None
         assert twin.observation is not None
         assert got.observation.receipt.digest == sent.profile.digest
+        assert got.observation.receipt.route == ("" if sent.route is None else sent.route.digest)
+        assert twin.observation.receipt.route == got.observation.receipt.route
         if sent.capture is not None:
             mine, other = got.observation.maps["prompt"], twin.observation.maps["prompt"]
             assert mine.counted == mine.total == len(sent.prompt)

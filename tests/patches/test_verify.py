@@ -12,6 +12,7 @@ from vllm.v1.engine.input_processor import InputProcessor
 from mote.patches import ModelLayout
 from mote.patches import slots as slots_module
 from mote.patches.choice import ScoreEdits
+from mote.patches.forcing import Laid
 from mote.patches.verify import Report, verify
 from tests.conftest import Engines
 
@@ -35,11 +36,13 @@ def results(report: Report) -> dict[str, bool]:
 def test_it_passes(examine: Callable[[], Report]) -> None:
     report = examine()
     assert report.passed, report.to_markdown()
-    assert len(report.checks) == 9
+    assert len(report.checks) == 10
     text = report.to_markdown()
     assert "| suppression | passed |" in text
     assert "| before the choice | passed | activated: entered" in text
     assert "tokens chosen again by edited scores" in text
+    assert "| route transplant | passed | own route: 0 of" in text
+    assert "tokens of routes, largest difference" in text
     assert "Glm4MoeForCausalLM" in text
 
 
@@ -64,6 +67,22 @@ def test_it_notices_a_choice_by_untouched_scores(
     assert not found["edit against the slow rule"]
     assert not found["before the choice"]
     assert found["stimulation"]
+
+
+def test_it_notices_a_route_that_is_not_taken(
+    examine: Callable[[], Report], monkeypatch: pytest.MonkeyPatch, engine: Any
+) -> None:
+    original = Laid.__init__
+
+    def late(self: Any, *args: Any) -> None:
+        original(self, *args)
+        self.first, self.last = self.first + 1, self.last + 1
+
+    monkeypatch.setattr(Laid, "__init__", late)
+    found = results(examine())
+    assert not found["edit against the slow rule"]
+    assert not found["route transplant"]
+    assert found["before the choice"]
 
 
 def test_it_notices_a_shared_cache(examine: Callable[[], Report], monkeypatch: pytest.MonkeyPatch) -> None:
