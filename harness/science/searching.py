@@ -223,9 +223,10 @@ def draw_arms(
     ids, classes = list(labels), list(labels.values())
 
     def arm(kind: Kind, number: int, own: Sequence[str], experts: Sequence[Expert]) -> Arm:
-        sides = [key for key, label in zip(ids, own, strict=True) if label == target], [
-            key for key, label in zip(ids, own, strict=True) if label != target
-        ]
+        sides = (
+            [key for key, label in zip(ids, own, strict=True) if label == target],
+            [key for key, label in zip(ids, own, strict=True) if label != target],
+        )
         targets, others = pick(*sides)
         return Arm(kind, number, tuple(experts), tuple(targets), tuple(others), _seed(seed, kind, number))
 

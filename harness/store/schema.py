@@ -7,8 +7,8 @@ whoever reads a run reads the view of the same rows::
 
     pandas.read_sql("select * from generations", sqlite3.connect("run.sqlite"))
 
-``generation_rows`` holds every answer, whoever asked for it: the study, a comparison of rankings, a pruning or a search,
-which the profile's ``purpose`` says. The view ``answers`` shows them all, ``generations`` those of the study.
+``generation_rows`` holds every answer, whoever asked for it: the study, a comparison of rankings, a pruning or a
+search, which the profile's ``purpose`` says. The view ``answers`` shows them all, ``generations`` those of the study.
 
 A further version is a further ``Migration`` of plain SQL in ``MIGRATIONS``: ``RUN_TABLES`` stay those of version 3.
 """
