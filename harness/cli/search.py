@@ -59,7 +59,7 @@ def search_command(
     from mote.harness.search.options import SearchOptions
 
     options = SearchOptions(
-        by=by, pool=pool, factors=_factors(factors), trials=trials, harm=kl, broken=broken, prompts=prompts,
+        by=by, pool=pool, factors=factors_of(factors), trials=trials, harm=kl, broken=broken, prompts=prompts,
         others=others, checked=checked, held=held, held_others=held_others, shuffles=shuffles, pools=pools,
         opening=opening, seed=seed,
     )  # fmt: skip
@@ -83,7 +83,8 @@ def search_command(
         console.print(str(path), soft_wrap=True)
 
 
-def _factors(text: str) -> tuple[float, ...]:
+def factors_of(text: str) -> tuple[float, ...]:
+    """Return the numbers of a list with commas; raise MoteError for anything else."""
     parts = [part.strip() for part in text.split(",")]
     if not all(re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?|\.[0-9]{1,9}", part, re.ASCII) for part in parts):
         raise MoteError(f"--factors {text}: write numbers with commas, for instance --factors 0,0.25,0.5.")

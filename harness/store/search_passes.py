@@ -6,10 +6,12 @@ those without edits.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from contextlib import closing
 from typing import NamedTuple
 
+from mote.harness.errors import MoteError
 from mote.harness.files import canonical_json
 from mote.harness.store.generations import text_id
 from mote.harness.store.run import RunStore
@@ -55,6 +57,9 @@ def add_passes(store: RunStore, rows: Iterable[PassRow]) -> None:
 
 
 def read_passes(store: RunStore) -> dict[PassKey, tuple[int, float]]:
-    """Return (tokens, log-probability) of every pass that is there."""
-    rows = store.db.execute("select prompt_id, profile_digest, length, tokens, logprob from search_passes")
+    """Return (tokens, log-probability) of every pass that is there. Raises MoteError for one that can't be."""
+    rows = store.db.execute("select prompt_id, profile_digest, length, tokens, logprob from search_passes").fetchall()
+    for prompt, _, _, tokens, logprob in rows:
+        if not (tokens > 0 and math.isfinite(logprob) and logprob <= 0):
+            raise MoteError(f"{store.path}: the search's pass over '{prompt}' has {tokens} tokens and {logprob} nats.")
     return {PassKey(prompt, digest, length): (tokens, logprob) for prompt, digest, length, tokens, logprob in rows}
