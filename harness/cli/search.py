@@ -26,7 +26,7 @@ def search_command(
     factors: Annotated[
         str, typer.Option(help="What a set's experts may be scaled by: numbers with commas; 0 switches off.")
     ] = "0,0.25,0.5,0.75",
-    trials: Annotated[int, typer.Option(help="Trials of each search.", min=2, max=1000)] = 32,
+    trials: Annotated[int, typer.Option(help="Trials of each search.", min=2, max=1000)] = 24,
     kl: Annotated[
         float, typer.Option("--kl", help="The bound on the divergence from the untouched model, nats a token.")
     ] = 0.02,

@@ -48,7 +48,7 @@ class Plan:
     ``checked`` how many leading trials are checked by answers.
     """
 
-    trials: int = 32
+    trials: int = 24
     batch: int = 8
     factors: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75)
     harm: float = 0.02

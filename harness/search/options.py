@@ -27,7 +27,7 @@ class SearchOptions:
     by: str = "resonance"
     pool: int = 12
     factors: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75)
-    trials: int = 32
+    trials: int = 24
     harm: float = 0.02
     broken: float = 0.05
     prompts: int = 24
