@@ -66,11 +66,8 @@ class EngineMeasures:
 
     def screen(self, asked: Sequence[tuple[Arm, Candidate]]) -> list[Screened]:
         """Return how much less likely own answers become, and how much more surprising those to other prompts."""
-        wanted = [key for arm, one in asked for key in self._keys(one, arm.targets, arm.others)]
-        plain = [key for arm, _ in asked for key in self._keys(UNTOUCHED, arm.targets, arm.others)]
-        self._pass(
-            {key: one for (arm, one) in asked for key in self._keys(one, arm.targets, arm.others)}, wanted, plain
-        )
+        candidates = [(arm, each) for arm, one in asked for each in (UNTOUCHED, one)]
+        self._pass({key: one for arm, one in candidates for key in self._keys(one, arm.targets, arm.others)})
         return [Screened(self.falls(one, arm.targets), self.divergence(one, arm.others)) for arm, one in asked]
 
     def falls(self, one: Candidate, prompts: Sequence[str]) -> float:
@@ -87,9 +84,8 @@ class EngineMeasures:
     def held_harm(self, winners: Iterable[Candidate]) -> dict[Candidate, float]:
         """Return each winner's divergence on the held prompts of other classes."""
         wanted = [one for one in dict.fromkeys(winners) if one.experts]
-        asked = {self._key(one, prompt, TEXT_TOKENS): one for one in wanted for prompt in self.held.others}
-        plain = [self._key(UNTOUCHED, prompt, TEXT_TOKENS) for prompt in self.held.others]
-        self._pass(asked, list(asked), plain if asked else [])
+        each = [UNTOUCHED, *wanted] if wanted else []
+        self._pass({self._key(one, prompt, TEXT_TOKENS): one for one in each for prompt in self.held.others})
         return {UNTOUCHED: 0.0} | {one: self.divergence(one, self.held.others) for one in wanted}
 
     def check(self, asked: Sequence[tuple[Arm, Candidate]]) -> list[Answered]:
@@ -148,12 +144,12 @@ class EngineMeasures:
     def _logprobs(self, one: Candidate, prompts: Sequence[str], length: int) -> NDArray[np.float64]:
         return np.array([self._known[self._key(one, prompt, length)][1] for prompt in prompts])
 
-    def _pass(self, asked: Mapping[PassKey, Candidate], *wanted: Sequence[PassKey]) -> None:
-        """Make the passes that are not stored; what is no key of ``asked`` is of the untouched model."""
-        keys = [key for key in dict.fromkeys(key for some in wanted for key in some) if key not in self._known]
+    def _pass(self, asked: Mapping[PassKey, Candidate]) -> None:
+        """Make the passes that are not stored."""
+        keys = [key for key in asked if key not in self._known]
         if not keys:
             return
-        profiles = [self._profile(asked.get(key, UNTOUCHED)) for key in keys]
+        profiles = [self._profile(asked[key]) for key in keys]
         requests = [
             Scoring(
                 key.prompt_id,
