@@ -57,6 +57,11 @@ _FINDS_WEIGHTS: Final = "from mote.harness.demo.smollm.source import find_file; 
 LINES: Final = (
     Line("plain", (("install", "."),), (*_STARTS, *_LACKS)),
     Line("server", (("install", ".[server]"),), (*_STARTS, imports("aiohttp", "openai", "transformers", "tokenizers"))),
+    Line(
+        "search",
+        (("install", ".[search]"),),
+        (*_STARTS, imports("optuna"), Check(("mote", "search", "RUN", "--dry-run"), words="passes at most")),
+    ),
     Line("judge", (("install", ".[judge]"),), (*_STARTS, Check(("mote", "judge", "show", "RUN"), words="agree"))),
     Line(
         "lm-eval",

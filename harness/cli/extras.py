@@ -16,6 +16,7 @@ EXTRAS: Final = {
     "tenacity": '`pip install ".[judge]"` in a clone',
     "lm_eval": '`pip install ".[lm-eval]"` in a clone',
     "accelerate": '`pip install ".[smollm]"` in a clone',
+    "optuna": '`pip install ".[search]"` in a clone',
     "gguf": '`pip install ".[smollm]"` in a clone',
 }
 

@@ -28,6 +28,7 @@ from mote.harness.cli import plan as cli_plan
 from mote.harness.cli import prune as cli_prune
 from mote.harness.cli import recipe as cli_recipe
 from mote.harness.cli import scan as cli_scan
+from mote.harness.cli import search as cli_search
 from mote.harness.cli import serve as cli_serve
 from mote.harness.cli import sweep as cli_sweep
 from mote.harness.cli import take_home as cli_take_home
@@ -222,6 +223,7 @@ for part in (
     cli_scan,
     cli_transplant,
     cli_prune,
+    cli_search,
     cli_judge,
     cli_mt_bench,
     cli_merge,

@@ -35,7 +35,7 @@ class Answers:
                 self._purpose,
                 one.name,
                 one.digest,
-                "deactivate" if one.before_choice else "suppress",
+                "deactivate" if one.before_choice else "+".join(sorted({edit.action for edit in one.edits})),
                 self._seed,
                 canonical_json(one.to_dict()),
             )

@@ -190,6 +190,7 @@ _FORMS: Final[Sequence[_JsonForm]] = (
     ("the scores", "select scan_id, logprobs from scan_score_rows", _list),
     ("the tokens", _TEXTS.format(column="tokens", table="scan_score_rows"), _list),
     ("the experts", _TEXTS.format(column="experts", table="mask_score_rows"), _list),
+    ("the edits", _TEXTS.format(column="edits", table="search_pass_rows"), _list),
     ("the settings", "select pruning_id, settings from prunings", _object),
     ("the rounds", "select pruning_id, rounds from prunings", _list),
     ("the messages", "select judgment_id, messages from judgments", _list),

@@ -85,3 +85,38 @@ create view child_generations as select c.child, c.subset, c.proportion, c.weigh
 from generations g join children c
     on c.child = substr(g.profile, 1, instr(g.profile || '/', '/') - 1);
 """
+
+# As version 4 did: a check can't be altered in place.
+VERSION_8: Final = """
+create table wider_profiles (
+    position integer primary key,
+    purpose text not null check (purpose in ('study', 'ranking', 'pruning', 'search')),
+    name text not null,
+    digest text not null,
+    kind text not null,
+    part text not null check (part in ('all', 'measure', 'asked', 'targets')),
+    seed integer not null,
+    spec text not null
+);
+insert into wider_profiles select position, purpose, name, digest, kind, part, seed, spec from profiles;
+drop table profiles;
+alter table wider_profiles rename to profiles;
+create unique index profiles_of_the_study on profiles (name) where purpose = 'study';
+create unique index profiles_beside_the_study on profiles (digest, seed) where purpose <> 'study';
+create table search_pass_rows (
+    prompt integer not null references prompts (position),
+    profile_digest integer not null references texts,  -- of the receipt
+    length integer not null,           -- tokens of the baseline's own answer that were to be scored, at most
+    edits integer not null references texts,      -- JSON: the profile's edits, in order
+    tokens integer not null,           -- that were scored
+    logprob real not null,             -- nats, of all of them, at temperature 1
+    tokens_edited integer not null,    -- of the receipt
+    primary key (prompt, profile_digest, length)
+) without rowid;
+create view search_passes as select p.prompt_id, digest.text as profile_digest, s.length, edits.text as edits,
+    s.tokens, s.logprob, s.tokens_edited
+from search_pass_rows s
+    join prompts p on p.position = s.prompt
+    join texts digest on digest.text_id = s.profile_digest
+    join texts edits on edits.text_id = s.edits;
+"""

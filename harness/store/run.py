@@ -55,8 +55,8 @@ __all__ = [
     "Unlabelled",
 ]
 
-Purpose = Literal["study", "ranking", "pruning"]
-"""Who asked for a profile: the study's plan, a comparison of rankings, or a pruning."""
+Purpose = Literal["study", "ranking", "pruning", "search"]
+"""Who asked for a profile: the study's plan, a comparison of rankings, a pruning, or a search."""
 
 
 class PromptRow(NamedTuple):

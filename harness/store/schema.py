@@ -7,8 +7,8 @@ whoever reads a run reads the view of the same rows::
 
     pandas.read_sql("select * from generations", sqlite3.connect("run.sqlite"))
 
-``generation_rows`` holds every answer, whoever asked for it: the study, a comparison of rankings or a pruning, which
-the profile's ``purpose`` says. The view ``answers`` shows them all, ``generations`` those of the study.
+``generation_rows`` holds every answer, whoever asked for it: the study, a comparison of rankings, a pruning or a
+search, which the profile's ``purpose`` says. The view ``answers`` shows them all, ``generations`` those of the study.
 
 A further version is a further ``Migration`` of plain SQL in ``MIGRATIONS``: ``RUN_TABLES`` stay those of version 3.
 """
@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from mote.harness.store import older
-from mote.harness.store.newer import VERSION_4, VERSION_6, VERSION_7
+from mote.harness.store.newer import VERSION_4, VERSION_6, VERSION_7, VERSION_8
 from mote.harness.store.sqlite import Transaction, run_script
 
 _SHOWN: Final = """
@@ -343,6 +343,7 @@ MIGRATIONS: Final = (
         6, "Version 5 knew scans of one expert at a time alone: passes under masks of many have a table.", VERSION_6
     ),
     Migration(7, "Version 6 did not say of which child a generation is: a sweep has many.", VERSION_7),
+    Migration(8, "Version 7 knew no search: its passes have a table, and its answers' profiles a purpose.", VERSION_8),
 )
 BASE_VERSION: Final = 3
 """The version that ``RUN_TABLES`` make; ``older.from_version_1`` leads to it directly, without a version 2 between."""

@@ -30,6 +30,7 @@ main()
     [
         (("torch", "vllm", "transformers"), ("serve", "demo"), 'pip install ".[vllm]"'),
         (("torch", "vllm", "transformers"), ("scan", "run"), "make .venv"),
+        (("optuna",), ("search", "run"), 'pip install ".[search]"'),
     ],
 )
 def test_a_plain_install_says_what_it_lacks(

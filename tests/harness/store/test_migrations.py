@@ -310,7 +310,7 @@ def test_what_was_cut_off_in_version_4_waits_again_and_other_unscored_labels_sta
         )
     with closing(sqlite3.connect(folder / "run.sqlite")) as db:
         db.executescript(
-            "drop view mask_scores; drop table mask_score_rows;"
+            "drop view search_passes; drop table search_pass_rows; drop view mask_scores; drop table mask_score_rows;"
             "drop index judgments_once; alter table judgments drop column max_tokens;"
             " create unique index judgments_once on judgments (judge, part, text_sha256) where state <> 'unreached';"
             " drop view child_generations; drop table part_tokens; drop table children; pragma user_version = 4;"

@@ -123,7 +123,16 @@ FOLDERS: dict[str, Break] = {
     # SQL of a stranger's.
     **{
         f"{view} never ends": sql(f"drop view {view}", f"create view {view} as {ENDLESS} x as generation_id from n")
-        for view in ("generations", "answers", "labels", "scan_scores", "surprises", "chances", "divergences")
+        for view in (
+            "generations",
+            "answers",
+            "labels",
+            "scan_scores",
+            "search_passes",
+            "surprises",
+            "chances",
+            "divergences",
+        )
     },
     "a table is a view": sql(
         "alter table splits rename to s", f"create view splits as {ENDLESS} x as prompt_id, x as part from n"
