@@ -36,7 +36,8 @@ def run(
         str, typer.Option(help="'demo', a folder, a Hugging Face id, or a server's name for its model.")
     ] = "demo",
     url: Annotated[
-        str | None, typer.Option("--url", help="A server with the patch, http://HOST:PORT/v1.  [default: one of our own]")
+        str | None,
+        typer.Option("--url", help="A server with the patch, http://HOST:PORT/v1.  [default: one of our own]"),
     ] = None,
     shams: Annotated[int, typer.Option(help="Sets of random experts beside the profile.")] = 19,
     kind: Annotated[
@@ -45,7 +46,9 @@ def run(
     sham_seed: Annotated[int, typer.Option("--seed", help="Of the draw of the random experts.", min=0)] = 0,
     model_arguments: Annotated[
         list[str] | None,
-        typer.Option("-M", help="A model argument: seed=1, markers=think, or vLLM's dtype=float32.", metavar="NAME=VALUE"),
+        typer.Option(
+            "-M", help="A model argument: seed=1, markers=think, or vLLM's dtype=float32.", metavar="NAME=VALUE"
+        ),
     ] = None,
     task_arguments: Annotated[
         list[str] | None, typer.Option("-T", help="An argument of the task.", metavar="NAME=VALUE")
@@ -56,7 +59,9 @@ def run(
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Evaluate this many samples only.", min=1)] = None,
     epochs: Annotated[int | None, typer.Option(help="Times that each sample is asked.", min=1)] = None,
-    logs: Annotated[Path, typer.Option(help="The folder of Inspect's logs, empty or new.")] = Path("results/inspect-logs"),
+    logs: Annotated[Path, typer.Option(help="The folder of Inspect's logs, empty or new.")] = Path(
+        "results/inspect-logs"
+    ),
     display: Annotated[str, typer.Option(help="How Inspect shows progress: none, plain, full.")] = "none",
     json: _Json = None,
 ) -> None:

@@ -3,7 +3,7 @@
 An ``.eval`` file is a zip archive: ``header.json`` and a JSON file a sample and epoch under ``samples/``. A ``.json``
 log is one object with all samples in it (https://inspect.aisi.org.uk/eval-logs.html). Since 2026 Inspect packs the
 archive's members with Zstandard, which Python's zipfile reads from 3.14 on; pyarrow unpacks them here. Written against
-log version 2 of inspect_ai 0.3.285. Our provider leaves a receipt in the metadata of each output (``inspect_receipts``).
+log version 2 of inspect_ai 0.3.285. Our provider leaves a receipt in each output's metadata (``inspect_receipts``).
 """
 
 from __future__ import annotations

@@ -107,7 +107,9 @@ def receipt_notes(path: Path, where: str, sample: Mapping[str, Any], model: str)
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"]))
-            raise MoteError(f"{path}: {where} has a receipt that can't be read: '{place[:80]}': {first['msg']}.") from None
+            raise MoteError(
+                f"{path}: {where} has a receipt that can't be read: '{place[:80]}': {first['msg']}."
+            ) from None
     return notes
 
 

@@ -103,7 +103,7 @@ class Client:
         return models[0]
 
     def models(self) -> list[str]:
-        """Return the names of the server's models, profiles and adapters aside. Raises MoteError where it sends none."""
+        """Return the names of the server's models, profiles and adapters aside. Raises MoteError for no answer."""
         listed, _ = self._asked(self.openai.models.with_raw_response.list, Models)
         return [one.id for one in listed.own()]
 

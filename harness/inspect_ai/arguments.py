@@ -25,9 +25,9 @@ _OURS: Final[Mapping[str, str]] = {
 }
 _ELSEWHERE: Final[Mapping[str, str]] = {
     "model": "name the model after the slash: mote/demo",
-    "host": "a server of our own listens to this machine alone; start `mote serve` yourself and name it by its base URL",
+    "host": "a server of our own listens to this machine alone; start one with `mote serve`, and name its base URL",
     "port": "a server of our own takes a free one; name one that runs by its base URL",
-    "api_key": "give Inspect's own --model-args or the environment variable VLLM_API_KEY",
+    "api_key": "put the server's key into the environment variable VLLM_API_KEY",
 }
 
 

@@ -121,9 +121,7 @@ class MoteAPI(ModelAPI):
         with self._numbers.taken(key) as number:
             base = ours.seed if config.seed is None else config.seed
             seed = request_seed(base, f"{key}#{number}" if number else key)
-            ask = partial(
-                self._client.complete, messages, ours.profile, model=self._served, **{**params, "seed": seed}
-            )
+            ask = partial(self._client.complete, messages, ours.profile, model=self._served, **{**params, "seed": seed})
             # A thread a request; how many there are is Inspect's to say (max_connections).
             found = await run_sync(ask, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1))
         return await self._output(found, seed)

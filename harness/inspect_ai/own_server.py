@@ -65,7 +65,9 @@ def _start(model: str, words: tuple[str, ...]) -> OwnServer:
     run = "from mote.harness.cli.main import main; main()"
     command = [sys.executable, "-c", run, "serve", model, *words, "--port", str(port)]
     # In the environment, where no list of processes shows it.
-    replicas = Replicas([Replica(server.url, command, {**os.environ, "VLLM_API_KEY": key}, log, key)], lambda line: None)
+    replicas = Replicas(
+        [Replica(server.url, command, {**os.environ, "VLLM_API_KEY": key}, log, key)], lambda line: None
+    )
     replicas.__enter__()
     try:
         replicas.wait(_PATIENCE)

@@ -6,6 +6,7 @@ their requests share batches. What comes of it are Inspect's own logs, one for e
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -88,7 +89,7 @@ def evaluate(asked: Evaluation) -> list[Path]:
     ]
     try:
         logs = evaluated(
-            asked.task,
+            _named(asked.task),
             model=models,
             task_args=dict(asked.task_arguments),
             log_dir=str(asked.logs),
@@ -107,8 +108,15 @@ def evaluate(asked: Evaluation) -> list[Path]:
     for log in logs:
         if log.status != "success":
             said = log.error.message if log.error else log.status
-            raise MoteError(f"'{log.eval.task}' of {log.eval.model} did not end well ({log.location}): {one_line(said)}")
+            raise MoteError(
+                f"'{log.eval.task}' of {log.eval.model} did not end well ({log.location}): {one_line(said)}"
+            )
     return [Path(log.location) for log in logs]
+
+
+def _named(task: str) -> str:
+    """The task as Inspect finds it: a file without a task's name must not be given by an absolute path."""
+    return os.path.relpath(task) if Path(task).is_file() else task
 
 
 def _profiles(asked: Evaluation) -> Sequence[Mapping[str, Any]]:

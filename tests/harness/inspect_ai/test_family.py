@@ -36,7 +36,7 @@ def write_family(folder: Path, scores: Sequence[Sequence[Any]], epochs: int = 1)
     return paths
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.lists(st.sampled_from([0.0, 1.0]), min_size=8, max_size=8), min_size=3, max_size=9))
 def test_p_and_difference_are_those_of_a_slow_reckoning(tmp_path: Path, rows: list[list[float]]) -> None:
     (family,) = families(write_family(tmp_path, rows))
@@ -51,16 +51,6 @@ def test_p_and_difference_are_those_of_a_slow_reckoning(tmp_path: Path, rows: li
     up = sum(a < b for a, b in zip(rows[0], rows[1], strict=True))
     down = sum(a > b for a, b in zip(rows[0], rows[1], strict=True))
     assert row["p_paired"] == pytest.approx(stats.binomtest(up, up + down).pvalue if up + down else 1.0)
-
-
-def test_nothing_planted_is_below_a_level_no_oftener_than_the_level_says(tmp_path: Path) -> None:
-    rng, hits, draws = np.random.default_rng(5), 0, 200
-    for _ in range(draws):
-        rows = rng.random((21, 6)) < 0.5
-        (family,) = families(write_family(tmp_path, rows.astype(float).tolist()))
-        hits += float(table_of(family)["p_permutation"].iloc[0]) <= 0.1
-    # The 99.9% point of the binomial at the level; 21 logs of exchangeable scores.
-    assert hits <= stats.binom.ppf(0.999, draws, 0.1)
 
 
 def test_epochs_of_a_sample_are_one(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("openai")
 pytest.importorskip("inspect_ai")
 
-from inspect_ai import Task, eval  # noqa: A004 - Inspect's own name
+from inspect_ai import Task, eval
 from inspect_ai.dataset import Sample
 from inspect_ai.log import read_eval_log
 from inspect_ai.model import get_model
@@ -25,8 +25,8 @@ from mote.harness.compare.sources import read_answers
 from mote.harness.errors import MoteError
 from mote.harness.inspect_ai import register
 from mote.harness.inspect_ai.family import families, table_of
-from mote.harness.inspect_ai.run import Evaluation, evaluate
 from mote.harness.inspect_ai.model import Numbers
+from mote.harness.inspect_ai.run import Evaluation, evaluate
 from mote.patches import EMPTY_PROFILE, Edit, ModelLayout, Profile, read_observation
 from tests.harness.engine.test_client import packet, served
 
@@ -46,8 +46,15 @@ def yes(count: int = 3) -> Task:
 
 
 @pytest.fixture(autouse=True)
-def _registered() -> None:
+def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The provider is known, and no test starts a server of its own."""
+
+    def refuse(*given: Any) -> None:
+        import traceback; open("/work/scratch/inspect/stack.txt","a").write("".join(traceback.format_stack()))
+        raise AssertionError("a server was to be started")
+
     register()
+    monkeypatch.setattr("mote.harness.inspect_ai.model.own_server", refuse)
 
 
 @pytest.fixture
@@ -64,11 +71,20 @@ def no_under_the_profile(reply: dict[str, Any]) -> dict[str, Any]:
     return {**reply, "choices": [{**choice, "message": {"role": "assistant", "content": f"Hm.</think>{said}"}}]}
 
 
-def asked_of(url: str, task: Path, profile: Path, logs: Path, **more: Any) -> Evaluation:
+def asked_of(url: str, file: Path, tuned: Path, logs: Path, **more: Any) -> Evaluation:
     return Evaluation(
         **{
-            **{"task": str(task), "model": "demo", "profile": str(profile), "shams": 3, "kind": "layers"},
-            **{"sham_seed": 0, "url": url, "arguments": {}, "logs": logs, "task_arguments": {}, "config": {}},
+            "task": str(file),
+            "model": "demo",
+            "profile": str(tuned),
+            "shams": 3,
+            "kind": "layers",
+            "sham_seed": 0,
+            "url": url,
+            "arguments": {},
+            "logs": logs,
+            "task_arguments": {},
+            "config": {},
             **more,
         }
     )
@@ -125,7 +141,7 @@ def test_an_answer_under_another_profile_ends_the_evaluation(tmp_path: Path, tun
     def untouched(reply: dict[str, Any]) -> dict[str, Any]:
         return {**reply, "choices": [{**reply["choices"][0], "routed_experts": packet(EMPTY_PROFILE)}]}
 
-    with served(untouched) as (url, _), pytest.raises(MoteError, match="did not end well.*was answered under profile"):
+    with served(untouched) as (url, _), pytest.raises(MoteError, match=r"did not end well.*was answered under profile"):
         evaluate(asked_of(url, tmp_path / "tasks.py", tuned, tmp_path / "logs", shams=0))
 
 

@@ -71,7 +71,12 @@ def test_shams_by_mass_take_a_run_and_remove_as_many_activations() -> None:
         (ONE, "frequency", 1, "name the profile as RUN:PROFILE, or take layers or uniform"),
         (MIXED, "uniform", 1, "mixes 3 kinds of edits.*take layers or frequency"),
         (Profile("all", tuple(Edit(1, expert, "suppress") for expert in range(16))), "layers", 1, "shams of 'all'"),
-        (Profile("most", tuple(Edit(1, expert, "suppress") for expert in range(15))), "layers", 40, "only 15 other sets"),
+        (
+            Profile("most", tuple(Edit(1, expert, "suppress") for expert in range(15))),
+            "layers",
+            40,
+            "only 15 other sets",
+        ),
     ],
 )
 def test_what_has_no_shams_is_one_line(profile: Profile, kind: str, count: int, said: str) -> None:

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from mote.harness.compare.run_answers import read_profile
 from mote.harness.demo import MODEL_DIR
 from mote.harness.errors import MoteError
-from mote.harness.compare.run_answers import read_profile
 from mote.harness.lm_eval.arguments import check_arguments
 from mote.patches import EMPTY_PROFILE, Edit, ModelLayout, Profile
 from tests.harness.lm_eval.fakes import OPTIONS
