@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, Final, NamedTuple
 
 from mote.harness.compare.run_answers import read_profile
-from mote.harness.engine.model import resolve_model
+from mote.harness.engine.model import ModelSource, resolve_model
 from mote.harness.errors import MoteError, nearest
 from mote.harness.files import digest_of
 from mote.harness.inspect_ai.shams import Sham, check_kind, sham_profiles
@@ -29,6 +31,9 @@ _ELSEWHERE: Final[Mapping[str, str]] = {
     "port": "a server of our own takes a free one; name one that runs by its base URL",
     "api_key": "put the server's key into the environment variable VLLM_API_KEY",
 }
+
+
+_LABELLED: Final = re.compile(r"(.+)@.+-[0-9a-f]{8}")
 
 
 class Arguments(NamedTuple):
@@ -80,7 +85,7 @@ def check_arguments(name: str, url: str | None, given: Mapping[str, Any]) -> Arg
     ours = {key: values.pop(key) for key in _OURS if key in values}
     source = str(ours.get("profile", EMPTY_PROFILE.name))
     profile = read_profile(source, "model_args: profile=")
-    name = _unlabelled(name, profile)
+    name = unlabelled(name)
     layout, digest = _model(name, url, profile)
     kind = check_kind(ours.get("sham_kind", "layers"), "model_args: sham_kind=")
     seed, number = int(ours.get("sham_seed", 0)), int(ours.get("sham", 0))
@@ -111,11 +116,10 @@ def check_arguments(name: str, url: str | None, given: Mapping[str, Any]) -> Arg
     )
 
 
-def _unlabelled(name: str, profile: Profile) -> str:
-    """The model's name without the label that a log has it under: Inspect tries an evaluation again by its log."""
-    known, separator, label = name.rpartition("@")
-    ours = label.rpartition("-")[0]
-    return known if separator and (ours == profile.name or ours.startswith(f"{profile.name}-sham-")) else name
+def unlabelled(name: str) -> str:
+    """Return a model's name without the label that a log has it under: Inspect looks models up by their logs' names."""
+    found = _LABELLED.fullmatch(name)
+    return found[1] if found else name
 
 
 def _model(name: str, url: str | None, profile: Profile) -> tuple[ModelLayout | None, str]:
@@ -123,10 +127,16 @@ def _model(name: str, url: str | None, profile: Profile) -> tuple[ModelLayout | 
     if url is not None:
         return profile.model, ""
     try:
-        source = resolve_model(name)
+        source = _resolved(name)
     except MoteError as error:
         raise MoteError(str(error).replace("model.path ", "model ")) from None
     return source.layout, digest_of(source.files)
+
+
+@cache
+def _resolved(name: str) -> ModelSource:
+    """A model that was found; its files are read once, however many profiles it has."""
+    return resolve_model(name)
 
 
 def _check_kinds(values: Mapping[str, Any]) -> None:

@@ -87,12 +87,34 @@ class MoteAPI(ModelAPI):
     ) -> None:
         self.arguments = check_arguments(model_name, base_url, given)
         super().__init__(self.arguments.label, base_url, api_key, [_KEY], config)
-        if base_url is None:
-            self._client = Client(*own_server(self.arguments.name, self.arguments.server))
-        else:
-            self._client = Client(base_url, api_key or os.environ.get(_KEY))
-        self._served = _served(self._client, self.arguments.name)
+        self._named = model_name
         self._numbers = Numbers()
+        self._connected: Client | None = None
+        self._connecting = Lock()
+        if base_url is not None:
+            self.connect()
+
+    def connect(self) -> Client:
+        """Return the client of the server, which is started where it is to be our own.
+
+        Not when the model is made: Inspect makes further ones, without arguments, to look models up by a log's names.
+        Raises MoteError where no server comes up or it has another model, and where this is such a further one.
+        """
+        with self._connecting:
+            if self._connected is None:
+                ours = self.arguments
+                if self._named not in (ours.name, ours.label):
+                    raise MoteError(
+                        f"'{self._named}' is a log's name of '{ours.name}': give its profile, -M profile=..."
+                    )
+                url, key = own_server(ours.name, ours.server) if self.base_url is None else (self.base_url, self._key())
+                client = Client(url, key)
+                _check_served(client, ours.name)
+                self._connected = client
+            return self._connected
+
+    def _key(self) -> str | None:
+        return self.api_key or os.environ.get(_KEY)
 
     def max_connections(self) -> int:
         """Return how many requests may be under way at once."""
@@ -118,10 +140,11 @@ class MoteAPI(ModelAPI):
         messages: Any = await messages_to_openai(input)
         asked = json.dumps([messages, specified], sort_keys=True, default=str)
         key = hashlib.sha256(asked.encode()).hexdigest()
+        client = self._connected or await run_sync(self.connect)
         with self._numbers.taken(key) as number:
             base = ours.seed if config.seed is None else config.seed
             seed = request_seed(base, f"{key}#{number}" if number else key)
-            ask = partial(self._client.complete, messages, ours.profile, model=self._served, **{**params, "seed": seed})
+            ask = partial(client.complete, messages, ours.profile, model=ours.name, **{**params, "seed": seed})
             # A thread a request; how many there are is Inspect's to say (max_connections).
             found = await run_sync(ask, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1))
         return await self._output(found, seed)
@@ -133,7 +156,7 @@ class MoteAPI(ModelAPI):
             split = split_reasoning(found.text, ours.markers, prompt_opens=ours.prompt_opens)
             if split.reasoning:
                 message |= {"content": split.answer, "reasoning_content": split.reasoning}
-        reply = {"object": "chat.completion", "created": 0, "model": self._served, **found.reply}
+        reply = {"object": "chat.completion", "created": 0, "model": ours.name, **found.reply}
         # The packet of the receipt is read by now, and would only swell the log.
         shown = {name: value for name, value in choice.items() if name != "routed_experts"}
         output = await model_output_from_openai({**reply, "choices": [{**shown, "message": message}]})
@@ -157,9 +180,8 @@ class MoteAPI(ModelAPI):
         return output
 
 
-def _served(client: Client, name: str) -> str:
-    """What the server calls the model. Raises MoteError where it has another one."""
+def _check_served(client: Client, name: str) -> None:
+    """Raise MoteError unless the server has a model of that name."""
     models = client.models()
     if name not in models:
         raise MoteError(f"server {client.url} has no model '{name}': name it as the server does, {a_few(models)}.")
-    return name

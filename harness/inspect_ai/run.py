@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from mote.harness.errors import MoteError, nearest, one_line
 from mote.harness.inspect_ai import NAME, register
@@ -81,12 +81,17 @@ def evaluate(asked: Evaluation) -> list[Path]:
     from inspect_ai import eval as evaluated
     from inspect_ai.model import GenerateConfig, get_model
 
+    from mote.harness.inspect_ai.model import MoteAPI
+
     if unknown := [name for name in asked.config if name not in GenerateConfig.model_fields]:
         near = nearest(unknown[0], GenerateConfig.model_fields)
         raise MoteError(f"-G {unknown[0]} is no option of Inspect's GenerateConfig.{near}")
     models = [
         get_model(f"{NAME}/{asked.model}", base_url=asked.url, **{**asked.arguments, **one}) for one in _profiles(asked)
     ]
+    for model in models:
+        # Before Inspect begins, where a server that does not come up is one line.
+        cast(MoteAPI, model.api).connect()
     try:
         logs = evaluated(
             _named(asked.task),
@@ -104,7 +109,8 @@ def evaluate(asked: Evaluation) -> list[Path]:
         # Inspect's word for what its user has to mend.
         if type(error).__name__ != "PrerequisiteError":
             raise
-        raise MoteError(one_line(str(getattr(error, "message", error)))) from None
+        said = str(getattr(error, "message", error)).removeprefix("Error: ")
+        raise MoteError(one_line(f"{asked.task}: {said}")) from None
     for log in logs:
         if log.status != "success":
             said = log.error.message if log.error else log.status

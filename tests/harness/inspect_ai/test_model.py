@@ -7,7 +7,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -25,7 +25,7 @@ from mote.harness.compare.sources import read_answers
 from mote.harness.errors import MoteError
 from mote.harness.inspect_ai import register
 from mote.harness.inspect_ai.family import families, table_of
-from mote.harness.inspect_ai.model import Numbers
+from mote.harness.inspect_ai.model import MoteAPI, Numbers
 from mote.harness.inspect_ai.run import Evaluation, evaluate
 from mote.patches import EMPTY_PROFILE, Edit, ModelLayout, Profile, read_observation
 from tests.harness.engine.test_client import packet, served
@@ -46,15 +46,21 @@ def yes(count: int = 3) -> Task:
 
 
 @pytest.fixture(autouse=True)
-def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The provider is known, and no test starts a server of its own."""
+def _registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The provider is known, and no test starts a server of its own.
+
+    Inspect looks a model up by the name in its log, without its arguments, and keeps what goes wrong there to itself.
+    """
+    started: list[Any] = []
 
     def refuse(*given: Any) -> None:
-        import traceback; open("/work/scratch/inspect/stack.txt","a").write("".join(traceback.format_stack()))
+        started.append(given)
         raise AssertionError("a server was to be started")
 
     register()
     monkeypatch.setattr("mote.harness.inspect_ai.model.own_server", refuse)
+    yield
+    assert not started
 
 
 @pytest.fixture
@@ -198,6 +204,12 @@ def test_a_log_can_be_made_in_one_call_of_inspects_own(tmp_path: Path, tuned: Pa
     assert read_answers(log.location).sham_of == TUNED.digest
 
 
+def test_a_logs_name_without_its_profile_is_not_taken_for_the_untouched_model() -> None:
+    model = get_model("mote/demo@tuned-0123abcd")
+    with pytest.raises(MoteError, match="'demo@tuned-0123abcd' is a log's name of 'demo': give its profile"):
+        cast(MoteAPI, model.api).connect()
+
+
 def _numbers(numbers: Numbers, *fails: bool) -> Iterator[int]:
     for failing in fails:
         try:
@@ -225,7 +237,7 @@ def test_a_request_that_failed_is_repeated_under_its_own_number() -> None:
         ({"profile": "baseline"}, "evaluated in any case"),
         ({"arguments": {"sham": 1}}, "-M sham: give --shams"),
         ({"config": {"temprature": 0}}, "-G temprature is no option.*Did you mean 'temperature'"),
-        ({"task": "nothing_of_the_kind"}, "nothing_of_the_kind"),
+        ({"task": "nothing_of_the_kind"}, "nothing_of_the_kind: No inspect tasks were found"),
     ],
 )
 def test_a_wrong_option_is_one_line(tmp_path: Path, tuned: Path, more: dict[str, Any], said: str) -> None:
