@@ -8,9 +8,11 @@ from __future__ import annotations
 import atexit
 import os
 import secrets
+import shutil
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from threading import Lock
@@ -20,6 +22,9 @@ from mote.harness.engine.replicas import Replica, Replicas
 
 _PATIENCE: Final = 3600.0
 """Seconds that a server may take until it is up: a large model is read from disk first."""
+
+_ENDS: Final = 30.0
+"""Seconds that a server has to end by itself."""
 
 
 class OwnServer(NamedTuple):
@@ -60,28 +65,30 @@ def arguments_of(options: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _start(model: str, words: tuple[str, ...]) -> OwnServer:
     port, key = _free_port(), secrets.token_urlsafe(24)
-    log = Path(tempfile.mkdtemp(prefix="mote-inspect-")) / "server.log"
-    server = OwnServer(f"http://127.0.0.1:{port}/v1", key)
+    folder = Path(tempfile.mkdtemp(prefix="mote-inspect-"))
+    url = f"http://127.0.0.1:{port}/v1"
     run = "from mote.harness.cli.main import main; main()"
     command = [sys.executable, "-c", run, "serve", model, *words, "--port", str(port)]
     # In the environment, where no list of processes shows it.
-    replicas = Replicas(
-        [Replica(server.url, command, {**os.environ, "VLLM_API_KEY": key}, log, key)], lambda line: None
-    )
-    replicas.__enter__()
+    replica = Replica(url, command, {**os.environ, "VLLM_API_KEY": key}, folder / "server.log", key)
+    replica.start()
     try:
-        replicas.wait(_PATIENCE)
+        Replicas([replica], lambda line: None).wait(_PATIENCE)
     except BaseException:
-        replicas.__exit__(None, None, None)
+        # What the log says may be needed; the process is not.
+        replica.kill()
         raise
+    atexit.register(_end, replica, folder)
+    return OwnServer(url, key)
 
-    def end() -> None:
-        replicas.__exit__(None, None, None)
-        log.unlink(missing_ok=True)
-        log.parent.rmdir()
 
-    atexit.register(end)
-    return server
+def _end(replica: Replica, folder: Path) -> None:
+    replica.end()
+    limit = time.monotonic() + _ENDS
+    while replica.ended() is None and time.monotonic() < limit:
+        time.sleep(0.1)
+    replica.kill()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _free_port() -> int:

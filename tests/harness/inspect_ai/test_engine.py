@@ -14,6 +14,8 @@ pytest.importorskip("vllm")
 pytest.importorskip("inspect_ai")
 
 from mote.harness.compare.sources import read_answers
+from mote.harness.errors import MoteError
+from mote.harness.inspect_ai.own_server import own_server
 from tests.test_docs import ROOT
 
 OPTIONS = ("dtype=float32", "max_model_len=256", "enforce_eager=true", "kv_cache_memory_bytes=268435456")
@@ -45,3 +47,12 @@ def test_a_task_runs_on_the_demo_model_under_a_profile_and_its_shams(tmp_path: P
     }
     # The server ended with its process, and took its log along.
     assert not list(tmp_path.glob("mote-inspect-*"))
+
+
+@pytest.mark.slow
+def test_a_server_that_does_not_come_up_is_one_line() -> None:
+    with pytest.raises(
+        MoteError, match=r"ended with \d+ before it was up .*unrecognized arguments: --no-such-option"
+    ) as raised:
+        own_server("demo", {"no_such_option": 1})
+    assert "\n" not in str(raised.value)
