@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from mote.harness.compare.answers import Answers
 from mote.harness.compare.inspect_log import read_inspect
@@ -133,7 +134,7 @@ def table_of(family: Family, level: float = 0.95) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _among(effect: float, shams: np.ndarray) -> dict[str, float]:
+def _among(effect: float, shams: NDArray[np.float64]) -> dict[str, float]:
     """The effect among those of the shams: by size, as a profile may move a metric either way."""
     count = int(shams.size)
     if not count:
@@ -148,7 +149,7 @@ def _among(effect: float, shams: np.ndarray) -> dict[str, float]:
     }
 
 
-def _by_sample(answers: Answers) -> dict[str, pd.Series]:
+def _by_sample(answers: Answers) -> dict[str, pd.Series[float]]:
     """Metric -> each sample's score, the mean of its epochs."""
     units = {row["key"]: row["unit"] or row["key"] for row in answers.rows[["key", "unit"]].to_dict("records")}
     scores = answers.scores.assign(sample=answers.scores["key"].map(units))

@@ -68,7 +68,7 @@ class Numbers:
             raise
 
 
-class MoteAPI(ModelAPI):
+class MoteAPI(ModelAPI):  # type: ignore[misc]
     """Inspect's view of a tuned model.
 
     ``model_name`` is demo, a folder, a Hugging Face id or, with a ``base_url``, the server's name for its model. Takes

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from inspect_ai.model import ModelAPI, modelapi
+from typing import Any
+
+from inspect_ai.model import modelapi
 
 from mote.harness.inspect_ai import NAME
 
 
-@modelapi(name=NAME)
-def provider() -> type[ModelAPI]:
+@modelapi(name=NAME)  # type: ignore[untyped-decorator]
+def provider() -> type[Any]:
     """Return the class of the provider."""
     from mote.harness.inspect_ai.model import MoteAPI
 

@@ -102,7 +102,7 @@ def evaluate(asked: Evaluation) -> list[Path]:
             epochs=asked.epochs,
             # All at once: one after the other they would share no batch.
             max_tasks=len(models),
-            display=asked.display,  # type: ignore[arg-type]
+            display=asked.display,
             **asked.config,
         )
     except Exception as error:

@@ -7,7 +7,7 @@ it is made, so that a log names it by its number.
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +38,7 @@ def check_kind(kind: str, option: str) -> ControlKind:
     """Return a kind of random sets; raise MoteError, with the nearest, for what is none."""
     if kind not in KINDS:
         raise MoteError(f"{option}{kind} is no kind of random experts.{nearest(kind, KINDS)}")
-    return cast(ControlKind, kind)
+    return kind
 
 
 def sham_profiles(
