@@ -140,7 +140,7 @@ class MoteAPI(ModelAPI):  # type: ignore[misc]
         messages: Any = await messages_to_openai(input)
         asked = json.dumps([messages, specified], sort_keys=True, default=str)
         key = hashlib.sha256(asked.encode()).hexdigest()
-        client = self._connected or await run_sync(self.connect)
+        client: Client = await run_sync(self.connect) if self._connected is None else self._connected
         with self._numbers.taken(key) as number:
             base = ours.seed if config.seed is None else config.seed
             seed = request_seed(base, f"{key}#{number}" if number else key)

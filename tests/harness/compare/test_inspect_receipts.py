@@ -24,7 +24,8 @@ def event(profile: Profile | None, model: str = "mote/demo@x") -> dict[str, Any]
 def test_a_log_says_its_profile_and_seeds(tmp_path: Path) -> None:
     path = write_log(tmp_path / "log.json", [sample("a", note(TUNED, "f" * 64, seed=7, prompt_opens=True), "C")])
     found = read_answers(str(path))
-    assert (found.profile, found.digests, found.model, found.sham_of) == ("tuned", {TUNED.digest}, "m", "f" * 64)
+    assert (found.profile, found.model, found.sham_of) == ("tuned", "m", "f" * 64)
+    assert found.digests == {TUNED.digest}
     assert found.rows[["seed", "opens"]].to_dict("records") == [{"seed": 7, "opens": True}]
 
 

@@ -154,7 +154,7 @@ def test_an_answer_under_another_profile_ends_the_evaluation(tmp_path: Path, tun
 def test_a_tool_call_comes_through(tuned: Path) -> None:
     from inspect_ai.tool import Tool, tool
 
-    @tool
+    @tool  # type: ignore[untyped-decorator]
     def add() -> Tool:
         async def execute(x: int, y: int) -> int:
             """Add two numbers.
