@@ -50,10 +50,15 @@ _LACKS: Final = (
     Check(("mote", "scan", "RUN"), 2, 'pip install ".[vllm]"'),
     Check(("mote", "verify", "demo"), 2, "make .venv"),
     Check(("mote", "lm-eval", "--tasks", "x"), 2, "[lm-eval]"),
+    Check(("mote", "inspect", "run", "x", "--profile", "RUN:suppress-10"), 2, "[inspect]"),
     Check(("mote", "judge", "show", "RUN"), 2, "[judge]"),
     Check(("mote", "report", "RUN"), words="Report:"),
 )
 _FINDS_WEIGHTS: Final = "from mote.harness.demo.smollm.source import find_file; find_file()"
+# By the entry point alone, as Inspect's own command finds it.
+_PROVIDED: Final = (
+    "from inspect_ai.model import get_model; assert get_model('mote/demo').name.startswith('demo@baseline-')"
+)
 LINES: Final = (
     Line("plain", (("install", "."),), (*_STARTS, *_LACKS)),
     Line("server", (("install", ".[server]"),), (*_STARTS, imports("aiohttp", "openai", "transformers", "tokenizers"))),
@@ -67,6 +72,18 @@ LINES: Final = (
         "lm-eval",
         (("install", ".[lm-eval]"),),
         (*_STARTS, imports("lm_eval", "tenacity", "aiohttp"), Check(("mote", "lm-eval", "--help"), words="usage")),
+    ),
+    Line(
+        "inspect",
+        (("install", ".[inspect]"),),
+        (
+            *_STARTS,
+            imports("inspect_ai", "openai", "mote.harness.inspect_ai.model"),
+            Check(("python", "-c", _PROVIDED)),
+            Check(
+                ("mote", "inspect", "run", "x", "--profile", "nowhere", "--url", "http://127.0.0.1:9/v1"), 2, "nowhere"
+            ),
+        ),
     ),
     Line(
         "smollm",
@@ -103,7 +120,7 @@ def tried(line: Line) -> list[str]:
 
 
 def _failed(folder: Path, run: Path, check: Check) -> str:
-    command = tuple(str(run) if word == "RUN" else word for word in check.command)
+    command = tuple(word.replace("RUN", str(run)) for word in check.command)
     done = _call(folder, command, 300)
     text = done.stdout + done.stderr
     if done.returncode == check.code and check.words in text and "Traceback" not in text:
@@ -133,7 +150,7 @@ def _call(folder: Path, command: tuple[str, ...], seconds: int) -> subprocess.Co
 def main() -> int:
     """Try the lines that are named, or all but the large ones; print a row each and return how many do not hold."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", help="plain, server, judge, lm-eval, smollm, dev, vllm")
+    parser.add_argument("names", nargs="*", help="plain, server, judge, lm-eval, inspect, smollm, dev, vllm")
     names = parser.parse_args().names
     known = {line.name: line for line in (*LINES, *LARGE)}
     if unknown := sorted(set(names) - set(known)):

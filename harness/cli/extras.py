@@ -14,6 +14,7 @@ EXTRAS: Final = {
     "datasets": '`pip install ".[judge]"` in a clone',
     "krippendorff": '`pip install ".[judge]"` in a clone',
     "tenacity": '`pip install ".[judge]"` in a clone',
+    "inspect_ai": '`pip install ".[inspect]"` in a clone',
     "lm_eval": '`pip install ".[lm-eval]"` in a clone',
     "accelerate": '`pip install ".[smollm]"` in a clone',
     "optuna": '`pip install ".[search]"` in a clone',

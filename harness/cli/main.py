@@ -19,6 +19,7 @@ from mote.harness.cli import data as cli_data
 from mote.harness.cli import demo as cli_demo
 from mote.harness.cli import expert as cli_expert
 from mote.harness.cli import export as cli_export
+from mote.harness.cli import inspect_ai as cli_inspect_ai
 from mote.harness.cli import judge as cli_judge
 from mote.harness.cli import label as cli_label
 from mote.harness.cli import lm_eval as cli_lm_eval
@@ -230,6 +231,7 @@ for part in (
     cli_sweep,
     cli_take_home,
     cli_lm_eval,
+    cli_inspect_ai,
     cli_serve,
     cli_up,
     cli_verify,

@@ -50,6 +50,7 @@ class Answers:
     one row a document, metric and filter: key, metric, filter, value.
 
     ``digests`` are the profile's by the receipts, empty without; ``model`` is the digest of the model's files.
+    ``sham_of`` is the digest of the profile that this one is a sham of: random experts matched to it; "" elsewhere.
     ``judge`` gave the labels; ``own_judge`` is the one that a run goes by, ``text_judge`` that of its label set which
     reads the text alone, ``labels`` the name of the set; all "" elsewhere. ``keyed`` says what ``key`` is: "id" or
     "question". ``notes`` are what a reader of the comparison has to know of this side, one sentence each.
@@ -63,6 +64,7 @@ class Answers:
     profile: str = ""
     digests: frozenset[str] = frozenset()
     model: str = ""
+    sham_of: str = ""
     judge: str = ""
     own_judge: str = ""
     text_judge: str = ""

@@ -3,7 +3,7 @@
 An ``.eval`` file is a zip archive: ``header.json`` and a JSON file a sample and epoch under ``samples/``. A ``.json``
 log is one object with all samples in it (https://inspect.aisi.org.uk/eval-logs.html). Since 2026 Inspect packs the
 archive's members with Zstandard, which Python's zipfile reads from 3.14 on; pyarrow unpacks them here. Written against
-log version 2 of inspect_ai 0.3.285.
+log version 2 of inspect_ai 0.3.285. Our provider leaves a receipt in each output's metadata (``inspect_receipts``).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from mote.harness.compare.answers import Answers, finish_of, raw_of, rows_of, scores_of
+from mote.harness.compare.inspect_receipts import Receipts, receipt_notes
 from mote.harness.errors import MoteError
 from mote.harness.store.questions import last_question
 from mote.judges import Markers
@@ -39,13 +40,15 @@ _BROKEN: Final = (
 NotImplementedError of a way of compression that it does not know."""
 
 
-def read_inspect(path: Path, markers: Markers) -> Answers:
+def read_inspect(path: Path, markers: Markers, receipts: bool = True) -> Answers:
     """Read a log of Inspect: the first choice of each sample and epoch, and its scores.
 
     A sample that ended in an error, or whose limit stopped it, has no answer: it can't be scored, and is counted in the
-    notes. Raises MoteError where the file is no log, or holds no samples.
+    notes. Raises MoteError where the file is no log, or holds no samples, where receipts are of several profiles, and
+    where a log of our provider has answers without one, unless ``receipts`` is False.
     """
     header, samples = _zipped(path) if path.suffix == ".eval" else _whole(path)
+    proved = Receipts(path, str(header["eval"].get("model", "")))
     rows, scores = [], []
     errors, seen = 0, set()
     config = header["eval"].get("config")
@@ -56,17 +59,24 @@ def read_inspect(path: Path, markers: Markers) -> Answers:
         if row["key"] in seen:
             raise MoteError(f"{path}: {where} is the sample '{row['key']}' once more.")
         seen.add(row["key"])
-        errors += row["finish_reason"] == _ERROR
+        failed = row["finish_reason"] == _ERROR
+        errors += failed
+        row |= proved.seen(row["key"], receipt_notes(path, where, sample, proved.model), failed)
         rows.append(row)
         scores += list(_scores(row["key"], sample))
     if not rows:
         raise MoteError(f"{path} holds no samples: it was written without them, or the evaluation never began.")
+    proved.check(receipts)
     notes = [f"{errors} of {len(rows)} samples of {path.name} ended without an answer; they are UNSCORED."]
     unfinished = header.get("status") not in ("success", None)
     return Answers(
         name=path.name,
         source="inspect",
         task=str(header["eval"].get("task", "")),
+        profile=proved.profile,
+        digests=proved.digests,
+        model=proved.files,
+        sham_of=proved.sham_of,
         rows=rows_of(rows),
         scores=scores_of(scores),
         markers=markers,

@@ -18,7 +18,7 @@ from mote.harness.recipe.schema import markers_of
 from mote.harness.store.questions import last_question
 from mote.harness.store.run import PACKED_NAME, STORE_NAME, RunStore
 from mote.judges import CLASSES, TRUNCATED, language
-from mote.patches import Profile
+from mote.patches import EMPTY_PROFILE, Profile, ProfileError
 
 PARTS: Final = ("measure", "select", "all")
 """Which prompts of a run: those that measure the effect, those that chose the experts, or both."""
@@ -46,6 +46,33 @@ def profile_of_run(folder: Path, name: str) -> Profile:
     if name not in specs:
         raise MoteError(f"{folder} has no profile '{name}'.{nearest(name, specs)}")
     return Profile.from_dict(specs[name])
+
+
+def read_profile(text: str, option: str) -> Profile:
+    """Return the profile that an option names: ``baseline``, a profile file, or ``RUN:PROFILE`` of a run's folder.
+
+    ``option`` begins each error, as the user wrote it: ``--profile ``. Raises MoteError where there is none.
+    """
+    if text == EMPTY_PROFILE.name:
+        return EMPTY_PROFILE
+    if Path(text).is_file():
+        try:
+            return Profile.read(text)
+        except ProfileError as error:
+            raise MoteError(f"{option}{error}") from None
+    folder, name = split_run(text)
+    if folder.is_dir() and name is not None:
+        return profile_of_run(folder, name)
+    if folder.is_dir():
+        raise MoteError(f"{option}{text} is a folder; name a profile of a run with {text}:PROFILE.")
+    near = nearest(Path(text).name, _neighbours(Path(text)))
+    raise MoteError(f"{option}{text} is neither a profile file, nor RUN:PROFILE of a run, nor 'baseline'.{near}")
+
+
+def _neighbours(path: Path) -> list[str]:
+    parent = path.parent
+    found = [file.name for file in parent.glob("*.json")] if parent.is_dir() else []
+    return [*found, EMPTY_PROFILE.name]
 
 
 def read_run(folder: Path, name: str, judge: str | None, label: str, part: str | None) -> Answers:

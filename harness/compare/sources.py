@@ -34,7 +34,7 @@ class Reading(NamedTuple):
         judge: whose labels of a run; by default the run's own.
         label: one of LABELLINGS.
         task: which log of lm_eval, where a folder holds those of several tasks.
-        receipts: False lets a log of lm_eval pass whose answers carry none.
+        receipts: False lets a log of lm_eval, or of our provider for Inspect, pass whose answers carry none.
         part: one of PARTS; None takes the measuring part wherever a tuned profile of a run is compared.
         columns: what a table calls its columns, by our name for them.
         blanks: take a table's blank answers for UNSCORED.
@@ -118,7 +118,7 @@ def _of_file(path: Path, name: str | None, reading: Reading) -> Answers:
     kind = suffix(path)
     if kind in (".eval", ".json"):
         _unnamed(path, name)
-        return read_inspect(path, reading.markers)
+        return read_inspect(path, reading.markers, reading.receipts)
     if kind not in SUFFIXES:
         raise MoteError(f"{path} is no file of answers: it ends in none of .eval, .json, {', '.join(SUFFIXES)}.")
     if kind in (".jsonl", ".ndjson"):

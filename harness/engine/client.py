@@ -57,7 +57,8 @@ class Completion(NamedTuple):
     ``text`` is the message's content, ``reasoning`` what a server with a reasoning parser keeps apart, else empty.
 
     ``finish_reason`` is the server's (``stop``, ``length``). ``observation`` has the receipt, which is that of the
-    profile asked for, the record of every edit and, where they were asked for, activation maps.
+    profile asked for, the record of every edit and, where they were asked for, activation maps. ``reply`` is the
+    server's whole reply as JSON values: tool calls and log-probabilities stand there.
     """
 
     text: str
@@ -66,6 +67,7 @@ class Completion(NamedTuple):
     prompt_tokens: int
     generated_tokens: int
     observation: Observation
+    reply: Mapping[str, Any]
 
 
 class Client:
@@ -95,10 +97,15 @@ class Client:
     @cached_property
     def model(self) -> str:
         """What the server calls its model. Raises MoteError unless it has exactly one, profiles and adapters aside."""
-        models = self._asked(self.openai.models.with_raw_response.list, Models).own()
+        models = self.models()
         if len(models) != 1:
             raise MoteError(f"server {self.url} lists {len(models)} models; name one: complete(..., model=...).")
-        return models[0].id
+        return models[0]
+
+    def models(self) -> list[str]:
+        """Return the names of the server's models, profiles and adapters aside. Raises MoteError for no answer."""
+        listed, _ = self._asked(self.openai.models.with_raw_response.list, Models)
+        return [one.id for one in listed.own()]
 
     def complete(
         self,
@@ -124,7 +131,7 @@ class Client:
         name = model or self.model
         body = {**params, "vllm_xargs": {"mote": json.dumps(request_args(tuned, capture)["mote"])}}
         create: Any = self.openai.chat.completions.with_raw_response.create
-        found = self._asked(lambda: create(model=name, messages=asked, extra_body=body), _Chat)
+        found, content = self._asked(lambda: create(model=name, messages=asked, extra_body=body), _Chat)
         if len(found.choices) != 1:
             raise MoteError(f"server {self.url} sent {len(found.choices)} answers to one request.")
         (choice,) = found.choices
@@ -141,13 +148,16 @@ class Client:
             prompt_tokens=found.usage.prompt_tokens,
             generated_tokens=found.usage.completion_tokens,
             observation=observation,
+            reply=json.loads(content),
         )
 
-    def _asked(self, ask: Callable[[], Any], kind: type[_Read]) -> _Read:
+    def _asked(self, ask: Callable[[], Any], kind: type[_Read]) -> tuple[_Read, bytes]:
+        """Return what was asked for, and the bytes that it was read from."""
         import openai
 
         try:
-            return kind.model_validate_json(ask().content)
+            content: bytes = ask().content
+            return kind.model_validate_json(content), content
         except openai.OpenAIError as error:
             raise MoteError(f"server {self.url}: {_said(error)}") from None
         except ValidationError as error:

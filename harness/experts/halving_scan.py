@@ -24,6 +24,7 @@ from mote.harness.errors import MoteError
 from mote.harness.experts.rankings import read_halves
 from mote.harness.experts.scan import ScanOptions, Tokeniser, in_turn, look_untouched, opening, prepare, tokenizer_of
 from mote.harness.experts.stages import EnoughError, OpenScan, Stages
+from mote.harness.preconditions import DataError
 from mote.harness.recipe.manifest import new_session
 from mote.harness.science.causal import Measurement
 from mote.harness.science.controls import Expert
@@ -150,7 +151,11 @@ class _Work(Stages):
     def _plan(self) -> Schedule:
         untouched = len(self.prompts) * self.scan.plan.openings
         openings = [len(self.telling[key]) for key in self.order]
-        schedule = plan_halving(self.budget - untouched, self._choosing(), openings, len(self.all), self.finalists)
+        try:
+            schedule = plan_halving(self.budget - untouched, self._choosing(), openings, len(self.all), self.finalists)
+        except DataError as error:
+            fewer = "a larger --budget, or fewer finalists with --leading, goes on from here"
+            raise MoteError(f"Beside the {untouched:,} untouched passes, {error}"[:-1] + f"; {fewer}.") from None
         rounds = ", ".join(f"{one.experts:,} on {one.end - one.first}" for one in schedule.rounds)
         self.session.console.print(
             f"Experts and prompts of the rounds: {rounds}; then {schedule.finalists} on all {len(self.prompts)}:"

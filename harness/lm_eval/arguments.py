@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mote.harness.compare.run_answers import profile_of_run, split_run
+from mote.harness.compare.run_answers import read_profile
 from mote.harness.engine.model import ModelSource, resolve_model
 from mote.harness.engine.options import engine_arguments
 from mote.harness.errors import MoteError, nearest
@@ -67,7 +66,7 @@ def check_arguments(given: Mapping[str, Any]) -> Arguments:
     if "pretrained" not in ours:
         raise MoteError("model_args: pretrained= is missing: demo, a folder, or a Hugging Face id.")
     source = _source(ours["pretrained"])
-    profile = read_profile(ours.get("profile", EMPTY_PROFILE.name))
+    profile = read_profile(ours.get("profile", EMPTY_PROFILE.name), "model_args: profile=")
     try:
         profile.check(source.layout)
     except ProfileError as error:
@@ -87,35 +86,6 @@ def check_arguments(given: Mapping[str, Any]) -> Arguments:
         template=template,
         engine=_engine(source.path, values, seed),
     )
-
-
-def read_profile(text: str) -> Profile:
-    """Return the profile that ``profile=`` names: ``baseline``, a profile file, or ``RUN:PROFILE`` of a run's folder.
-
-    Raises MoteError where there is none.
-    """
-    if text == EMPTY_PROFILE.name:
-        return EMPTY_PROFILE
-    if Path(text).is_file():
-        try:
-            return Profile.read(text)
-        except ProfileError as error:
-            raise MoteError(f"model_args: profile={error}") from None
-    folder, name = split_run(text)
-    if folder.is_dir() and name is not None:
-        return profile_of_run(folder, name)
-    if folder.is_dir():
-        raise MoteError(f"model_args: profile={text} is a folder; name a profile of a run with {text}:PROFILE.")
-    near = nearest(Path(text).name, _neighbours(Path(text)))
-    raise MoteError(
-        f"model_args: profile={text} is neither a profile file, nor RUN:PROFILE of a run, nor 'baseline'.{near}"
-    )
-
-
-def _neighbours(path: Path) -> list[str]:
-    parent = path.parent
-    found = [file.name for file in parent.glob("*.json")] if parent.is_dir() else []
-    return [*found, EMPTY_PROFILE.name]
 
 
 def _check_names(values: Mapping[str, Any]) -> None:

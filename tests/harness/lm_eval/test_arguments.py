@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from mote.harness.compare.run_answers import read_profile
 from mote.harness.demo import MODEL_DIR
 from mote.harness.errors import MoteError
-from mote.harness.lm_eval.arguments import check_arguments, read_profile
+from mote.harness.lm_eval.arguments import check_arguments
 from mote.patches import EMPTY_PROFILE, Edit, ModelLayout, Profile
 from tests.harness.lm_eval.fakes import OPTIONS
 from tests.harness.report.written_run import WrittenRun, write_run
@@ -76,13 +77,13 @@ def test_a_profile_is_refused_by_another_model_and_out_of_range(tmp_path: Path) 
 
 def test_a_profile_is_found_in_a_run_by_name_and_else_the_nearest_is_named(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", WrittenRun(prompts=8, controls=1))
-    assert read_profile(f"{run}:suppress-10").name == "suppress-10"
+    assert read_profile(f"{run}:suppress-10", "--profile ").name == "suppress-10"
     with pytest.raises(MoteError, match=r"has no profile 'supress-10'\. Did you mean 'suppress-10'"):
-        read_profile(f"{run}:supress-10")
+        read_profile(f"{run}:supress-10", "--profile ")
     with pytest.raises(MoteError, match="is a folder; name a profile"):
-        read_profile(str(run))
+        read_profile(str(run), "--profile ")
     (tmp_path / "mine.json").write_text("{}")
     with pytest.raises(MoteError, match=r"neither a profile file.*Did you mean 'mine.json'?"):
-        read_profile(str(tmp_path / "mine.jsn"))
+        read_profile(str(tmp_path / "mine.jsn"), "--profile ")
     with pytest.raises(MoteError, match="key 'format' is missing"):
-        read_profile(str(tmp_path / "mine.json"))
+        read_profile(str(tmp_path / "mine.json"), "--profile ")
