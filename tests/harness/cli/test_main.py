@@ -44,7 +44,7 @@ def test_every_command_has_help_with_an_example(mote: Mote) -> None:
     assert {"run", "report", "compare", "judge", "ls", "export", "serve", "data"} <= set(names)
     for name in names:
         # Groups show their commands, and lm-eval passes --help on to lm_eval itself.
-        if name not in ("demo", "judge", "mt-bench", "lm-eval", "merge", "recipe", "sweep"):
+        if name not in ("demo", "inspect", "judge", "mt-bench", "lm-eval", "merge", "recipe", "sweep"):
             assert "Example: mote" in mote(name, "--help")[1], name
 
 
