@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, Final, NamedTuple
 
+from mote.harness.compare.model_args import check_kinds, named_markers
 from mote.harness.compare.run_answers import read_profile
 from mote.harness.engine.model import ModelSource, resolve_model
 from mote.harness.errors import MoteError, nearest
 from mote.harness.files import digest_of
 from mote.harness.inspect_ai.shams import Sham, check_kind, sham_profiles
-from mote.judges import MARKERS, Markers
+from mote.judges import Markers
 from mote.patches import EMPTY_PROFILE, ModelLayout, Profile, ProfileError
 
 _OURS: Final[Mapping[str, str]] = {
@@ -81,7 +82,7 @@ def check_arguments(name: str, url: str | None, given: Mapping[str, Any]) -> Arg
             raise MoteError(
                 f"model_args: {key} is not ours, and the server at {url} has its options already.{nearest(key, _OURS)}"
             )
-    _check_kinds(values)
+    check_kinds(values, _OURS)
     ours = {key: values.pop(key) for key in _OURS if key in values}
     source = str(ours.get("profile", EMPTY_PROFILE.name))
     profile = read_profile(source, "model_args: profile=")
@@ -108,7 +109,7 @@ def check_arguments(name: str, url: str | None, given: Mapping[str, Any]) -> Arg
         profile=asked,
         sham=sham,
         seed=int(ours.get("seed", 0)),
-        markers=_markers(ours.get("markers", "think")),
+        markers=named_markers(ours.get("markers", "think")),
         prompt_opens=bool(ours.get("prompt_opens", False)),
         template=dict(ours.get("template", {})),
         model=digest,
@@ -137,25 +138,3 @@ def _model(name: str, url: str | None, profile: Profile) -> tuple[ModelLayout | 
 def _resolved(name: str) -> ModelSource:
     """A model that was found; its files are read once, however many profiles it has."""
     return resolve_model(name)
-
-
-def _check_kinds(values: Mapping[str, Any]) -> None:
-    for name, kind in _OURS.items():
-        if name not in values:
-            continue
-        value = values[name]
-        right = {
-            "a string": isinstance(value, str) and bool(value),
-            "a whole number from 0": isinstance(value, int) and not isinstance(value, bool) and value >= 0,
-            "True or False": isinstance(value, bool),
-            "an object": isinstance(value, Mapping),
-        }[kind]
-        if not right:
-            raise MoteError(f"model_args: {name}={value!r} must be {kind}.")
-
-
-def _markers(name: str) -> Markers:
-    try:
-        return Markers.named(name)
-    except ValueError:
-        raise MoteError(f"model_args: markers={name} is unknown.{nearest(name, MARKERS)}") from None

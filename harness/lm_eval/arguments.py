@@ -6,11 +6,12 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from mote.harness.compare.model_args import check_kinds, named_markers
 from mote.harness.compare.run_answers import read_profile
 from mote.harness.engine.model import ModelSource, resolve_model
 from mote.harness.engine.options import engine_arguments
 from mote.harness.errors import MoteError, nearest
-from mote.judges import MARKERS, Markers
+from mote.judges import Markers
 from mote.patches import EMPTY_PROFILE, Profile, ProfileError
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def check_arguments(given: Mapping[str, Any]) -> Arguments:
     """
     values = {name: value for name, value in given.items() if value is not None and name not in _IGNORED}
     _check_names(values)
-    _check_kinds(values)
+    check_kinds(values, _OURS)
     ours = {name: values.pop(name) for name in _OURS if name in values}
     if "pretrained" not in ours:
         raise MoteError("model_args: pretrained= is missing: demo, a folder, or a Hugging Face id.")
@@ -79,7 +80,7 @@ def check_arguments(given: Mapping[str, Any]) -> Arguments:
         source=source,
         profile=profile,
         seed=seed,
-        markers=_markers(ours.get("markers", "think")),
+        markers=named_markers(ours.get("markers", "think")),
         max_gen_toks=ours.get("max_gen_toks", 256),
         add_bos_token=ours.get("add_bos_token"),
         answer_only=ours.get("answer_only", False),
@@ -103,35 +104,12 @@ def _check_names(values: Mapping[str, Any]) -> None:
             raise MoteError(f"model_args: {name} is neither ours nor an option of vLLM's engine.{nearest(name, known)}")
 
 
-def _check_kinds(values: Mapping[str, Any]) -> None:
-    for name, kind in _OURS.items():
-        if name not in values:
-            continue
-        value = values[name]
-        right = {
-            "a string": isinstance(value, str) and bool(value),
-            "a whole number from 0": isinstance(value, int) and not isinstance(value, bool) and value >= 0,
-            "a whole number from 1": isinstance(value, int) and not isinstance(value, bool) and value >= 1,
-            "True or False": isinstance(value, bool),
-            "an object": isinstance(value, Mapping),
-        }[kind]
-        if not right:
-            raise MoteError(f"model_args: {name}={value!r} must be {kind}.")
-
-
 def _source(path: str) -> ModelSource:
     try:
         return resolve_model(path)
     except MoteError as error:
         text = str(error).replace("model.path ", "pretrained=")
         raise MoteError(f"model_args: {text}") from None
-
-
-def _markers(name: str) -> Markers:
-    try:
-        return Markers.named(name)
-    except ValueError:
-        raise MoteError(f"model_args: markers={name} is unknown.{nearest(name, MARKERS)}") from None
 
 
 def _engine(path: str, options: dict[str, Any], seed: int) -> EngineArgs:
