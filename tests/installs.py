@@ -81,7 +81,7 @@ LINES: Final = (
             imports("inspect_ai", "openai", "mote.harness.inspect_ai.model"),
             Check(("python", "-c", _PROVIDED)),
             Check(
-                ("mote", "inspect", "run", "x", "--profile", "nowhere", "--url", "http://127.0.0.1:9/v1"), 2, "nowhere"
+                ("mote", "inspect", "run", "x", "--profile", "y", "--url", "http://127.0.0.1:9/v1"), 2, "127.0.0.1:9"
             ),
         ),
     ),
@@ -150,7 +150,7 @@ def _call(folder: Path, command: tuple[str, ...], seconds: int) -> subprocess.Co
 def main() -> int:
     """Try the lines that are named, or all but the large ones; print a row each and return how many do not hold."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", help="plain, server, judge, lm-eval, inspect, smollm, dev, vllm")
+    parser.add_argument("names", nargs="*", help="plain, server, search, judge, lm-eval, inspect, smollm, dev, vllm")
     names = parser.parse_args().names
     known = {line.name: line for line in (*LINES, *LARGE)}
     if unknown := sorted(set(names) - set(known)):
