@@ -280,7 +280,7 @@ def test_a_receipt_that_is_lost_later_is_noticed(server: Server) -> None:
         proxy(server, lambda path, n, body: "strip" if n > 2 else None) as front,
         pytest.raises(MoteError, match=r"prompt '.*' under '"),
     ):
-        list(engine(front).generate(asked(4)))
+        list(engine(front, patience=5).generate(asked(4)))
 
 
 def test_a_request_that_is_refused_is_named_and_nothing_is_left_running(server: Server) -> None:
