@@ -74,11 +74,24 @@ def test_yaml_means_what_it_says(text: str, value: Any) -> None:
     assert parse_yaml(text.encode()) == value
 
 
+def assert_deep(text: str, refused: bool) -> None:
+    json.loads(text)
+    if refused:
+        with pytest.raises(UnreadableError, match="nested deeper"):
+            parse_json(text)
+    else:
+        parse_json(text)
+
+
 def test_as_deep_as_is_said_and_no_deeper() -> None:
     for parse in (parse_json, parse_yaml):
         assert parse("[" * MOST_DEPTH + "]" * MOST_DEPTH) is not None
         with pytest.raises(UnreadableError, match="nested deeper"):
             parse("[" * (MOST_DEPTH + 1) + "]" * (MOST_DEPTH + 1))
+    for depth in (MOST_DEPTH, MOST_DEPTH + 1):
+        branch = '[{"a[": ' * (depth // 2) + "[]" * (depth % 2) + "1" * (1 - depth % 2) + "}]" * (depth // 2)
+        text = f"[{{}}, {branch[1:-1]}, [[]]]"
+        assert_deep(text, depth > MOST_DEPTH)
     # Brackets within texts are none.
     assert parse_json(json.dumps(["[" * 1000 + '"' + "{" * 1000])) == ["[" * 1000 + '"' + "{" * 1000]
 

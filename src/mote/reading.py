@@ -40,6 +40,8 @@ _WHOLE: Final = re.compile(r"[-+]?[0-9]+")
 _NUMBER: Final = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _NO_NUMBER: Final = re.compile(r"[-+]?\.(inf|nan)", re.IGNORECASE)
 _TOKENS: Final = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL)
+_NO_BRACKETS: Final = re.compile(r'(?:"(?:[^"\\]|\\.)*+"|[^"\[\]{}])++', re.DOTALL)
+_ONE_KIND: Final = str.maketrans("{}", "[]")
 _WORDS: Final = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
     **dict.fromkeys(("true", "True", "TRUE"), True),
@@ -285,6 +287,12 @@ def _depth(text: str) -> int:
     # Of long texts the parser's own limit of some 1,000 is enough: nobody walks them by recursion.
     if len(text) > _LONG or text.count("[") + text.count("{") <= MOST_DEPTH:
         return 0
+    # Each pass takes the innermost brackets away, at the speed of a search; what is no JSON may leave some.
+    marks = _NO_BRACKETS.sub("", text).translate(_ONE_KIND)
+    for passes in range(MOST_DEPTH + 1):
+        if not marks:
+            return passes
+        marks = marks.replace("[]", "")
     depth = most = 0
     for part in _TOKENS.finditer(text):
         mark = part[0]
