@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from mote.patches.errors import ProfileError
 
@@ -108,3 +108,13 @@ def short(value: object) -> str:
         return "a number of more than 40 digits"
     text = str(value)
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
+
+
+def check_keys(what: str, data: Mapping[Any, Any], required: tuple[str, ...], optional: tuple[str, ...]) -> None:
+    """Raise ProfileError, which begins with ``what``, for a key that is unknown, with the nearest, or missing."""
+    for key in data:
+        if key not in required and key not in optional:
+            raise ProfileError(f"{what}: unknown key {short(key)!r}.{nearest(key, (*required, *optional))}")
+    for key in required:
+        if key not in data:
+            raise ProfileError(f"{what}: key '{key}' is missing")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from mote.patches.edits import ACTIONS as ACTIONS
-from mote.patches.edits import OF_FACTOR, WITH_FACTOR, short
+from mote.patches.edits import OF_FACTOR, WITH_FACTOR, check_keys, short
 from mote.patches.edits import Action as Action
 from mote.patches.edits import Edit as Edit
 from mote.patches.edits import nearest as nearest
@@ -190,7 +190,7 @@ class Profile:
             raise ProfileError(
                 "a profile is a JSON object with the keys format, name, edits, and optionally model, tokens"
             )
-        _known_keys("profile", data, required=("format", "name", "edits"), optional=("model", "tokens"))
+        check_keys("profile", data, required=("format", "name", "edits"), optional=("model", "tokens"))
         _check_format(data["format"])
         model = None if data.get("model") is None else ModelLayout.from_dict(data["model"])
         return cls(data["name"], _edits(data["edits"]), model, cast(Tokens, data.get("tokens", "all")))
@@ -211,7 +211,7 @@ class Profile:
         """
         if not isinstance(data, Mapping):
             raise ProfileError("'profile' must be an object with the key edits, or the name of a profile of the server")
-        _known_keys("profile", data, required=("edits",), optional=("name", "tokens", "model", "format"))
+        check_keys("profile", data, required=("edits",), optional=("name", "tokens", "model", "format"))
         _check_format(data.get("format", FORMAT))
         model = None if data.get("model") is None else ModelLayout.from_dict(data["model"])
         tokens = cast(Tokens, data.get("tokens", "all"))
@@ -278,15 +278,6 @@ def _edit_dict(edit: Edit) -> dict[str, Any]:
     return data | {"factor": float(edit.factor)} if edit.action in WITH_FACTOR else data
 
 
-def _known_keys(what: str, data: Mapping[Any, Any], required: tuple[str, ...], optional: tuple[str, ...]) -> None:
-    for key in data:
-        if key not in required and key not in optional:
-            raise ProfileError(f"{what}: unknown key {short(key)!r}.{nearest(key, (*required, *optional))}")
-    for key in required:
-        if key not in data:
-            raise ProfileError(f"{what}: key '{key}' is missing")
-
-
 def _edits(data: Any) -> tuple[Edit, ...]:
     if isinstance(data, list | tuple) and len(data) > MOST_EDITS:
         raise ProfileError(f"'edits' has {len(data):,} edits; there is room for {MOST_EDITS:,}")
@@ -298,7 +289,7 @@ def _edits(data: Any) -> tuple[Edit, ...]:
 def _edit(number: int, data: Any) -> Edit:
     """Read one edit: ``[layer, expert, action]``, with the factor as fourth, or the object of the file format."""
     if isinstance(data, Mapping):
-        _known_keys(f"edit {number}", data, required=("layer", "expert", "action"), optional=("factor",))
+        check_keys(f"edit {number}", data, required=("layer", "expert", "action"), optional=("factor",))
         if _takes_factor(data["action"]) and "factor" not in data:
             raise ProfileError(f"edit {number}: '{data['action']}' needs a factor, e.g. 0.5")
         return Edit(data["layer"], data["expert"], data["action"], data.get("factor", 0.0))

@@ -21,15 +21,13 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from mote.patches.edits import nearest, short
+from mote.patches.edits import check_keys, nearest, short
 from mote.patches.layout import ModelLayout, ProfileError
 from mote.patches.observation import Observation
 from mote.patches.profile import TOKENS, Tokens
 
 Align = Literal["same", "end"]
 ALIGNS: tuple[str, ...] = get_args(Align)
-_KEYS = ("layers", "prompt", "generated", "align", "ids", "weights")
-_NEEDED = ("layers", "prompt", "generated", "ids")
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,12 +169,7 @@ class Route:
         """
         if not isinstance(data, Mapping):
             raise ProfileError("'route' must be an object with the keys layers, prompt, generated and ids")
-        for key in data:
-            if key not in _KEYS:
-                raise ProfileError(f"'route': unknown key {short(key)!r}.{nearest(key, _KEYS)}")
-        for key in _NEEDED:
-            if key not in data:
-                raise ProfileError(f"'route': key '{key}' is missing")
+        check_keys("'route'", data, required=("layers", "prompt", "generated", "ids"), optional=("align", "weights"))
         layers, counts = data["layers"], [data["prompt"], data["generated"]]
         if not isinstance(layers, list | tuple):
             raise ProfileError("'route': 'layers' must be a list of layer indices, e.g. [1, 2, 3]")

@@ -71,6 +71,15 @@ def stopped(console: Console, said: str) -> NoReturn:
     os._exit(interrupted())
 
 
+@contextlib.contextmanager
+def stoppable(console: Console, said: str = STOPPED) -> Iterator[None]:
+    """Do what may be stopped by Ctrl-C: it ends the command as ``stopped`` does."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        stopped(console, said)
+
+
 def open_streams() -> None:
     """Give a process without standard streams some that lead nowhere, so that no file gets their numbers."""
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mote.harness.cli import own
-from mote.harness.cli.ending import STOPPED, stopped
+from mote.harness.cli.ending import stoppable
 
 
 def mount(app: typer.Typer) -> None:
@@ -39,10 +39,8 @@ def prune_command(
 
     console = Console(highlight=False)
     said = own.own_of(run, model, engine, server, key_env, function)
-    try:
+    with stoppable(console):
         rounds = prune_run(run, k, keep, console, own=said)
-    except KeyboardInterrupt:
-        stopped(console, STOPPED)
     table = Table(box=None, pad_edge=False)
     for title in ("taken out", "left", "flips"):
         table.add_column(title, justify="right", no_wrap=True)

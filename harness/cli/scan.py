@@ -9,7 +9,8 @@ import typer
 from rich.console import Console
 
 from mote.harness.cli import own
-from mote.harness.cli.ending import STOPPED, stopped
+from mote.harness.cli.ending import stoppable
+from mote.harness.cli.numbers import whole_numbers
 from mote.harness.errors import MoteError, nearest
 
 if TYPE_CHECKING:
@@ -96,10 +97,8 @@ def scan_command(
         scan_in_stages = _scan_groups if method == "groups" else _scan_halving
         scan_in_stages(run, options, said_of, console, said, max_passes)
         return
-    try:
+    with stoppable(console):
         scan = scan_run(run, options, console, max_passes=max_passes, own=said)
-    except KeyboardInterrupt:
-        stopped(console, STOPPED)
     with RunStore(run, read_only=True) as store:
         effects = causal_effects(Scans(store), scan)
     show_scan(effects, console)
@@ -122,10 +121,8 @@ def _scan_groups(
     from mote.harness.experts.group_scan import GroupOptions, group_scan_run
 
     groups = GroupOptions(**given)
-    try:
+    with stoppable(console):
         found = group_scan_run(run, options, groups, console, max_passes=max_passes, own=said)
-    except KeyboardInterrupt:
-        stopped(console, STOPPED)
     if not found.finished:
         console.print(f"{found.scan.passes:,} passes are stored; the same command goes on.", soft_wrap=True)
         return
@@ -141,10 +138,8 @@ def _scan_halving(
     from mote.harness.experts.halving_scan import HalvingOptions, halving_scan_run
 
     halving = HalvingOptions(**given)
-    try:
+    with stoppable(console):
         found = halving_scan_run(run, options, halving, console, max_passes=max_passes, own=said)
-    except KeyboardInterrupt:
-        stopped(console, STOPPED)
     if not found.finished:
         console.print(f"{found.made:,} passes are stored; the same command goes on.", soft_wrap=True)
         return
@@ -181,13 +176,11 @@ def rankings_command(
     from mote.harness.experts.output import show_rankings, write_rankings
 
     names = tuple(name.strip() for name in rankings.split(",")) if rankings is not None else None
-    options = RankingOptions(_numbers(k), sets, names, limit, seed, scan)
+    options = RankingOptions(whole_numbers("--k", k, "5,10,20"), sets, names, limit, seed, scan)
     console = Console(highlight=False)
     said = own.own_of(run, model, engine, server, key_env, function)
-    try:
+    with stoppable(console):
         found = rank_run(run, options, console, own=said)
-    except KeyboardInterrupt:
-        stopped(console, STOPPED)
     show_rankings(found, console)
     for path in write_rankings(found, run):
         console.print(str(path), soft_wrap=True)
@@ -199,10 +192,3 @@ def _top(experts: str) -> int | None:
     if not experts.isascii() or not experts.isdigit():
         raise MoteError(f"--experts {experts}: write 'all', or how many, for instance --experts 50 --by resonance.")
     return int(experts)
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isascii() and part.isdigit() for part in parts):
-        raise MoteError(f"--k {text}: write numbers with commas, for instance --k 5,10,20.")
-    return tuple(dict.fromkeys(int(part) for part in parts))

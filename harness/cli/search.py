@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from mote.harness.cli import own
-from mote.harness.cli.ending import STOPPED, stopped
+from mote.harness.cli.ending import stoppable
 from mote.harness.errors import MoteError
 
 
@@ -74,10 +74,8 @@ def search_command(
     from mote.harness.search.output import show_search, write_search
     from mote.harness.search.run import search_run
 
-    try:
+    with stoppable(console):
         found = search_run(run, options, console, own=said)
-    except KeyboardInterrupt:
-        stopped(console, STOPPED)
     show_search(found, console)
     for path in write_search(found, run):
         console.print(str(path), soft_wrap=True)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from mote.harness.cli.ending import stopped
+from mote.harness.cli.ending import stoppable
 from mote.harness.cli.whole_help import recipe_first
 
 _RUN = "run"
@@ -77,10 +77,8 @@ def run(
 
     folder = folder_of(loaded.name, out, limit, SWEEPS)
 
-    try:
+    with stoppable(console, "Stopped. What was answered is stored; the same command goes on."):
         sweep.run(sweep.check(loaded), folder, console, keep=keep)
-    except KeyboardInterrupt:
-        stopped(console, "Stopped. What was answered is stored; the same command goes on.")
     _report(folder, console)
 
 

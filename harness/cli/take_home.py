@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from mote.harness.cli import own
-from mote.harness.cli.ending import interrupted, stopped
+from mote.harness.cli.ending import interrupted, stoppable
 from mote.harness.cli.merge import DEFAULT_THREADS, MIB, Threads, in_mib
 from mote.harness.errors import MoteError
 
@@ -105,11 +105,9 @@ def _check(bake: Bake, run: Path, out: Path, count: int, said: Own, console: Con
     from mote.harness.take_home.bake import note_check
     from mote.harness.take_home.readme import check_lines
 
-    try:
-        with open_session(run, console, own=said) as session:
-            found = compare_baked(session, bake.source.profile, out, count)
-    except KeyboardInterrupt:
-        stopped(console, "Stopped. The checkpoint is whole; the same command checks it again.")
+    whole = "Stopped. The checkpoint is whole; the same command checks it again."
+    with stoppable(console, whole), open_session(run, console, own=said) as session:
+        found = compare_baked(session, bake.source.profile, out, count)
     note_check(bake, out, found)
     for line in check_lines(found):
         console.print(line, soft_wrap=True)

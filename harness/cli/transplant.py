@@ -9,7 +9,8 @@ import typer
 from rich.console import Console
 
 from mote.harness.cli import own
-from mote.harness.cli.ending import STOPPED, stopped
+from mote.harness.cli.ending import stoppable
+from mote.harness.cli.numbers import whole_numbers
 from mote.harness.errors import MoteError, nearest
 from mote.patches import Tokens
 
@@ -54,24 +55,14 @@ def transplant_command(
         raise MoteError(f"There are no --tokens '{tokens}'.{nearest(tokens, get_args(Tokens))}")
     if weights not in WEIGHTS:
         raise MoteError(f"There are no --weights '{weights}'.{nearest(weights, WEIGHTS)}")
-    options = TransplantOptions(prompts, which, weights == "kept", _layers(layers), seed)
+    only = None if layers is None else tuple(sorted(whole_numbers("--layers", layers, "1,2,3", digits=5)))
+    options = TransplantOptions(prompts, which, weights == "kept", only, seed)
     console = Console(highlight=False)
     said = own.own_of(run, model, engine, server, key_env, function)
-    try:
+    with stoppable(console):
         found = transplant_run(run, options, console, dry_run=dry_run, own=said)
-    except KeyboardInterrupt:
-        stopped(console, STOPPED)
     if found is None:
         return
     show_transplant(found, console)
     for path in write_transplant(found, run):
         console.print(str(path), soft_wrap=True)
-
-
-def _layers(text: str | None) -> tuple[int, ...] | None:
-    if text is None:
-        return None
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isascii() and part.isdigit() and len(part) < 6 for part in parts):
-        raise MoteError(f"--layers {text}: write numbers with commas, for instance --layers 1,2,3.")
-    return tuple(sorted({int(part) for part in parts}))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -24,25 +24,22 @@ from mote.harness.engine.servers import engine_starter
 from mote.harness.engine.trust import NOTHING_OWN, Own
 from mote.harness.engine.vllm import Scored, Scoring
 from mote.harness.errors import MoteError
-from mote.harness.experts.rankings import read_halves
 from mote.harness.experts.scan import (
+    OpenScan,
     ScanOptions,
     Tokeniser,
-    opening,
-    prepare,
+    open_scan,
     spread,
-    tokenizer_of,
 )
-from mote.harness.experts.stages import EnoughError, OpenScan, Stages
+from mote.harness.experts.stages import EnoughError, Stages, check_stages
 from mote.harness.progress import step
-from mote.harness.recipe.manifest import new_session
 from mote.harness.science.causal import margins, scan_margins
 from mote.harness.science.controls import Expert
 from mote.harness.science.group_plan import LOOKS, mask_rounds, plan_singles
 from mote.harness.science.group_testing import GroupEffects, Masks, check_share, draw_masks, group_effects, pair_falls
 from mote.harness.science.openings import MASS
-from mote.harness.store.scans import MaskMeasurement, MaskRow, Scans, StoredScan, mask_text
-from mote.harness.study.session import StartsEngine, open_session
+from mote.harness.store.scans import MaskMeasurement, MaskRow, StoredScan, mask_text
+from mote.harness.study.session import StartsEngine
 from mote.patches import Edit, ModelLayout, Profile
 
 PAIR_P: Final = 0.05
@@ -68,8 +65,6 @@ class GroupOptions:
     def __post_init__(self) -> None:
         """Raise MoteError for what can't be."""
         check_share(self.share)
-        if not 0 < self.budget <= 1:
-            raise MoteError(f"--budget {self.budget:g}: a share of the full scan's passes lies above 0 and up to 1.")
         if not 0 < self.rate < 1:
             raise MoteError(f"--rate {self.rate:g}: a false discovery rate lies between 0 and 1.")
 
@@ -108,15 +103,9 @@ def group_scan_run(
     Raises MoteError (DataError) for what is wrong with the run, the options or the engine, and for a budget that pays
     for no useful number of masks.
     """
-    if options.top is not None:
-        raise MoteError("--method groups scans all experts: leave --experts out, and say the cost with --budget.")
-    with open_session(folder, console, engine, own) as session:
-        halves = read_halves(session.store, session.manifest)
-        made = prepare(halves, options, first_tokens or partial(opening, tokenizer_of(session)))
-        scan = made._replace(settings={**made.settings, "share": groups.share, "mass": MASS})
-        session.check_engine()
-        scans = Scans(session.store)
-        opened = OpenScan(session, scans, scan, halves, scans.begin(scan.settings, new_session()))
+    check_stages("groups", options, groups.budget)
+    further = {"share": groups.share, "mass": MASS}
+    with open_scan(folder, options, console, further, engine=engine, own=own, first_tokens=first_tokens) as opened:
         work = _Work(opened, groups, max_passes)
         work.announce()
         try:
@@ -188,7 +177,7 @@ class _Work(Stages):
             pairs = self._with_measured(pairs)
         table = table.reset_index(drop=True)
         shared = self.shared(table) if finished else None
-        return GroupScan(self.stored, table, pairs, self.scan.plan.cost, finished, shared)
+        return GroupScan(self.opened.stored, table, pairs, self.scan.plan.cost, finished, shared)
 
     @cached_property
     def _drawn(self) -> list[tuple[str, NDArray[np.bool_]]]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,17 +20,22 @@ from rich.console import Console
 from mote.harness.engine.servers import engine_starter
 from mote.harness.engine.trust import NOTHING_OWN, Own
 from mote.harness.errors import MoteError
-from mote.harness.experts.rankings import read_halves
-from mote.harness.experts.scan import ScanOptions, Tokeniser, in_turn, look_untouched, opening, prepare, tokenizer_of
-from mote.harness.experts.stages import EnoughError, OpenScan, Stages
+from mote.harness.experts.scan import (
+    OpenScan,
+    ScanOptions,
+    Tokeniser,
+    in_turn,
+    look_untouched,
+    open_scan,
+)
+from mote.harness.experts.stages import EnoughError, Stages, check_stages
 from mote.harness.preconditions import DataError
-from mote.harness.recipe.manifest import new_session
 from mote.harness.science.causal import Measurement
 from mote.harness.science.controls import Expert
 from mote.harness.science.halving import Schedule, own_logit, plan_halving
 from mote.harness.science.openings import MASS
-from mote.harness.store.scans import Scans, StoredScan
-from mote.harness.study.session import StartsEngine, open_session
+from mote.harness.store.scans import StoredScan
+from mote.harness.study.session import StartsEngine
 
 
 @dataclass(frozen=True)
@@ -43,8 +47,6 @@ class HalvingOptions:
 
     def __post_init__(self) -> None:
         """Raise MoteError for what can't be."""
-        if not 0 < self.budget <= 1:
-            raise MoteError(f"--budget {self.budget:g}: a share of the full scan's passes lies above 0 and up to 1.")
         if self.leading < 1:
             raise MoteError(f"--leading {self.leading}: at least one expert has to be measured on all prompts.")
 
@@ -82,15 +84,9 @@ def halving_scan_run(
     Raises MoteError (DataError) for what is wrong with the run, the options or the engine, and for a budget that does
     not pay for one prompt a round.
     """
-    if options.top is not None:
-        raise MoteError("--method halving scans all experts: leave --experts out, and say the cost with --budget.")
-    with open_session(folder, console, engine, own) as session:
-        halves = read_halves(session.store, session.manifest)
-        made = prepare(halves, options, first_tokens or partial(opening, tokenizer_of(session)))
-        scan = made._replace(settings={**made.settings, "mass": MASS})
-        session.check_engine()
-        scans = Scans(session.store)
-        opened = OpenScan(session, scans, scan, halves, scans.begin(scan.settings, new_session()))
+    check_stages("halving", options, halving.budget)
+    further = {"mass": MASS}
+    with open_scan(folder, options, console, further, engine=engine, own=own, first_tokens=first_tokens) as opened:
         work = _Work(opened, halving, max_passes)
         work.announce()
         try:
@@ -146,7 +142,7 @@ class _Work(Stages):
         table = table.reset_index(drop=True)
         shared = self.shared(table) if finished else None
         made = self.scans.made(self.scan_id)
-        return HalvingScan(self.stored, table, made, self.scan.plan.cost, finished, shared)
+        return HalvingScan(self.opened.stored, table, made, self.scan.plan.cost, finished, shared)
 
     def _plan(self) -> Schedule:
         untouched = len(self.prompts) * self.scan.plan.openings
@@ -167,7 +163,7 @@ class _Work(Stages):
     def _choosing(self) -> list[int]:
         """Return how many experts the tokens of each prompt with its own opening choose, in the order of the rounds."""
         missing = [Measurement(key, None, 0) for key in self.order if (key, 0) not in self.known]
-        for some in look_untouched(self.session, self.scan, self.halves, missing):
+        for some in look_untouched(self.opened, missing):
             self.known.update({(each.row.measurement.prompt_id, 0): each for each in some})
         chosen = [self.known[key, 0].chosen for key in self.order]
         return [len(self.all) if one is None else len(one) for one in chosen]

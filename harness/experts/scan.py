@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -121,16 +122,50 @@ def scan_run(
     ``max_passes`` bounds the forward passes of this start. Raises MoteError for what is wrong with the run, the
     options or the engine, before anything is written; what was measured is stored as it comes.
     """
+    with open_scan(folder, options, console, engine=engine, own=own, first_tokens=first_tokens) as opened:
+        missing = remaining(opened.scan.plan, opened.scans.done(opened.scan_id))
+        _announce(opened.scan, len(missing), max_passes, console)
+        measure_singles(opened, missing[:max_passes], "Causal scan")
+        return opened.stored
+
+
+class OpenScan(NamedTuple):
+    """A scan that has begun in a run's store."""
+
+    session: Session
+    scans: Scans
+    scan: Scan
+    halves: Halves
+    scan_id: int
+
+    @property
+    def stored(self) -> StoredScan:
+        """The scan with the rows that it has by now."""
+        return next(each for each in self.scans.scans() if each.scan_id == self.scan_id)
+
+
+@contextmanager
+def open_scan(
+    folder: Path,
+    options: ScanOptions,
+    console: Console,
+    further: Mapping[str, Any] | None = None,
+    *,
+    engine: StartsEngine,
+    own: Own,
+    first_tokens: Tokeniser | None,
+) -> Iterator[OpenScan]:
+    """Begin a scan in a run's store, or find the one that has these settings; ``further`` settings are the method's.
+
+    Raises MoteError for what is wrong with the run, the options or the engine, before anything is written.
+    """
     with open_session(folder, console, engine, own) as session:
         halves = read_halves(session.store, session.manifest)
-        scan = prepare(halves, options, first_tokens or partial(opening, tokenizer_of(session)))
+        made = prepare(halves, options, first_tokens or partial(opening, tokenizer_of(session)))
+        scan = made._replace(settings={**made.settings, **(further or {})})
         session.check_engine()
         scans = Scans(session.store)
-        scan_id = scans.begin(scan.settings, new_session())
-        missing = remaining(scan.plan, scans.done(scan_id))
-        _announce(scan, len(missing), max_passes, console)
-        measure_singles(session, scans, scan_id, missing[:max_passes], scan, halves, "Causal scan")
-        return next(each for each in scans.scans() if each.scan_id == scan_id)
+        yield OpenScan(session, scans, scan, halves, scans.begin(scan.settings, new_session()))
 
 
 def spread(prompts: Sequence[str], units: Mapping[str, Hashable], count: int, seed: int) -> list[str]:
@@ -193,16 +228,7 @@ def _announce(scan: Scan, missing: int, max_passes: int | None, console: Console
         console.print(f"  alternative opening: {text!r}", soft_wrap=True, markup=False)
 
 
-def measure_singles(
-    session: Session,
-    scans: Scans,
-    scan_id: int,
-    asked: Sequence[Measurement],
-    scan: Scan,
-    halves: Halves,
-    what: str,
-    known: Known | None = None,
-) -> None:
+def measure_singles(opened: OpenScan, asked: Sequence[Measurement], what: str, known: Known | None = None) -> None:
     """Measure single experts on the engine and store each pass as it comes; nothing asked, no engine is started.
 
     An expert that no token of a prompt with its opening chooses has no weight to lose: such a pass would be the
@@ -211,6 +237,7 @@ def measure_singles(
     """
     if not asked:
         return
+    session, scans, scan_id = opened.session, opened.scans, opened.scan_id
     known = {} if known is None else known
     edited = [each for each in asked if each.expert is not None]
     own = [each for each in asked if each.expert is None]
@@ -219,7 +246,7 @@ def measure_singles(
     more = [Measurement(key, None, at) for (key, at), count in times.items() if count > 1 and (key, at) not in known]
     wanted = set(own)
     with step(session.console, what, len(asked)) as advance:
-        for some in look_untouched(session, scan, halves, [*own, *(each for each in more if each not in wanted)]):
+        for some in look_untouched(opened, [*own, *(each for each in more if each not in wanted)]):
             new = [each.row for each in some if each.row.measurement in wanted]
             scans.add(scan_id, new)
             known.update({_place(each.row.measurement): each for each in some})
@@ -231,7 +258,7 @@ def measure_singles(
             (left if untouched is None or untouched.chooses(each.expert) else idle).append(each)
         scans.add(scan_id, [known[_place(each)].row._replace(measurement=each) for each in idle])
         advance(len(idle))
-        for scored in session.engine.score(_requests(scan, left, halves, session.model.layout)):
+        for scored in session.engine.score(_requests(opened, left)):
             scans.add(scan_id, [_row(left[index], one) for index, one in scored])
             advance(len(scored))
     if idle:
@@ -254,16 +281,14 @@ Known = dict[tuple[str, int], Untouched]
 """Untouched passes by prompt id and opening."""
 
 
-def look_untouched(
-    session: Session, scan: Scan, halves: Halves, passes: Sequence[Measurement]
-) -> Iterator[list[Untouched]]:
+def look_untouched(opened: OpenScan, passes: Sequence[Measurement]) -> Iterator[list[Untouched]]:
     """Make untouched passes and yield them as they come, with the experts that their tokens chose. Stores nothing."""
     if not passes:
         return
-    layers = session.model.layout.layers
-    requests = _requests(scan, passes, halves, session.model.layout)
-    for some in session.engine.score([request._replace(capture="prompt") for request in requests]):
-        yield [Untouched(_row(passes[index], one), _chosen(one, layers)) for index, one in some]
+    session = opened.session
+    requests = [request._replace(capture="prompt") for request in _requests(opened, passes)]
+    for some in session.engine.score(requests):
+        yield [Untouched(_row(passes[index], one), _chosen(one, session.model.layout.layers)) for index, one in some]
 
 
 def _place(measurement: Measurement) -> tuple[str, int]:
@@ -277,12 +302,13 @@ def _chosen(scored: Scored, layers: Sequence[int]) -> frozenset[Expert] | None:
     return frozenset((layers[int(row)], int(expert)) for row, expert in np.argwhere(found.counts > 0))
 
 
-def _requests(scan: Scan, missing: Sequence[Measurement], halves: Halves, layout: ModelLayout) -> list[Scoring]:
-    profile = cache(partial(profile_of, settings=scan.settings, layout=layout))
+def _requests(opened: OpenScan, missing: Sequence[Measurement]) -> list[Scoring]:
+    scan, prompts = opened.scan, opened.halves.prompts
+    profile = cache(partial(profile_of, settings=scan.settings, layout=opened.session.model.layout))
     return [
         Scoring(
             each.prompt_id,
-            halves.prompts[each.prompt_id].messages,
+            prompts[each.prompt_id].messages,
             profile(each.expert),
             scan.openings[each.prompt_id][each.opening],
         )

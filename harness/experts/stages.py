@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import pandas as pd
 
-from mote.harness.experts.rankings import Halves, causal_effects
-from mote.harness.experts.scan import Known, Scan, measure_singles
+from mote.harness.errors import MoteError
+from mote.harness.experts.rankings import causal_effects
+from mote.harness.experts.scan import Known, OpenScan, ScanOptions, measure_singles
 from mote.harness.science.causal import Measurement
 from mote.harness.science.controls import Expert
-from mote.harness.store.scans import Scans, StoredScan
-from mote.harness.study.session import Session
+from mote.harness.store.scans import StoredScan
 
 TOP: Final = 20
 """How many of the leading experts are shown, and compared with a full scan's."""
@@ -23,20 +23,19 @@ class EnoughError(Exception):
     """The passes of this start are used up."""
 
 
-class OpenScan(NamedTuple):
-    """A scan that has begun in a run's store."""
-
-    session: Session
-    scans: Scans
-    scan: Scan
-    halves: Halves
-    scan_id: int
+def check_stages(method: str, options: ScanOptions, budget: float) -> None:
+    """Raise MoteError for a choice of experts, which such scans make themselves, and for a budget that can't be."""
+    if options.top is not None:
+        raise MoteError(f"--method {method} scans all experts: leave --experts out, and say the cost with --budget.")
+    if not 0 < budget <= 1:
+        raise MoteError(f"--budget {budget:g}: a share of the full scan's passes lies above 0 and up to 1.")
 
 
 class Stages:
     """The stages of one scan. ``max_passes`` bounds the passes of this start; None: no bound."""
 
     def __init__(self, opened: OpenScan, max_passes: int | None) -> None:
+        self.opened = opened
         self.session, self.scans, self.scan, self.halves, self.scan_id = opened
         self.prompts = list(self.scan.plan.prompts)
         self.all = [(layer, expert) for layer in self.halves.layers for expert in range(self.halves.experts)]
@@ -47,11 +46,6 @@ class Stages:
     def telling(self) -> dict[str, list[int]]:
         """The openings to score after each prompt; known, and asked for, once the untouched model was measured."""
         return self.scans.telling(self.scan_id)
-
-    @property
-    def stored(self) -> StoredScan:
-        """The scan with the rows that it has by now."""
-        return next(each for each in self.scans.scans() if each.scan_id == self.scan_id)
 
     def singles(
         self, wanted: Iterable[tuple[Expert | None, Sequence[str]]], what: str, openings: Sequence[int] | None = None
@@ -65,7 +59,7 @@ class Stages:
             Measurement(key, expert, at) for expert, keys in wanted for key in keys for at in telling[key]
         )
         some, all_of_them = self.allowed([each for each in asked if each not in done])
-        measure_singles(self.session, self.scans, self.scan_id, some, self.scan, self.halves, what, self.known)
+        measure_singles(self.opened, some, what, self.known)
         if not all_of_them:
             raise EnoughError
 

@@ -6,10 +6,10 @@ from typing import Final
 
 # SQLite can't alter a check: the table is made anew. Views that name it must not be looked at meanwhile, which
 # legacy_alter_table is for; foreign keys go by the table's name and stay.
-VERSION_4: Final = """
+_WIDER_PROFILES: Final = """
 create table wider_profiles (
     position integer primary key,
-    purpose text not null check (purpose in ('study', 'ranking', 'pruning')),
+    purpose text not null check (purpose in ({purposes})),
     name text not null,
     digest text not null,
     kind text not null,
@@ -22,6 +22,10 @@ drop table profiles;
 alter table wider_profiles rename to profiles;
 create unique index profiles_of_the_study on profiles (name) where purpose = 'study';
 create unique index profiles_beside_the_study on profiles (digest, seed) where purpose <> 'study';
+"""
+VERSION_4: Final = (
+    _WIDER_PROFILES.format(purposes="'study', 'ranking', 'pruning'")
+    + """
 create table chance_rows (
     prompt integer not null references prompts (position),
     profile integer not null references profiles (position),
@@ -45,6 +49,7 @@ create view divergences as select p.prompt_id, f.name as profile, d.tokens, d.lo
 from divergence_rows d join prompts p on p.position = d.prompt join profiles f on f.position = d.profile
 where d.tokens > 0;
 """
+)
 
 VERSION_6: Final = """
 create table mask_score_rows (
@@ -86,23 +91,9 @@ from generations g join children c
     on c.child = substr(g.profile, 1, instr(g.profile || '/', '/') - 1);
 """
 
-# As version 4 did: a check can't be altered in place.
-VERSION_8: Final = """
-create table wider_profiles (
-    position integer primary key,
-    purpose text not null check (purpose in ('study', 'ranking', 'pruning', 'search')),
-    name text not null,
-    digest text not null,
-    kind text not null,
-    part text not null check (part in ('all', 'measure', 'asked', 'targets')),
-    seed integer not null,
-    spec text not null
-);
-insert into wider_profiles select position, purpose, name, digest, kind, part, seed, spec from profiles;
-drop table profiles;
-alter table wider_profiles rename to profiles;
-create unique index profiles_of_the_study on profiles (name) where purpose = 'study';
-create unique index profiles_beside_the_study on profiles (digest, seed) where purpose <> 'study';
+VERSION_8: Final = (
+    _WIDER_PROFILES.format(purposes="'study', 'ranking', 'pruning', 'search'")
+    + """
 create table search_pass_rows (
     prompt integer not null references prompts (position),
     profile_digest integer not null references texts,  -- of the receipt
@@ -120,3 +111,4 @@ from search_pass_rows s
     join texts digest on digest.text_id = s.profile_digest
     join texts edits on edits.text_id = s.edits;
 """
+)

@@ -17,6 +17,7 @@ import os
 import re
 import stat
 from collections.abc import Mapping
+from itertools import accumulate
 from pathlib import Path
 from typing import IO, Any, Final
 from urllib.parse import urlsplit
@@ -39,9 +40,8 @@ _TAGS: Final = "tag:yaml.org,2002:"
 _WHOLE: Final = re.compile(r"[-+]?[0-9]+")
 _NUMBER: Final = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _NO_NUMBER: Final = re.compile(r"[-+]?\.(inf|nan)", re.IGNORECASE)
-_TOKENS: Final = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL)
 _NO_BRACKETS: Final = re.compile(r'(?:"(?:[^"\\]|\\.)*+"|[^"\[\]{}])++', re.DOTALL)
-_ONE_KIND: Final = str.maketrans("{}", "[]")
+_STEPS: Final = {"[": 1, "{": 1, "]": -1, "}": -1}
 _WORDS: Final = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
     **dict.fromkeys(("true", "True", "TRUE"), True),
@@ -287,21 +287,8 @@ def _depth(text: str) -> int:
     # Of long texts the parser's own limit of some 1,000 is enough: nobody walks them by recursion.
     if len(text) > _LONG or text.count("[") + text.count("{") <= MOST_DEPTH:
         return 0
-    # Each pass takes the innermost brackets away, at the speed of a search; what is no JSON may leave some.
-    marks = _NO_BRACKETS.sub("", text).translate(_ONE_KIND)
-    for passes in range(MOST_DEPTH + 1):
-        if not marks:
-            return passes
-        marks = marks.replace("[]", "")
-    depth = most = 0
-    for part in _TOKENS.finditer(text):
-        mark = part[0]
-        if mark in "[{":
-            depth += 1
-            most = max(most, depth)
-        elif mark in "]}":
-            depth -= 1
-    return most
+    marks = _NO_BRACKETS.sub("", text)
+    return max(accumulate((_STEPS.get(mark, 0) for mark in marks), initial=0))
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
