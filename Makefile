@@ -13,7 +13,7 @@ WORKERS ?= 2
 # The harness runs on what is on this disk: no hub, no usage reports.
 OFFLINE := HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 DO_NOT_TRACK=1
 
-.PHONY: demo test check format docs slow kernel versions families installs clean
+.PHONY: demo test check format docs slow kernel gpu versions families installs clean
 
 demo: .venv/installed
 	$(OFFLINE) $(BIN)/mote run demo
@@ -43,6 +43,13 @@ slow: .venv/installed
 # commands would find another torch.compile and another vLLM than the lock was made for.
 kernel: .venv/installed .triton/$(TRITON)
 	$(OFFLINE) TRITON_INTERPRET=1 PYTHONPATH=.triton $(BIN)/pytest tests/patches/test_kernel.py tests/patches/test_device_engine.py -k "not v1"
+
+# The patch on an NVIDIA GPU, in the environment of $(PYTHON): vLLM, this package, pytest and hypothesis. A process has one
+# of vLLM's model runners.
+gpu:
+	$(OFFLINE) $(PYTHON) -m pytest tests/patches/test_kernel.py
+	$(OFFLINE) VLLM_USE_V2_MODEL_RUNNER=1 $(PYTHON) -m pytest tests/patches/test_gpu.py
+	$(OFFLINE) VLLM_USE_V2_MODEL_RUNNER=0 $(PYTHON) -m pytest tests/patches/test_gpu.py
 
 # The patch's tests under every supported release of vLLM, each in a folder of its own (500 MB), and what it changed.
 versions: .venv/installed

@@ -1,6 +1,7 @@
 """The worker's state on a GPU: static buffers that a kernel reads, and reports that arrive later.
 
-Written for vLLM's ways of running a model on a GPU, and not yet run on one by its authors.
+Run on one H100 under Model Runner V2, eagerly and by CUDA graphs (``results/gpu``); V1's hooks and several GPUs are
+written and not yet run.
 
 What a CUDA graph sees. When vLLM replays a graph, no Python of the model runs, so ``route`` is not called: the kernel
 that was recorded runs again, with the addresses it was recorded with. Everything that differs between steps therefore

@@ -26,7 +26,7 @@ from mote.patches.messages import Pending
 from mote.patches.pieces import prompt_logprobs_v1, shrink_v2
 from mote.patches.wrap import wrap
 
-UNRUN = "the MoTE patch's GPU path has not been run on a GPU by its authors: run `mote verify MODEL` first"
+LITTLE_RUN = "the MoTE patch has been run on a single H100 with Model Runner V2 alone: run `mote verify MODEL` first"
 LayoutOf = Callable[[Any], ModelLayout | None]
 Refuse = Callable[[Any], None]
 
@@ -111,7 +111,7 @@ def make_state(layout: ModelLayout, max_requests: int, max_tokens: int, device: 
 
     state = DeviceState(layout, max_requests, max_tokens, device)
     log: Any = init_logger("vllm.mote")
-    log.warning_once("%s (its tables take %d MiB)", UNRUN, state.buffers.nbytes >> 20, scope="global")
+    log.warning_once("%s (its tables take %d MiB)", LITTLE_RUN, state.buffers.nbytes >> 20, scope="global")
     return state
 
 

@@ -14,6 +14,7 @@ from tests.patches.reference import Reference
 from tests.tiny_models import VOCABULARY
 
 ROWS = {"what": "rows", "weights": True, "logits": True}
+WEIGHED = {"what": "rows", "weights": True}
 APPLIED = {"what": "rows", "weights": True, "applied": True}
 
 
@@ -132,14 +133,15 @@ def judge(reference: Reference, sent: Ask, got: Answer, close: float = 1e-3) -> 
         counted = got.observation.maps["prompt"]
         assert (counted.counted, counted.total) == (prompt, prompt)
         np.testing.assert_array_equal(counted.counts, expected.counts(layout, 0, prompt))
-    if sent.capture in ("rows", ROWS):
+    if sent.capture in ("rows", ROWS, WEIGHED):
         rows = both(got.observation.rows)
         np.testing.assert_array_equal(np.sort(rows), np.sort(expected.chosen))
-        if sent.capture == ROWS:
+        if sent.capture in (ROWS, WEIGHED):
             mine, theirs = np.argsort(rows), np.argsort(expected.chosen)
             weights = np.take_along_axis(both(got.observation.row_weights), mine, -1) * reference.scale
             expected_weights = np.take_along_axis(expected.weights, theirs, -1)
             np.testing.assert_allclose(weights, expected_weights, rtol=1e-3, atol=1e-4)
+        if sent.capture == ROWS:
             np.testing.assert_allclose(both(got.observation.row_logits), expected.scores, rtol=1e-3, atol=1e-3)
     if got.cached == 0:
         for effect in got.observation.mechanism:

@@ -1,7 +1,7 @@
-"""The GPU's kernel in Triton's interpreter, against its twin and the slow rule; and compiled, as far as no GPU allows.
+"""The GPU's kernel against its twin and the slow rule, in Triton's interpreter or on a GPU; and compiled for others.
 
 ``make test`` has no Triton (vLLM for CPUs does without, and it is 700 MB); ``make kernel`` puts it apart and runs
-this file. CI skips it, with that reason.
+this file in the interpreter, ``make gpu`` on a GPU. CI skips it, with that reason.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import tests.patches.interpreted  # noqa: F401  (skips this file, or names the interpreter as a device)
 from mote.patches import ModelLayout, Profile
 from mote.patches.capture import Capture
 from mote.patches.device import DeviceState
@@ -30,6 +29,7 @@ from mote.patches.selfcheck import check
 from mote.patches.worker import WorkerState
 from tests.patches import kernel_twin
 from tests.patches.asking import random_profile
+from tests.patches.interpreted import DEVICE  # skips this file, or names the interpreter as a device
 from tests.patches.test_device import same_report
 
 CPU = torch.device("cpu")
@@ -55,10 +55,12 @@ def test_the_kernel_is_its_twin(data: st.DataObject) -> None:
     states: tuple[WorkerState, ...] = (
         HostState(layout, 3, 16),
         DeviceState(layout, 3, 16, CPU, kernel_twin.launch),
-        DeviceState(layout, 3, 16, CPU, launch),
+        DeviceState(layout, 3, 16, DEVICE, launch),
     )
+    devices = CPU, CPU, DEVICE
     counts = draw.integers(1, 4, 3)
-    profiles = [random_profile(layout, seed + n, int(draw.integers(0, 30))) for n in range(2)]
+    actions = "all" if k > 1 else "stimulate"  # where a token takes one expert, scale is refused
+    profiles = [random_profile(layout, seed + n, int(draw.integers(0, 30)), actions) for n in range(2)]
     tokens, rows = int(counts.sum()), int(counts.sum()) + 2
     computed = draw.integers(0, 3, 3)
     for state in states:
@@ -70,12 +72,12 @@ def test_the_kernel_is_its_twin(data: st.DataObject) -> None:
         given_ids = torch.tensor(np.array([draw.permutation(layout.experts)[:k] for _ in range(rows)])).to(integers)
         given_ids[tokens:] = -1
         results = []
-        for state in states:
-            weights, ids = given_weights.clone(), given_ids.clone()
+        for state, device in zip(states, devices, strict=True):
+            weights, ids = given_weights.to(device, copy=True), given_ids.to(device, copy=True)
             if strided:
                 weights, ids = weights.t().contiguous().t(), ids.t().contiguous().t()
             state.route(layer, weights, ids)
-            results.append((weights, ids))
+            results.append((weights.cpu(), ids.cpu()))
         for weights, ids in results[1:]:
             close: dict[str, Any] = {"rtol": 2e-7, "atol": 0.0} if dtype == torch.float32 else {}
             torch.testing.assert_close(weights, results[0][0], **close)
@@ -87,14 +89,14 @@ def test_the_kernel_is_its_twin(data: st.DataObject) -> None:
 
 def test_a_routing_of_another_k_than_the_tables_is_an_error() -> None:
     layout = ModelLayout("Glm4MoeForCausalLM", (0, 1), 8, 2)
-    state = DeviceState(layout, 2, 8, CPU, launch)
+    state = DeviceState(layout, 2, 8, DEVICE, launch)
     with pytest.raises(RuntimeError, match="the model's layout says 2 a token"):
-        state.route(0, torch.ones(4, 3), torch.zeros(4, 3, dtype=torch.int32))
+        state.route(0, torch.ones(4, 3, device=DEVICE), torch.zeros(4, 3, dtype=torch.int32, device=DEVICE))
 
 
 def test_the_users_check_passes_with_the_kernel() -> None:
     layout = ModelLayout("Glm4MoeForCausalLM", (0, 1, 2), 40, 6)
-    passed, says = check(DeviceState(layout, 2, 64, CPU, launch), 3)
+    passed, says = check(DeviceState(layout, 2, 64, DEVICE, launch), 3)
     assert passed, says
 
 

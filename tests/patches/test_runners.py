@@ -170,7 +170,7 @@ def test_a_dummy_run_sees_no_profile() -> None:
     assert torch.equal(weights, before)
 
 
-def test_the_device_says_that_it_was_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_device_says_how_little_it_was_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a GPU, the state is the GPU's, and one line says what it is worth; on a CPU there is nothing to say."""
     import vllm.logger
 
@@ -189,4 +189,4 @@ def test_the_device_says_that_it_was_not_run(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(device, "DeviceState", on_cpu)
     assert isinstance(runners.make_state(LAYOUT, 2, 16, torch.device("cuda")), real)
     assert len(said) == 1
-    assert "has not been run on a GPU by its authors: run `mote verify MODEL` first" in said[0]
+    assert "run on a single H100 with Model Runner V2 alone: run `mote verify MODEL` first" in said[0]
