@@ -57,12 +57,13 @@ def answer(
 
     Example: mote mt-bench answer demo --profile results/runs/demo:suppress-10 --max-tokens 400
     """
+    from mote.harness.compare.run_answers import read_profile
     from mote.harness.engine.options import parse_options
-    from mote.harness.mt_bench.commands import AnswerOptions, load_profile
+    from mote.harness.mt_bench.commands import AnswerOptions
     from mote.harness.mt_bench.commands import answer as run
 
     options = AnswerOptions(max_tokens, top_p, choices, seed, _markers(markers), parse_options(engine or []))
-    profiles = [load_profile(one) for one in profile or []]
+    profiles = [read_profile(one, "--profile ") for one in profile or []]
     folder = out or BENCHES / Path(model).name
     run(model, profiles, folder, options, Console(highlight=False), source=data, limit=limit, original=original)
 

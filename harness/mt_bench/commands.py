@@ -21,7 +21,6 @@ from mote.harness.mt_bench.ratings import judges_of, matches, ratings
 from mote.harness.mt_bench.scores import ALL, difference_table, score_table, state_table, win_table
 from mote.harness.mt_bench.store import BenchStore, ModelRow
 from mote.harness.science.splits import evenly
-from mote.harness.store.run import RunStore
 from mote.judges import Markers
 from mote.judges.llm.asks import Tally, cut_off_words
 from mote.judges.llm.endpoint import Endpoint
@@ -82,24 +81,6 @@ def load_material(source: Path | None) -> Material:
         )
     except (TaskError, FormError) as error:
         raise MoteError(str(error)) from None
-
-
-def load_profile(given: str) -> Profile:
-    """Return a profile from a file, or ``RUN:NAME`` from a run's store.
-
-    Raises MoteError for a file or run that is not there, and a name that the run does not have.
-    """
-    folder, separator, name = given.rpartition(":")
-    try:
-        if not separator or Path(given).exists():
-            return Profile.read(given)
-        with RunStore(Path(folder), read_only=True) as store:
-            rows = {row.name: row for row in store.profiles()}
-        if name not in rows:
-            raise MoteError(f"--profile {given}: the run has no profile '{name}'.{nearest(name, rows)}")
-        return Profile.from_dict(dict(rows[name].spec))
-    except ProfileError as error:
-        raise MoteError(f"--profile {given}: {error}") from None
 
 
 def plan_models(name: str, profiles: Sequence[Profile], *, original: bool = True) -> list[tuple[str, Profile]]:

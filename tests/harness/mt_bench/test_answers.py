@@ -9,14 +9,13 @@ import pytest
 from mote.harness.engine.vllm import Request
 from mote.harness.errors import MoteError
 from mote.harness.mt_bench.answers import answer_state
-from mote.harness.mt_bench.commands import load_profile, plan_models
+from mote.harness.mt_bench.commands import plan_models
 from mote.harness.mt_bench.fastchat_files import export
 from mote.harness.mt_bench.store import BenchStore, ModelRow
 from mote.judges import Markers
 from mote.judges.mt_bench import TEMPERATURES
 from mote.patches import EMPTY_PROFILE, Profile
 from tests.harness.mt_bench.parts import DIGEST, QUESTIONS, TUNED, WrittenEngine, answered, plain
-from tests.harness.report.written_run import WrittenRun, write_run
 
 
 def test_both_turns_of_every_model_with_fastchats_temperatures(tmp_path: Path) -> None:
@@ -128,21 +127,6 @@ def test_a_bench_keeps_to_its_questions_models_and_sampling(tmp_path: Path) -> N
         BenchStore(tmp_path / "b", questions="0" * 64)
     with pytest.raises(MoteError, match="answer first"):
         BenchStore(tmp_path / "nowhere", read_only=True)
-
-
-def test_profiles_come_from_files_and_from_runs(tmp_path: Path) -> None:
-    TUNED.write(tmp_path / "p.json")
-    assert load_profile(str(tmp_path / "p.json")).digest == TUNED.digest
-    run = write_run(tmp_path / "run", WrittenRun(prompts=6, controls=0, top_k=3))
-    found = load_profile(f"{run}:suppress-3")
-    assert len(found.edits) == 3
-    for given, message in (
-        (f"{run}:suppres-3", "Did you mean 'suppress-3'"),
-        (str(tmp_path / "q.json"), "no such profile file"),
-        (f"{tmp_path}:x", "not the folder of a run"),
-    ):
-        with pytest.raises(MoteError, match=message):
-            load_profile(given)
 
 
 def test_models_are_named_by_their_profiles() -> None:

@@ -206,7 +206,7 @@ def test_the_commands_judge_and_show(tmp_path: Path, app: typer.Typer) -> None:
         (["show", "nowhere"], "answer first"),
         (["answer", "demo", "--engine", "enforce_eager"], "write name=value"),
         (["answer", "demo", "--markers", "thin"], "Did you mean 'think"),
-        (["answer", "demo", "--profile", "nowhere.json"], "no such profile file"),
+        (["answer", "demo", "--profile", "nowhere.json"], "neither a profile file"),
         (["answer", "demo", "--data", "nowhere"], "Download"),
     ],
 )
