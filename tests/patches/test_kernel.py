@@ -19,6 +19,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import tests.patches.interpreted  # noqa: F401  (skips this file, or names the interpreter as a device)
 from mote.patches import ModelLayout, Profile
 from mote.patches.capture import Capture
 from mote.patches.device import DeviceState
@@ -29,7 +30,7 @@ from mote.patches.selfcheck import check
 from mote.patches.worker import WorkerState
 from tests.patches import kernel_twin
 from tests.patches.asking import random_profile
-from tests.patches.interpreted import DEVICE  # skips this file, or names the interpreter as a device
+from tests.patches.interpreted import DEVICE
 from tests.patches.test_device import same_report
 
 CPU = torch.device("cpu")
