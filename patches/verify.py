@@ -50,20 +50,30 @@ class Report(NamedTuple):
         return "\n".join(lines) + "\n"
 
 
+class Stock(NamedTuple):
+    """What vLLM without the patch answers: the tokens of each round's requests, and the seconds of each round."""
+
+    tokens: list[list[list[int]]]
+    seconds: list[float]
+
+
 class _Answer(NamedTuple):
     tokens: tuple[int, ...]
     cached: int
     observation: Observation | None
 
 
-def verify(llm: Any, layout: ModelLayout, *, seed: int = 0, rounds: int = 5) -> Report:
+def verify(llm: Any, layout: ModelLayout, *, seed: int = 0, rounds: int = 5, stock: Stock | None = None) -> Report:
     """Question a running ``vllm.LLM`` that serves a model of this ``layout``; takes a few minutes at most.
+
+    ``stock`` is what ``ask_stock`` brought from an engine of the same options without the patch, for the same ``seed``.
 
     Raises:
         ObservationError: an answer carries no receipt at all; the engine runs without the patch.
     """
     examiner = _Examiner(llm, layout, seed)
     questions = (
+        *(() if stock is None else (lambda: examiner.untouched(stock),)),
         examiner.arithmetic,
         examiner.receipts,
         examiner.suppression,
@@ -73,17 +83,40 @@ def verify(llm: Any, layout: ModelLayout, *, seed: int = 0, rounds: int = 5) -> 
         examiner.batchmates,
         examiner.prefix_cache,
         examiner.refusal,
-        lambda: examiner.cost(rounds),
+        lambda: examiner.cost(rounds, stock),
     )
     return Report(tuple(question() for question in questions), examiner.setting())
+
+
+def ask_stock(llm: Any, *, seed: int = 0, rounds: int = 5) -> Stock:
+    """Ask a ``vllm.LLM`` without the patch what :func:`verify` will ask the one with it; one round more, to warm up."""
+    prompts = [{"prompt_token_ids": prompt} for prompt in _draw_prompts(llm, np.random.default_rng(seed))]
+    tokens, seconds = [], []
+    for _ in range(rounds + 1):
+        llm.reset_prefix_cache()
+        start = time.perf_counter()
+        outputs = llm.generate(prompts, _params(None), use_tqdm=False)
+        seconds.append(time.perf_counter() - start)
+        tokens.append([list(output.outputs[0].token_ids) for output in outputs])
+    return Stock(tokens, seconds[1:])
+
+
+def _draw_prompts(llm: Any, draw: np.random.Generator) -> list[list[int]]:
+    vocabulary = llm.llm_engine.model_config.get_vocab_size()
+    return [draw.integers(vocabulary, size=96).tolist() for _ in range(16)]
+
+
+def _params(extra: dict[str, Any] | None) -> Any:
+    from vllm import SamplingParams
+
+    return SamplingParams(temperature=0.0, max_tokens=_TOKENS, ignore_eos=True, detokenize=False, extra_args=extra)
 
 
 class _Examiner:
     def __init__(self, llm: Any, layout: ModelLayout, seed: int) -> None:
         self.llm, self.layout, self.seed = llm, layout, seed
         self.draw = np.random.default_rng(seed)
-        vocabulary = llm.llm_engine.model_config.get_vocab_size()
-        self.prompts = [self.draw.integers(vocabulary, size=96).tolist() for _ in range(16)]
+        self.prompts = _draw_prompts(llm, self.draw)
         counts = self.observe(self.prompts[0], EMPTY_PROFILE, "prompt").maps["prompt"].counts
         self.counts = counts
         busiest = np.argsort(-counts, axis=None)[:10]
@@ -98,18 +131,7 @@ class _Examiner:
         capture: Any = None,
         route: Route | None = None,
     ) -> list[_Answer]:
-        from vllm import SamplingParams
-
-        params = [
-            SamplingParams(
-                temperature=0.0,
-                max_tokens=_TOKENS,
-                ignore_eos=True,
-                detokenize=False,
-                extra_args=None if profile is None else request_args(profile, capture, route),
-            )
-            for profile in profiles
-        ]
+        params = [_params(None if profile is None else request_args(profile, capture, route)) for profile in profiles]
         outputs = self.llm.generate([{"prompt_token_ids": prompt} for prompt in prompts], params, use_tqdm=False)
         return [
             _Answer(
@@ -125,6 +147,22 @@ class _Examiner:
         if observation is None:
             raise ObservationError("the answer carries no receipt")
         return observation
+
+    def untouched(self, stock: Stock) -> Check:
+        """Untuned requests are answered as by vLLM without the patch.
+
+        An eager engine must agree as often as stock vLLM agrees with itself. A compiled one runs another graph, whose
+        fused operators may round otherwise, so that a token nearly tied falls the other way: half of the answers must
+        agree, and the figures say how many do.
+        """
+        self.llm.reset_prefix_cache()
+        mine = [list(answer.tokens) for answer in self.ask(self.prompts, [None] * len(self.prompts))]
+        first = stock.tokens[0]
+        same = sum(a == b for a, b in zip(mine, first, strict=True))
+        steady = min(sum(a == b for a, b in zip(again, first, strict=True)) for again in stock.tokens)
+        eager = self.llm.llm_engine.vllm_config.model_config.enforce_eager
+        figures = f"{same} of {len(first)} answers are those of vLLM without the patch, which repeats {steady} itself"
+        return Check("untouched requests", same >= (steady if eager else len(first) // 2), figures)
 
     def arithmetic(self) -> Check:
         """The workers' own edit on their own device against the slow rule, on random routings of this model's shape."""
@@ -268,8 +306,11 @@ class _Examiner:
             return Check("refusal", alive and str(missing) in str(error), str(error).replace("|", "/")[:160])
         return Check("refusal", False, f"an edit of layer {missing}, which has no experts, was accepted")
 
-    def cost(self, rounds: int) -> Check:
-        """Time of a batch with every request tuned, against the same batch without; medians of alternating rounds."""
+    def cost(self, rounds: int, stock: Stock | None) -> Check:
+        """Time of a batch with every request tuned, against the same batch without; medians of alternating rounds.
+
+        The untuned batch stands against vLLM without the patch, where that was asked.
+        """
         loads: tuple[Callable[[], Any], ...] = (
             lambda: self.ask(self.prompts, [None] * 16),
             lambda: self.ask(self.prompts, [self.tuned] * 16),
@@ -283,7 +324,10 @@ class _Examiner:
                 if number:  # the first round warms up
                     spent[which].append(time.perf_counter() - start)
         ratio = median(plain / tuned for plain, tuned in zip(*spent, strict=True))
-        return Check("cost", True, f"all requests tuned: {ratio:.3f} of the untuned speed ({rounds} rounds, wall time)")
+        figures = f"all requests tuned: {ratio:.3f} of the untuned speed"
+        if stock is not None:
+            figures += f", which is {median(stock.seconds) / median(spent[0]):.3f} of that without the patch"
+        return Check("cost", True, f"{figures} ({rounds} rounds, wall time)")
 
     def setting(self) -> dict[str, str]:
         """Name what was verified, for the report's head."""

@@ -23,15 +23,21 @@ def verify_command(
         list[str] | None, typer.Option("--engine", help="An option of vLLM's engine: name=value.", metavar="NAME=VALUE")
     ] = None,
     rounds: Annotated[int, typer.Option(help="Rounds of the measurement of cost.", min=1)] = 5,
+    stock: Annotated[
+        bool, typer.Option(help="First ask vLLM without the patch, in a process of its own that loads the model too.")
+    ] = True,
     out: Annotated[Path | None, typer.Option(help="Write the report, in Markdown, to this file too.")] = None,
 ) -> None:
     """Check edits, receipts, isolation of requests and cache, and cost, on this machine; exit code 1 if one fails.
+
+    Untuned answers and their speed are compared with those of vLLM without the patch.
 
     Example: mote verify demo --engine dtype=float32 --engine kv_cache_memory_bytes=536870912
     """
     from mote.harness.engine.log import EngineLog, temporary_log
     from mote.harness.engine.model import resolve_model
     from mote.harness.engine.options import engine_arguments, parse_options, start_llm
+    from mote.harness.engine.stock import stock_answers
     from mote.harness.files import write_atomic
     from mote.patches import ObservationError
     from mote.patches.verify import verify
@@ -43,13 +49,15 @@ def verify_command(
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
     console = Console(highlight=False)
     log = temporary_log("verify")
+    options = parse_options(engine or [])
     with EngineLog(console) as words, console.status("Starting vLLM"):
-        arguments = engine_arguments(source.path, parse_options(engine or []))
+        arguments = engine_arguments(source.path, options)
         words.keep(log)
+        plain = stock_answers(source.path, options, rounds, log) if stock else None
         llm = start_llm(arguments, log)
         console.print(f"Verifying {model}; vLLM's log: {log}", soft_wrap=True)
         try:
-            report = verify(llm, source.layout, rounds=rounds)
+            report = verify(llm, source.layout, rounds=rounds, stock=plain)
         except ObservationError as error:
             raise MoteError(f"this vLLM answers without the patch: {error}") from None
     text = report.to_markdown()

@@ -13,18 +13,26 @@ from mote.patches import ModelLayout
 from mote.patches import slots as slots_module
 from mote.patches.choice import ScoreEdits
 from mote.patches.forcing import Laid
-from mote.patches.verify import Report, verify
+from mote.patches.verify import Report, Stock, ask_stock, verify
 from tests.conftest import Engines
+
+Examine = Callable[..., Report]
 
 
 @pytest.fixture
-def examine(checkpoints: Callable[..., Path], engines: Engines) -> Callable[[], Report]:
+def plain(checkpoints: Callable[..., Path], engines: Engines) -> Stock:
+    """Untuned answers, here of the same engine; ``mote verify`` takes them from a process that has no patch."""
+    return ask_stock(engines(checkpoints("glm4"), block_size=32), rounds=1)
+
+
+@pytest.fixture
+def examine(checkpoints: Callable[..., Path], engines: Engines) -> Examine:
     folder = checkpoints("glm4")
     llm = engines(folder, block_size=32)
 
-    def run() -> Report:
+    def run(stock: Stock | None = None) -> Report:
         llm.reset_prefix_cache()
-        return verify(llm, ModelLayout.from_config(folder), rounds=1)
+        return verify(llm, ModelLayout.from_config(folder), rounds=1, stock=stock)
 
     return run
 
@@ -33,11 +41,13 @@ def results(report: Report) -> dict[str, bool]:
     return {check.name: check.passed for check in report.checks}
 
 
-def test_it_passes(examine: Callable[[], Report]) -> None:
-    report = examine()
+def test_it_passes(examine: Examine, plain: Stock) -> None:
+    report = examine(plain)
     assert report.passed, report.to_markdown()
-    assert len(report.checks) == 10
+    assert len(report.checks) == 11
     text = report.to_markdown()
+    assert "| 16 of 16 answers are those of vLLM without the patch, which repeats 16 itself |" in text
+    assert "of that without the patch" in text
     assert "| suppression | passed |" in text
     assert "| before the choice | passed | activated: entered" in text
     assert "tokens chosen again by edited scores" in text
@@ -46,9 +56,13 @@ def test_it_passes(examine: Callable[[], Report]) -> None:
     assert "Glm4MoeForCausalLM" in text
 
 
-def test_it_notices_an_edit_that_is_too_weak(
-    examine: Callable[[], Report], monkeypatch: pytest.MonkeyPatch, engine: Any
-) -> None:
+def test_it_notices_untuned_answers_that_are_not_those_without_the_patch(examine: Examine, plain: Stock) -> None:
+    other = [[[answer[0] ^ 1, *answer[1:]] for answer in plain.tokens[0][:1]] + plain.tokens[0][1:]] * 2
+    report = examine(Stock(other, plain.seconds))
+    assert [check.name for check in report.checks if not check.passed] == ["untouched requests"]
+
+
+def test_it_notices_an_edit_that_is_too_weak(examine: Examine, monkeypatch: pytest.MonkeyPatch, engine: Any) -> None:
     original = slots_module.SlotTable._write
 
     def weak(self: Any, *args: Any) -> None:
@@ -60,7 +74,7 @@ def test_it_notices_an_edit_that_is_too_weak(
 
 
 def test_it_notices_a_choice_by_untouched_scores(
-    examine: Callable[[], Report], monkeypatch: pytest.MonkeyPatch, engine: Any
+    examine: Examine, monkeypatch: pytest.MonkeyPatch, engine: Any
 ) -> None:
     monkeypatch.setattr(ScoreEdits, "apply", lambda _self, scores, **_: scores)
     found = results(examine())
@@ -69,9 +83,7 @@ def test_it_notices_a_choice_by_untouched_scores(
     assert found["stimulation"]
 
 
-def test_it_notices_a_route_that_is_not_taken(
-    examine: Callable[[], Report], monkeypatch: pytest.MonkeyPatch, engine: Any
-) -> None:
+def test_it_notices_a_route_that_is_not_taken(examine: Examine, monkeypatch: pytest.MonkeyPatch, engine: Any) -> None:
     original = Laid.__init__
 
     def late(self: Any, *args: Any) -> None:
@@ -85,7 +97,7 @@ def test_it_notices_a_route_that_is_not_taken(
     assert found["before the choice"]
 
 
-def test_it_notices_a_shared_cache(examine: Callable[[], Report], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_notices_a_shared_cache(examine: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
     ours = InputProcessor.process_inputs
 
     def unsalted(self: Any, *args: Any, **kwargs: Any) -> Any:
