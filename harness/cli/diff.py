@@ -72,25 +72,13 @@ def diff_command(
     Example: mote diff demo models/demo-int4 --recipe demo --out results/runs/demo-against-int4
     """
     console = Console(highlight=False)
-    if recipe is None:
-        if changes:
-            raise MoteError("--set changes a recipe: name one with --recipe.")
-        folders = Path(run), Path(other)
-        for folder in folders:
-            if not (folder / "manifest.json").is_file() and (folder / "config.json").is_file():
-                raise MoteError(f"{folder} is a model, not a run: name the recipe to run on both models with --recipe.")
-    else:
-        if out is None:
-            raise MoteError("--recipe: name the folder of both runs with --out.")
-        folders = out / "model", out / "other"
-
-    from mote.harness.diff.engines import one_at_a_time
-
-    starter = one_at_a_time()
-    again = "Stopped. What was measured is stored; the same command goes on."
-    with stoppable(console, again):
+    _check_arguments(run, other, recipe, changes or [], out, dry_run=dry_run)
+    folders = Path(run), Path(other)
+    starter: StartsEngine | None = None
+    with stoppable(console):
         if recipe is not None and out is not None:
-            _run_both(recipe, changes or [], (run, other), (folders[0], folders[1]), console, starter)
+            folders = out / "model", out / "other"
+            starter = _run_both(recipe, changes or [], (run, other), folders, console)
             model, other_model = model or run, other_model or other
         left = own.own_of(folders[0], model, engine, server, key_env, function)
         right = own.own_of(folders[1], other_model, engine, other_server, key_env, function)
@@ -102,7 +90,7 @@ def diff_command(
 
         named = tuple(read_profile(text, "--profile ") for text in profiles or [])
         options = DiffOptions(seeds, sets, named, prompts, seed)
-        found = diff_runs(folders[0], folders[1], options, console, dry_run=dry_run, engine=starter, own=(left, right))
+        found = diff_runs(*folders, options, console, dry_run=dry_run, engine=starter, own=(left, right))
     if found is None:
         return
     show_diff(found, console)
@@ -110,21 +98,37 @@ def diff_command(
         console.print(str(path), soft_wrap=True)
 
 
-def _run_both(
-    recipe: str,
-    changes: list[str],
-    models: tuple[str, str],
-    folders: tuple[Path, Path],
-    console: Console,
-    starter: StartsEngine,
+def _check_arguments(
+    run: str, other: str, recipe: str | None, changes: list[str], out: Path | None, *, dry_run: bool
 ) -> None:
+    """Raise MoteError for arguments that do not go together."""
+    if recipe is None:
+        if changes:
+            raise MoteError("--set changes a recipe: name one with --recipe.")
+        for folder in (Path(run), Path(other)):
+            if not (folder / "manifest.json").is_file() and (folder / "config.json").is_file():
+                raise MoteError(f"{folder} is a model, not a run: name the recipe to run on both models with --recipe.")
+    elif out is None:
+        raise MoteError("--recipe: name the folder of both runs with --out.")
+    elif dry_run:
+        raise MoteError("--dry-run says what two finished runs cost; what --recipe costs, mote plan says.")
+
+
+def _run_both(
+    recipe: str, changes: list[str], models: tuple[str, str], folders: tuple[Path, Path], console: Console
+) -> StartsEngine:
+    """Run the recipe on both models, and return what starts their engines."""
     from mote.harness.recipe.schema import load_recipe
     from mote.harness.report.whole import stay_here
 
     first, second = (load_recipe(recipe, [*changes, f"model.path={path}"]) for path in models)
-    for one in (first, second):
-        stay_here(one)
+    # A hub that one of them needs is not kept out by the other.
+    if all(path == "demo" or Path(path).is_dir() for path in models):
+        stay_here(first)
 
+    from mote.harness.diff.engines import one_at_a_time
     from mote.harness.diff.run import run_both
 
+    starter = one_at_a_time()
     run_both((first, second), folders, console, starter)
+    return starter

@@ -22,7 +22,7 @@ from mote.harness.science.inference import Rate
 
 FORMAT: Final = "mote-diff/1"
 SAID: Final = {
-    "changed": "changed: beyond other seeds, and beyond random sets",
+    "changed": "changed on these prompts: beyond other seeds, and beyond random sets",
     "as-random": "differs beyond other seeds, but random sets differ as much",
     "not-apart": "not told apart",
     "few": "too few prompts, units, seeds or sets to tell",
@@ -123,7 +123,7 @@ def _show_classes(found: Diff, console: Console) -> None:
     )
     if classes.by_seed is not None and classes.beyond_seed is not None:
         console.print(
-            f"Another label: {classes.changed} of {len(found.classes.matrix) and int(classes.matrix.to_numpy().sum())}"
+            f"Another label: {classes.changed} of {int(classes.matrix.to_numpy().sum())}"
             f" prompts; with another seed {first} itself changes {classes.by_seed} of {classes.retested}: p"
             f" {_p(classes.beyond_seed.p)} for the difference.",
             soft_wrap=True,
@@ -178,7 +178,9 @@ def _effects(found: Diff, measure: str) -> Table:
 
 def _show_rulings(found: Diff, console: Console) -> None:
     for row in _records(found.effects[found.effects["edit"] != UNTOUCHED]):
-        console.print(f"{row['edit']}, {row['measure']}: {SAID[row['said']]}.", soft_wrap=True, markup=False)
+        open_end = row["said"] == "changed" and row["low"] <= 0 <= row["high"]
+        more = "; of further prompts the interval says nothing, it holds 0" if open_end else ""
+        console.print(f"{row['edit']}, {row['measure']}: {SAID[row['said']]}{more}.", soft_wrap=True, markup=False)
     console.print(
         "Shares are under the edit; the difference is of effects (edited less untouched, same prompts and seeds), in"
         " points. p seeds: the models' names dealt anew over their runs within units; p sets: among random sets chosen"

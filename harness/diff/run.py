@@ -18,7 +18,7 @@ from mote.harness.diff.baselines import Classes, class_changes, map_tables, scan
 from mote.harness.diff.effects import Labels, effect_tables
 from mote.harness.diff.engines import one_at_a_time
 from mote.harness.diff.plan import DiffOptions, Plan, make_plan
-from mote.harness.diff.sides import Side, models_of, notes_of, read_sides
+from mote.harness.diff.sides import Side, check_layout, models_of, notes_of, read_sides
 from mote.harness.engine.trust import NOTHING_OWN, Own
 from mote.harness.experts.asking import Asking
 from mote.harness.experts.rankings import read_halves
@@ -89,6 +89,8 @@ def run_both(
 ) -> None:
     """Run one recipe on two models, or go on with it; both are checked first. Raises MoteError as ``study.run``."""
     studies = [check(recipe) for recipe in recipes]
+    first, second = (study.manifest["model"] for study in studies)
+    check_layout((recipes[0].model.path, recipes[1].model.path), first["layout"], second["layout"])
     for study, folder in zip(studies, folders, strict=True):
         # What a verdict would be too small for is said beside the difference instead.
         run_study(study, folder, console, engine=starter, force=True)

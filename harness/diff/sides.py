@@ -80,19 +80,21 @@ def read_sides(folder: Path, other: Path) -> tuple[Side, Side]:
     first, second = read_side(folder), read_side(other)
     if first.name == second.name:
         first, second = first._replace(name=f"{first.name} (1)"), second._replace(name=f"{second.name} (2)")
-    _check_layout(first, second)
+    check_layout(
+        (str(first.folder), str(second.folder)), *(side.manifest["model"]["layout"] for side in (first, second))
+    )
     _check_recipe(first, second)
     _check_prompts(first, second)
     return first, second
 
 
-def _check_layout(first: Side, second: Side) -> None:
-    ours, theirs = (side.manifest["model"]["layout"] for side in (first, second))
+def check_layout(names: tuple[str, str], ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
+    """Raise MoteError unless two models have their experts in the same places, by their manifests' layouts."""
     for key, said in _LAYOUT.items():
         if ours[key] != theirs[key]:
             raise MoteError(
-                f"the models have no common layout of experts: {said} {ours[key]} in {first.folder}, {theirs[key]} in"
-                f" {second.folder}."
+                f"the models have no common layout of experts: {said} {ours[key]} in {names[0]}, {theirs[key]} in"
+                f" {names[1]}."
             )
 
 

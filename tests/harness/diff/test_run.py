@@ -23,10 +23,11 @@ from mote.harness.diff.output import as_json, show_diff, write_diff
 from mote.harness.diff.plan import DiffOptions
 from mote.harness.diff.run import Diff, diff_runs
 from mote.harness.diff.sides import Side, read_sides
+from mote.harness.engine.model import resolve_model
 from mote.harness.engine.trust import Own
 from mote.harness.engine.vllm import Answer, Request
 from mote.harness.errors import MoteError
-from mote.harness.files import digest_of
+from mote.harness.files import MODEL_DIR, digest_of
 from mote.harness.science.causal import Measurement
 from mote.harness.store.run import RunStore
 from mote.harness.store.scans import Scans, ScoreRow
@@ -44,7 +45,8 @@ from tests.harness.study.scripted_engine import (
 
 QUIET = Console(quiet=True)
 SERVERS = Own(servers=("http://127.0.0.1:1/v1",))
-OPTIONS = DiffOptions(sets=39)
+OPTIONS = DiffOptions(seeds=2, sets=4)
+ENOUGH = DiffOptions(sets=39)
 RECIPE = recipe_of(limit=200, controls={"mass": 0, "layers": 0, "retest": 1}, exact=False)
 TOKENS, CHOICES = 40, 640
 ELSEWHERE = ((0, 60), (3, 61), (5, 62))
@@ -151,7 +153,7 @@ def test_a_copy_differs_in_nothing(runs: Path) -> None:
 
 
 def test_planted_experts_that_do_nothing_in_the_sibling_are_changed(runs: Path) -> None:
-    found = diff(runs)
+    found = diff(runs, options=ENOUGH)
     rows = flipped(found)
     own = rows.loc["model's own"]
     assert own["effect"] > 0.5
@@ -167,19 +169,18 @@ def test_planted_experts_that_do_nothing_in_the_sibling_are_changed(runs: Path) 
     assert 0.9 < whole["routing"] < 1
     assert whole["between"] < whole["within"]
     engines: dict[str, ScriptedEngine] = {"model": Model(), "sibling": Sibling(effect=0.0)}
-    again = diff(runs, engines=engines)
+    again = diff(runs, options=ENOUGH, engines=engines)
     assert not engines["model"].asked, "what is stored is not asked again"
     assert as_json(again) == as_json(found)
 
 
 def test_a_difference_that_was_killed_goes_on_to_the_same_end(runs: Path, tmp_path: Path) -> None:
     other = Path(shutil.copytree(runs, tmp_path / "others"))
-    few = DiffOptions(seeds=2, sets=3)
-    whole = diff(other, options=few)
+    whole = diff(other)
     with pytest.raises(Killed):
-        diff(runs, options=few, engines={"model": Model(kill_after=30), "sibling": Sibling(effect=0.0)})
+        diff(runs, engines={"model": Model(kill_after=30), "sibling": Sibling(effect=0.0)})
     engines: dict[str, ScriptedEngine] = {"model": Model(), "sibling": Sibling(effect=0.0)}
-    assert as_json(diff(runs, options=few, engines=engines)) == as_json(whole)
+    assert as_json(diff(runs, engines=engines)) == as_json(whole)
     assert not engines["sibling"].asked
     asked = [(one.profile.digest, one.prompt_id, one.seed) for one in engines["model"].asked]
     assert len(set(asked)) == len(asked) > 0
@@ -213,7 +214,7 @@ def test_what_is_written_and_printed_agrees(runs: Path) -> None:
     console = Console(file=io.StringIO(), width=200)
     show_diff(found, console)
     said = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "model's own, flipped: changed: beyond other seeds, and beyond random sets." in said
+    assert "model's own, flipped: too few prompts, units, seeds or sets to tell." in said
     assert "to broken text" in said
     assert "broken of" in said
 
@@ -242,19 +243,13 @@ def test_runs_that_differ_in_more_than_the_model_are_refused(
         diff(runs)
 
 
-def test_other_prompts_other_tokens_and_one_run_twice_are_refused(
-    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_prompts_other_tokens_and_one_run_twice_are_refused(runs: Path, tmp_path: Path) -> None:
     with pytest.raises(MoteError, match="are one run: copy it"):
         diff(runs, "model")
     sibling = tmp_path / "sibling-model"
-    from mote.harness.files import MODEL_DIR
-
     shutil.copytree(MODEL_DIR, sibling)
     template = sibling / "chat_template.jinja"
-    template.write_text(template.read_text() + " ")
-    from mote.harness.engine.model import resolve_model
-
+    template.write_text("Be kind. " + template.read_text())
     edited(runs, lambda it: it["model"].update(files=resolve_model(str(sibling)).files))
     with pytest.raises(MoteError, match=r"another tokenizer or chat template: prompt '.*' is"):
         diff_runs(
@@ -327,6 +322,7 @@ def test_the_command_says_what_is_missing(runs: Path, tmp_path: Path) -> None:
     assert "is a model, not a run: name the recipe" in said(str(model), str(model))
     assert "--set changes a recipe" in said(str(runs / "model"), str(runs / "sibling"), "--set", "study.top_k=4")
     assert "name the folder of both runs with --out" in said("demo", "demo", "--recipe", "demo")
+    assert "mote plan says" in said("demo", "demo", "--recipe", "demo", "--out", str(tmp_path), "--dry-run")
     result = CliRunner().invoke(
         app, ["diff", str(runs / "model"), str(runs / "sibling"), "--dry-run", "--server", "http://127.0.0.1:1/v1",
               "--other-server", "http://127.0.0.1:1/v1"],
