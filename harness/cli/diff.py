@@ -46,7 +46,8 @@ def diff_command(
     seeds: Annotated[int, typer.Option(help="Other seeds that both models answer with.", min=1)] = 3,
     sets: Annotated[int, typer.Option(help="Random sets beside each edit, chosen as often.", min=0)] = 39,
     prompts: Annotated[
-        int | None, typer.Option(help="At most so many prompts of the class.  [default: all]", min=2)
+        int | None,
+        typer.Option(help="At most so many prompts of the class, spread over their units.  [default: all]", min=2),
     ] = None,
     seed: Annotated[int, typer.Option(help="The seed of random sets, and of the prompts' halves.", min=0)] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it costs, and ask nothing.")] = False,

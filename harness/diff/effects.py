@@ -48,7 +48,7 @@ def effect_tables(
     sets: list[dict[str, Any]] = []
     for measure in MEASURES:
         untouched = [reader.hits(side, EMPTY_PROFILE.digest, measure) for side in (0, 1)]
-        rows.append(_row(UNTOUCHED, 0, measure, untouched, effect_difference(*untouched, at), "", ""))
+        rows.append(_row(UNTOUCHED, 0, measure, untouched, effect_difference(untouched[0], untouched[1], at), "", ""))
         mine = []
         for edit in plan.edits:
             of_sets = [_set_row(reader, edit, number, measure) for number in range(len(edit.controls))]
@@ -99,7 +99,8 @@ class _Reader:
 def _edit_row(
     reader: _Reader, edit: EditSet, measure: str, at: Sequence[Hashable], of_sets: Sequence[float]
 ) -> dict[str, Any]:
-    found = effect_difference(*reader.effects(edit.profile.digest, measure), at)
+    effects = reader.effects(edit.profile.digest, measure)
+    found = effect_difference(effects[0], effects[1], at)
     ours, theirs = reader.difference(edit.profile.digest, measure)
     p, least = among_sets(theirs - ours, of_sets)
     shares = [reader.hits(side, edit.profile.digest, measure) for side in (0, 1)]

@@ -72,6 +72,6 @@ def _effects(axis: Axes, found: Diff) -> None:
     axis.set_xticks(range(len(rows)), [f"{row['edit']}\n{row['said']}" for _, row in rows.iterrows()], fontsize=8)
     axis.set_xlim(-0.6, len(rows) - 0.4)
     axis.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}")
-    axis.set_ylabel(f"effect in {found.names[1]} less {found.names[0]}, points")
+    axis.set_ylabel(f"{found.names[1]} less {found.names[0]}, points")
     axis.set_title("Difference of effects")
     axis.grid(axis="y", color=RULE, linewidth=0.5)

@@ -10,10 +10,12 @@ import numpy as np
 
 from mote.harness.diff.sides import Side
 from mote.harness.errors import MoteError
+from mote.harness.experts.scan import spread
 from mote.harness.preconditions import DataError
 from mote.harness.science.controls import MOST_SETS, Expert, random_experts
 from mote.harness.science.model_difference import MOST_SEEDS
-from mote.patches import EMPTY_PROFILE, Edit, Profile
+from mote.harness.take_home.source import check_layout
+from mote.patches import EMPTY_PROFILE, Edit, ModelLayout, Profile
 
 BOTH: Final = "both models' own"
 
@@ -100,7 +102,7 @@ def make_plan(first: Side, second: Side, options: DiffOptions) -> Plan:
     count = options.seeds if sampling["temperature"] > 0 else 1
     return Plan(
         tuple(_edit(name, side, profile, options) for name, side, profile in _profiles(first, second, options)),
-        prompts[: options.prompts],
+        spread(prompts, first.halves.units, options.prompts or len(prompts), options.seed),
         [int(sampling["seed"]) + number for number in range(1, count + 1)],
     )
 
@@ -110,12 +112,14 @@ def _profiles(first: Side, second: Side, options: DiffOptions) -> list[tuple[str
     own = [(BOTH if same else f"{first.name}'s own", first, first.tuned)]
     own += [] if same else [(f"{second.name}'s own", second, second.tuned)]
     named = [(profile.name, first, profile) for profile in options.profiles]
+    layout = {key: first.manifest["model"]["layout"][key] for key in ("architecture", "layers", "experts", "top_k")}
     found: dict[str, tuple[str, Side, Profile]] = {}
     for name, side, profile in [*own, *named]:
         if not profile.canonical:
             raise MoteError(
                 f"--profile {profile.name} edits nothing: the untouched models are set side by side anyway."
             )
+        check_layout(profile, ModelLayout.from_dict(layout))
         found.setdefault(profile.digest, (name, side, profile))
     return list(found.values())
 

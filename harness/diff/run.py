@@ -125,6 +125,6 @@ def _ask(side: Side, plan: Plan, console: Console, engine: StartsEngine, own: Ow
                     for count in asking.ask(missing):
                         advance(count)
             frame = asking.labelled(profiles, plan.prompts)
-            for (digest, prompt), label in frame.set_index(["profile_digest", "prompt_id"])["label"].items():
+            for digest, prompt, label in zip(frame["profile_digest"], frame["prompt_id"], frame["label"], strict=True):
                 found.setdefault((str(digest), seed), {})[str(prompt)] = str(label)
     return found

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from mote.harness.preconditions import DataError
-from mote.harness.science.detectors import compare_rankings
-from mote.harness.science.resonance import resonance
+from mote.harness.science.resonance import ranks_of, resonance
 
 DRAWS: Final = 50
 ALL: Final = "all"
@@ -67,32 +66,37 @@ def top_table(first: Mapped, second: Mapped, ks: Sequence[int], *, draws: int = 
     ``chance`` is what two unrelated rankings share on average, p the hypergeometric chance of sharing at least as many;
     ``within`` and ``between`` are the mean over ``draws`` random halves of the prompts (see the module).
     """
-    whole = (first.resonance(), second.resonance())
-    halves = list(_halves(first, second, draws, seed))
+    ours, theirs = first.resonance(), second.resonance()
+    whole = _Four((ours, ours), (theirs, theirs))
+    orders = [four.orders() for four in (whole, *_halves(first, second, draws, seed))]
+    size = first.maps[0].size
     rows = []
     for k in ks:
-        shared, chance = _shared(*whole, k)
-        size = whole[0].size
+        shared = _shared(orders[0].first[0], orders[0].second[0], k)
+        within = [_shared(a, b, k) for four in orders[1:] for a, b in four.within]
+        between = [_shared(a, b, k) for four in orders[1:] for a, b in four.between]
         p = float(stats.hypergeom.sf(shared - 1, size, k, k))
-        within = [_shared(a, b, k)[0] for four in halves for a, b in four.within]
-        between = [_shared(a, b, k)[0] for four in halves for a, b in four.between]
-        rows.append((k, shared, chance, p, _mean(within), _mean(between)))
+        rows.append((k, shared, k * k / size, p, _mean(within), _mean(between)))
     return pd.DataFrame(rows, columns=TOP_COLUMNS)
 
 
 class _Four(NamedTuple):
-    """The resonance of both models on both halves."""
+    """The resonance of both models on both halves, or each one's experts from the first to the last."""
 
-    first: tuple[NDArray[np.float64], NDArray[np.float64]]
-    second: tuple[NDArray[np.float64], NDArray[np.float64]]
+    first: tuple[NDArray[Any], NDArray[Any]]
+    second: tuple[NDArray[Any], NDArray[Any]]
 
     @property
-    def within(self) -> tuple[tuple[NDArray[np.float64], NDArray[np.float64]], ...]:
+    def within(self) -> tuple[tuple[NDArray[Any], NDArray[Any]], ...]:
         return (self.first, self.second)
 
     @property
-    def between(self) -> tuple[tuple[NDArray[np.float64], NDArray[np.float64]], ...]:
+    def between(self) -> tuple[tuple[NDArray[Any], NDArray[Any]], ...]:
         return ((self.first[0], self.second[1]), (self.second[0], self.first[1]))
+
+    def orders(self) -> _Four:
+        """Return the experts of each, best first, ties by layer and expert."""
+        return _Four((_order(self.first[0]), _order(self.first[1])), (_order(self.second[0]), _order(self.second[1])))
 
 
 def _halves(first: Mapped, second: Mapped, draws: int, seed: int) -> Iterator[_Four]:
@@ -121,9 +125,12 @@ def _check(first: Mapped, second: Mapped, layers: Sequence[int]) -> None:
         )
 
 
-def _shared(first: NDArray[np.float64], second: NDArray[np.float64], k: int) -> tuple[int, float]:
-    row = compare_rankings({"first": first, "second": second}, k).iloc[0]
-    return int(row["shared"]), float(row["chance"])
+def _order(ranking: NDArray[np.float64]) -> NDArray[np.intp]:
+    return np.argsort(ranks_of(ranking).ravel(), kind="stable")
+
+
+def _shared(first: NDArray[np.intp], second: NDArray[np.intp], k: int) -> int:
+    return len(set(first[:k].tolist()) & set(second[:k].tolist()))
 
 
 def _pearson(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:

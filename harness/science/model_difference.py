@@ -89,12 +89,12 @@ def effect_difference(
 
 def exchange_between(first: NDArray[np.int64], second: NDArray[np.int64]) -> tuple[float, float]:
     """Return the two-sided p of the deals of two models' runs [units, seeds], and the least p that they allow."""
-    law = np.ones(1)
+    law: NDArray[np.float64] = np.ones(1)
     below = 0  # the least sum that the second model can be dealt
     for ours, theirs in zip(first, second, strict=True):
         runs = np.concatenate([ours, theirs])
         sums = np.array([runs[list(dealt)].sum() for dealt in combinations(range(runs.size), theirs.size)])
-        law = np.convolve(law, np.bincount(sums - sums.min()) / sums.size)
+        law = np.asarray(np.convolve(law, np.bincount(sums - sums.min()) / sums.size), dtype=np.float64)
         below += int(sums.min())
     total, observed = int(first.sum() + second.sum()), int(second.sum() - first.sum())
     apart = np.abs(2 * (np.arange(law.size) + below) - total)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mote.harness.preconditions import DataError
+from mote.harness.science.detectors import compare_rankings
 from mote.harness.science.map_difference import ALL, Mapped, map_table, top_table
 
 LAYERS = (1, 2, 5)
@@ -41,6 +42,8 @@ def test_models_of_other_experts_are_told_from_those_of_the_same() -> None:
     assert abs(maps["resonance"]) < 0.5
     assert maps["between"] < 0.4 < maps["within"]
     tops = top_table(one, other, (20,)).iloc[0]
+    slow = compare_rankings({"one": one.resonance(), "other": other.resonance()}, 20).iloc[0]
+    assert (tops["shared"], tops["chance"]) == (slow["shared"], slow["chance"])
     assert tops["shared"] < tops["within"] - 5
     # Other prompts of the same model: as like as halves can be.
     rng = np.random.default_rng(0)

@@ -35,7 +35,7 @@ def enumerated(first: NDArray[np.int64], second: NDArray[np.int64], units: list[
             for sums, chosen in zip(of.values(), deal, strict=True)
         )
         reached += abs(total) >= abs(observed)
-    return reached / len(deals) ** len(of)
+    return float(reached / len(deals) ** len(of))
 
 
 @given(st.integers(0, 10_000), st.integers(1, 2), st.integers(1, 4))
@@ -118,7 +118,8 @@ def test_random_sets_that_differ_as_much_are_no_change_of_these_experts() -> Non
     assert all(math.isnan(value) for value in among_sets(0.1, []))
     sure, unsure, brittle = (0.001, 0.0001), (0.4, 0.0001), (0.4, 0.025)
     (changed, same, all_over) = rule([sure, unsure, sure], [(0.001, 0.0005), (0.9, 0.0005), brittle])
-    assert (changed.said, changed.p, changed.p_holm) == ("changed", 0.001, pytest.approx(0.003))
+    assert (changed.said, changed.p) == ("changed", 0.001)
+    assert changed.p_holm == pytest.approx(0.003)
     assert same.said == "not-apart"
     assert all_over.said == "as-random"
     nan = (math.nan, math.nan)
