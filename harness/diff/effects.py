@@ -25,7 +25,7 @@ MEASURES: Final = (FLIPPED, BROKEN)
 """Answers of another class than the one under study; texts without a class. Neither counts as the other."""
 EFFECTS: Final = [
     *("edit", "experts", "measure", "share", "share_other", "effect", "effect_other", "difference", "low", "high"),
-    *("p_seeds", "least_p_seeds", "sets", "sets_mean", "p_sets", "least_p_sets", "p", "p_holm", "said"),
+    *("p_seeds", "least_p_seeds", "sets", "first_seed", "sets_mean", "p_sets", "least_p_sets", "p", "p_holm", "said"),
     *("prompts", "units", "seeds", "digest"),
 ]
 SETS: Final = ["edit", "set", "measure", "effect", "effect_other", "difference", "experts"]
@@ -37,7 +37,8 @@ def effect_tables(
     """Return the effects of each edit in both models (``EFFECTS``), and those of the random sets (``SETS``).
 
     ``share`` is that of answers flipped (broken) under the edit, the ``effect`` by how much more than untouched with
-    the same seeds, ``difference`` the other model's effect less this one's. Rows of ``untouched`` have the untouched
+    the same seeds, ``difference`` the other model's effect less this one's; ``first_seed`` is the difference by the
+    first seed alone, which stands among those of the random sets. Rows of ``untouched`` have the untouched
     models' shares, and the test by seeds alone. Where prompts or units are fewer than a verdict needs, ``said`` is
     ``few``.
     """
@@ -106,7 +107,13 @@ def _edit_row(
     shares = [reader.hits(side, edit.profile.digest, measure) for side in (0, 1)]
     row = _row(edit.name, len(edit.experts), measure, shares, found, edit.profile.digest, "")
     mean = float(np.mean(of_sets)) if of_sets else math.nan
-    return row | {"sets": len(of_sets), "sets_mean": mean, "p_sets": p, "least_p_sets": least}
+    return row | {
+        "sets": len(of_sets),
+        "first_seed": theirs - ours,
+        "sets_mean": mean,
+        "p_sets": p,
+        "least_p_sets": least,
+    }
 
 
 def _row(

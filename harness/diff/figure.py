@@ -68,6 +68,8 @@ def _effects(axis: Axes, found: Diff) -> None:
         axis.errorbar(at, row["difference"], yerr=[[row["difference"] - row["low"]], [row["high"] - row["difference"]]],
                       fmt="D", color=SIGNAL, markersize=6, capsize=3,
                       label="the edit, 95% over units" if at == 0 else None)  # fmt: skip
+    axis.scatter(range(len(rows)), rows["first_seed"], s=42, marker="D", facecolors="none", edgecolors=SIGNAL,
+                 zorder=3, label="the edit, one seed")  # fmt: skip
     axis.axhline(0, color=INK, linewidth=0.8)
     axis.set_xticks(range(len(rows)), [f"{row['edit']}\n{row['said']}" for _, row in rows.iterrows()], fontsize=8)
     axis.set_xlim(-0.6, len(rows) - 0.4)

@@ -179,7 +179,7 @@ def _effects(found: Diff, measure: str) -> Table:
 def _show_rulings(found: Diff, console: Console) -> None:
     for row in _records(found.effects[found.effects["edit"] != UNTOUCHED]):
         open_end = row["said"] == "changed" and row["low"] <= 0 <= row["high"]
-        more = "; of further prompts the interval says nothing, it holds 0" if open_end else ""
+        more = "; the interval over units holds 0, so nothing is said of further ones" if open_end else ""
         console.print(f"{row['edit']}, {row['measure']}: {SAID[row['said']]}{more}.", soft_wrap=True, markup=False)
     console.print(
         "Shares are under the edit; the difference is of effects (edited less untouched, same prompts and seeds), in"
