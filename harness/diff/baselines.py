@@ -78,7 +78,8 @@ def map_tables(first: Side, second: Side, seed: int) -> tuple[pd.DataFrame, pd.D
     both (``sweep.routing``): the share of a layer's choices in common.
     """
     layers = first.halves.layers
-    left, right = (_sides(side) for side in (first, second))
+    # Of every prompt that a run ranks by, not of its choosing half alone.
+    left, right = first.halves.sides.marks, second.halves.sides.marks
     keys, at, other = common(first.mapped, second.mapped)
     taken = [i for i, key in enumerate(keys) if key in left and key in right]
     keys = [keys[i] for i in taken]
@@ -94,11 +95,6 @@ def map_tables(first: Side, second: Side, seed: int) -> tuple[pd.DataFrame, pd.D
     size = len(layers) * first.halves.experts
     tops = top_table(*mapped, [k for k in ks if k <= size // 2], seed=seed)
     return maps.assign(prompts=len(keys), routed=len(at)), tops
-
-
-def _sides(side: Side) -> Mapping[str, str]:
-    """The side of every prompt of a run's ranking, not of its choosing half's alone."""
-    return side.halves.sides.marks
 
 
 def scan_difference(first: Side, second: Side) -> pd.DataFrame | None:

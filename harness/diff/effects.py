@@ -49,7 +49,7 @@ def effect_tables(
     sets: list[dict[str, Any]] = []
     for measure in MEASURES:
         untouched = [reader.hits(side, EMPTY_PROFILE.digest, measure) for side in (0, 1)]
-        rows.append(_row(UNTOUCHED, 0, measure, untouched, effect_difference(untouched[0], untouched[1], at), "", ""))
+        rows.append(_row(UNTOUCHED, 0, measure, untouched, effect_difference(untouched[0], untouched[1], at), ""))
         mine = []
         for edit in plan.edits:
             of_sets = [_set_row(reader, edit, number, measure) for number in range(len(edit.controls))]
@@ -88,7 +88,7 @@ class _Reader:
             for side in (0, 1)
         ]
 
-    def difference(self, digest: str, measure: str) -> tuple[float, float]:
+    def by_first_seed(self, digest: str, measure: str) -> tuple[float, float]:
         """Return both models' effects of a profile with the first seed alone, as random sets are asked."""
         ours, theirs = self.effects(digest, measure, 1)
         return float(ours.mean()), float(theirs.mean())
@@ -102,10 +102,10 @@ def _edit_row(
 ) -> dict[str, Any]:
     effects = reader.effects(edit.profile.digest, measure)
     found = effect_difference(effects[0], effects[1], at)
-    ours, theirs = reader.difference(edit.profile.digest, measure)
+    ours, theirs = reader.by_first_seed(edit.profile.digest, measure)
     p, least = among_sets(theirs - ours, of_sets)
     shares = [reader.hits(side, edit.profile.digest, measure) for side in (0, 1)]
-    row = _row(edit.name, len(edit.experts), measure, shares, found, edit.profile.digest, "")
+    row = _row(edit.name, len(edit.experts), measure, shares, found, edit.profile.digest)
     mean = float(np.mean(of_sets)) if of_sets else math.nan
     return row | {
         "sets": len(of_sets),
@@ -123,7 +123,6 @@ def _row(
     shares: Sequence[NDArray[np.int64]],
     found: EffectDifference,
     digest: str,
-    said: str,
 ) -> dict[str, Any]:
     return {
         "edit": name, "experts": experts, "measure": measure,
@@ -131,13 +130,13 @@ def _row(
         "effect": found.first, "effect_other": found.second,
         "difference": found.difference, "low": found.low, "high": found.high,
         "p_seeds": found.p, "least_p_seeds": found.least_p,
-        "prompts": found.prompts, "units": found.units, "seeds": found.seeds, "digest": digest, "said": said,
+        "prompts": found.prompts, "units": found.units, "seeds": found.seeds, "digest": digest, "said": "",
     }  # fmt: skip
 
 
 def _set_row(reader: _Reader, edit: EditSet, number: int, measure: str) -> dict[str, Any]:
     control = edit.controls[number]
-    ours, theirs = reader.difference(control.digest, measure)
+    ours, theirs = reader.by_first_seed(control.digest, measure)
     experts = " ".join(f"({one.layer}, {one.expert})" for one in control.edits)
     return {
         "edit": edit.name, "set": number + 1, "measure": measure, "effect": ours, "effect_other": theirs,

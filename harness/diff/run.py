@@ -7,7 +7,7 @@ stored in both runs as they come, so the same command goes on, and asks nothing 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -97,7 +97,7 @@ def run_both(
 
 
 def _announce(first: Side, second: Side, plan: Plan, notes: list[str], console: Console) -> None:
-    say: Callable[[str], None] = lambda text: console.print(text, soft_wrap=True, markup=False)  # noqa: E731
+    say = partial(console.print, soft_wrap=True, markup=False)
     sets = sum(len(one.controls) for one in plan.edits)
     say(
         f"{first.name} against {second.name}: {len(plan.edits)} edits x {len(plan.seeds)} seeds and {sets} random sets"
