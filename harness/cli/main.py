@@ -17,6 +17,7 @@ from mote.harness.cli import compare as cli_compare
 from mote.harness.cli import cross as cli_cross
 from mote.harness.cli import data as cli_data
 from mote.harness.cli import demo as cli_demo
+from mote.harness.cli import diff as cli_diff
 from mote.harness.cli import expert as cli_expert
 from mote.harness.cli import export as cli_export
 from mote.harness.cli import inspect_ai as cli_inspect_ai
@@ -223,6 +224,7 @@ for part in (
     cli_cross,
     cli_scan,
     cli_transplant,
+    cli_diff,
     cli_prune,
     cli_search,
     cli_judge,

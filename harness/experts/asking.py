@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from mote.harness.engine.vllm import Answer, Request
+from mote.harness.engine.vllm import Answer, Request, request_seed
 from mote.harness.errors import MoteError
 from mote.harness.experts.rankings import Halves
 from mote.harness.science.controls import Expert
@@ -29,9 +29,12 @@ Off = Literal["suppress", "deactivate"]
 
 
 class Asking:
-    """Asks an open run's model for answers under profiles, as the run draws its own, and labels them as it does."""
+    """Asks an open run's model for answers under profiles, as the run draws its own, and labels them as it does.
 
-    def __init__(self, session: Session, halves: Halves, purpose: Purpose) -> None:
+    ``seed`` is that of the sampling; the run's own unless another is given.
+    """
+
+    def __init__(self, session: Session, halves: Halves, purpose: Purpose, seed: int | None = None) -> None:
         if session.recipe.judges.llm is not None:
             raise MoteError(
                 f"{session.folder} goes by the labels of '{halves.label_set.judge}', and answers under further sets of"
@@ -43,8 +46,9 @@ class Asking:
                 " does not decide what is run: if you trust it, name it with --function FILE.py:NAME."
             )
         self.session, self.halves = session, halves
-        seeds = {key: session.seed_of(key) for key in halves.prompts}
-        self._answers = Answers(session.store, purpose, session.recipe.sampling.seed, seeds)
+        own = session.recipe.sampling.seed if seed is None else seed
+        self._seeds = {key: request_seed(own, key) for key in halves.prompts}
+        self._answers = Answers(session.store, purpose, own, self._seeds)
         self._texts = TextLabels(session.labels, session.markers, halves.prompts, strict=False)
 
     def missing(self, profiles: Collection[Profile], prompts: Collection[str]) -> list[Asked]:
@@ -56,7 +60,7 @@ class Asking:
         """Generate and store answers; yield how many as they are stored. Raises MoteError as the engine does."""
         self._answers.add_profiles({profile.digest: profile for profile, _ in missing}.values())
         prompts = self.halves.prompts
-        requests = [Request(key, prompts[key].messages, profile, self.session.seed_of(key)) for profile, key in missing]
+        requests = [Request(key, prompts[key].messages, profile, self._seeds[key]) for profile, key in missing]
         for some in self.session.engine.generate(requests):
             self._answers.add(self._row(answer) for _, answer in some)
             yield len(some)

@@ -33,6 +33,7 @@ from mote.harness.errors import MoteError
 from mote.harness.experts.rankings import CAUSAL, Halves, pick_rankings, read_halves, seen_rankings
 from mote.harness.progress import step
 from mote.harness.recipe.manifest import new_session
+from mote.harness.recipe.schema import Recipe
 from mote.harness.science.causal import Measurement, ScanPlan, choose_alternatives, plan_scan, remaining
 from mote.harness.science.controls import Expert
 from mote.harness.store.scans import Scans, ScoreRow, StoredScan
@@ -161,7 +162,8 @@ def open_scan(
     """
     with open_session(folder, console, engine, own) as session:
         halves = read_halves(session.store, session.manifest)
-        made = prepare(halves, options, first_tokens or partial(opening, tokenizer_of(session)))
+        tokeniser = first_tokens or partial(opening, tokenizer_of(session.recipe, session.model.path))
+        made = prepare(halves, options, tokeniser)
         scan = made._replace(settings={**made.settings, **(further or {})})
         session.check_engine()
         scans = Scans(session.store)
@@ -186,12 +188,12 @@ def in_turn(prompts: Sequence[str], units: Mapping[str, Hashable], seed: int) ->
     return [key for _, _, key in sorted(turns)]
 
 
-def tokenizer_of(session: Session) -> Any:
-    """Return the tokenizer of a run's model; its own code runs where the user's own options say so."""
+def tokenizer_of(recipe: Recipe, path: str) -> Any:
+    """Return the tokenizer of a recipe's model; its own code runs where the user's own options say so."""
     from transformers import AutoTokenizer
 
-    trust = bool(session.recipe.model.options.get("trust_remote_code", False))
-    return AutoTokenizer.from_pretrained(session.model.path, trust_remote_code=trust)
+    trust = bool(recipe.model.options.get("trust_remote_code", False))
+    return AutoTokenizer.from_pretrained(path, trust_remote_code=trust)
 
 
 def opening(tokenizer: Any, text: str, count: int) -> str:

@@ -180,4 +180,4 @@ class EngineMeasures:
         return self._first_tokens(self._halves.raws[prompt], length)
 
     def _tokenizer(self) -> Any:
-        return tokenizer_of(self._session)
+        return tokenizer_of(self._session.recipe, self._session.model.path)

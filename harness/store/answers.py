@@ -14,6 +14,7 @@ from contextlib import closing
 import pandas as pd
 
 from mote.harness.files import canonical_json
+from mote.harness.science.controls import RETEST
 from mote.harness.store.generations import DECIDED, GenerationRow, insert_generation
 from mote.harness.store.run import Purpose, RunStore
 from mote.patches import Profile
@@ -35,7 +36,7 @@ class Answers:
                 self._purpose,
                 one.name,
                 one.digest,
-                "deactivate" if one.before_choice else "+".join(sorted({edit.action for edit in one.edits})),
+                _kind(one),
                 self._seed,
                 canonical_json(one.to_dict()),
             )
@@ -78,6 +79,13 @@ class Answers:
         frame = pd.read_sql(query, self._store.db, params=given).astype({"prompt_opens": bool})
         frame = frame[frame["seed"] == frame["prompt_id"].map(self._seeds)].drop(columns="seed")
         return frame.drop_duplicates(["profile_digest", "prompt_id"]).reset_index(drop=True)
+
+
+def _kind(profile: Profile) -> str:
+    """What a profile does, in the words of the study's kinds; without an edit it is the untouched model again."""
+    if profile.before_choice:
+        return "deactivate"
+    return "+".join(sorted({edit.action for edit in profile.edits})) or RETEST
 
 
 # An answer that was ended at its opening is none that another could read.
