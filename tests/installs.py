@@ -61,7 +61,11 @@ _PROVIDED: Final = (
 )
 LINES: Final = (
     Line("plain", (("install", "."),), (*_STARTS, *_LACKS)),
-    Line("server", (("install", ".[server]"),), (*_STARTS, imports("aiohttp", "openai", "transformers", "tokenizers"))),
+    Line(
+        "server",
+        (("install", ".[server]"),),
+        (*_STARTS, imports("aiohttp", "msgspec", "openai", "transformers", "tokenizers")),
+    ),
     Line(
         "search",
         (("install", ".[search]"),),

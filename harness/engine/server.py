@@ -11,17 +11,18 @@ import math
 from collections.abc import Iterable
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, FiniteFloat, StrictInt, StrictStr, ValidationError, with_config
+from pydantic import BaseModel, ConfigDict, StrictInt, StrictStr, ValidationError
 from pydantic_core import to_json
-from typing_extensions import TypedDict
 
 from mote.harness.engine.failures import AwayError, BrokenReplyError, RefusedError, UnfitError, first_error
+from mote.harness.engine.scores import own_logprobs, read_scores
 from mote.harness.engine.stepping import Call, Reply, checked_observation
 from mote.harness.engine.wire import Wire, key_of
 from mote.harness.errors import MoteError
 from mote.harness.recipe.roles import roles_of
 from mote.harness.recipe.schema import ServersPart
 from mote.patches import EMPTY_PROFILE, ModelLayout, Observation, request_args
+from mote.reading import UnreadableError
 
 _LISTED: Final = 30.0
 _FIRST: Final = 300.0
@@ -61,17 +62,10 @@ class Models(Lenient):
         return [one for one in self.data if one.parent not in ids]
 
 
-# A dictionary, as an answer of thousands of tokens has thousands of them, and it is handed on as it is.
-@with_config(ConfigDict(extra="ignore", strict=True))
-class _LogProb(TypedDict):
-    logprob: FiniteFloat
-
-
 class _Choice(Lenient):
     text: StrictStr
     finish_reason: StrictStr | None = None
     routed_experts: StrictStr | None = None
-    prompt_logprobs: list[dict[str, _LogProb] | None] | None = None
 
 
 class Usage(Lenient):
@@ -182,10 +176,7 @@ class Server:
         return self._entries[key]
 
     def _read(self, number: int, call: Call, content: bytes) -> Reply:
-        try:
-            found = _Completion.model_validate_json(content)
-        except ValidationError as error:
-            raise BrokenReplyError(f"{self.url} did not send an answer: {first_error(error)}.") from None
+        found = self._parsed(call, content)
         usage, room = found.usage, min(int(call.params["max_tokens"]), self.context - len(call.tokens))
         if len(found.choices) != 1:
             raise BrokenReplyError(f"{self.url} sent {len(found.choices)} answers to one request.")
@@ -200,9 +191,9 @@ class Server:
                 f"{call.what}: {self.url} stopped after {usage.completion_tokens} of {room} tokens; start it with"
                 " --generation-config vllm, so that the model's own limit does not count."
             )
-        rows = choice.prompt_logprobs or []
+        rows = getattr(choice, "prompt_logprobs", None) or []
         try:
-            logprobs = _own_logprobs(call, rows)
+            logprobs = own_logprobs(call.tokens, rows)
         except (KeyError, ValueError):
             raise BrokenReplyError(f"{self.url} sent log-probabilities of other tokens.") from None
         return Reply(
@@ -217,7 +208,19 @@ class Server:
             rows=rows if call.params.get("prompt_logprobs") else (),
         )
 
-    def _observation(self, call: Call, choice: _Choice) -> Observation:
+    def _parsed(self, call: Call, content: bytes) -> Any:
+        """Return a reply's parts, each of its type: a ``_Completion``, or what ``read_scores`` makes of one."""
+        try:
+            if call.params.get("prompt_logprobs") is not None:
+                return read_scores(content)
+            return _Completion.model_validate_json(content)
+        except ValidationError as error:
+            said = first_error(error)
+        except UnreadableError as error:
+            said = str(error)
+        raise BrokenReplyError(f"{self.url} did not send an answer: {said}.")
+
+    def _observation(self, call: Call, choice: Any) -> Observation:
         """Return what the patch observed. Nothing made without the edit is taken for an answer under it."""
         try:
             found = checked_observation(call, {"routed_experts": choice.routed_experts})
@@ -250,15 +253,6 @@ def _is_counted(effect: Any) -> bool:
         and all(type(one) is int for one in whole)
         and all(type(one) in (int, float) and math.isfinite(one) for one in real)
     )
-
-
-def _own_logprobs(call: Call, rows: list[dict[str, _LogProb] | None]) -> list[float]:
-    """The log-probability of each of the prompt's own tokens; nan where there is none, as for the first."""
-    if not rows:
-        return []
-    return [
-        float(row[str(token)]["logprob"]) if row else math.nan for token, row in zip(call.tokens, rows, strict=True)
-    ]
 
 
 def _span(layers: Iterable[int]) -> str:

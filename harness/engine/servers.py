@@ -83,6 +83,7 @@ class ServerEngine(TokenEngine):
     ) -> None:
         try:
             import aiohttp  # noqa: F401
+            import msgspec  # noqa: F401
             from transformers import AutoTokenizer
         except ImportError as error:
             raise MoteError(f'a study on servers needs {error.name}: pip install ".[server]".') from None

@@ -177,8 +177,8 @@ UNREAD |= {"Infinity", "-Infinity"}
 """What stands beside the parts of an answer that are read, or repeats them."""
 
 
-def answers_of_servers() -> Iterator[tuple[bytes, dict[str, str], int]]:
-    """What may come instead of an answer; every one is to be told apart from one."""
+def answers_of_servers(scores: bool) -> Iterator[tuple[bytes, dict[str, str], int]]:
+    """What may come instead of an answer or of scores; every one is to be told apart from one."""
     for name, content in (*broken_texts(ANSWER), *not_json(ANSWER)):
         if name not in UNREAD:
             yield content, {}, 200
@@ -196,9 +196,11 @@ def answers_of_servers() -> Iterator[tuple[bytes, dict[str, str], int]]:
             [{}],
             [None, {"9": {"logprob": 1.0}}, None],
             [None, {"2": {"logprob": "x"}}, None],
+            [None, {"x": {"logprob": -1.0}}, None],
+            [None, {"2": {"rank": 1}}, None],
         ),
     }.items():
-        for value in values:
+        for value in values if scores or name != "prompt_logprobs" else ():
             choice = {**ANSWER["choices"][0], name: value}
             yield json.dumps({**ANSWER, "choices": [choice]}).encode(), {}, 200
     for part in ("\\ud800", "\\udfff x"):
@@ -223,7 +225,8 @@ def answers_of_servers() -> Iterator[tuple[bytes, dict[str, str], int]]:
             yield b'{"error": {"message": "\\ud800 no"}}', {"retry-after": after.encode().decode("latin-1")}, status
 
 
-def test_replies_of_servers_of_a_study() -> None:
+@pytest.mark.parametrize("scores", [False, True], ids=["answers", "scores"])
+def test_replies_of_servers_of_a_study(scores: bool) -> None:
     """Each is the failure of that request: none is a traceback, and none is taken for an answer."""
     from mote.harness.engine.failures import AwayError, BrokenReplyError, RefusedError, UnfitError
     from mote.harness.engine.server import Server
@@ -231,10 +234,11 @@ def test_replies_of_servers_of_a_study() -> None:
     from mote.harness.engine.wire import Wire
     from mote.harness.recipe.schema import ServersPart
 
-    bodies = [*answers_of_servers(), (json.dumps(ANSWER).encode(), {}, 200)]
+    bodies = [*answers_of_servers(scores), (json.dumps(ANSWER).encode(), {}, 200)]
     total = len(bodies)
     found: list[Any] = []
-    call = Call("a prompt", [1, 2, 3], EMPTY_PROFILE, {"max_tokens": 2, "temperature": 0.0}, "prompt")
+    params = {"max_tokens": 2, "temperature": 0.0} | ({"prompt_logprobs": 0} if scores else {})
+    call = Call("a prompt", [1, 2, 3], EMPTY_PROFILE, params, "prompt")
 
     async def ask(url: str) -> None:
         wire = Wire()
@@ -252,10 +256,10 @@ def test_replies_of_servers_of_a_study() -> None:
     with replies(bodies) as (url, asked):
         asyncio.run(ask(url))
     assert len(found) == total == len(asked)
-    counted["server reply"] = total
+    counted["scores" if scores else "server reply"] = total
     assert [at for at, one in enumerate(found[:-1]) if not isinstance(one, Exception)] == []
     assert found[-1].text == "so"
-    assert found[-1].logprobs[1:] == [-1.0, -2.0]
+    assert found[-1].logprobs[1:] == ([-1.0, -2.0] if scores else [])
     assert max(one.wait for one in found if isinstance(one, AwayError)) < 1
 
 
