@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,9 @@ from mote.patches.layout import ModelLayout
 from mote.patches.messages import MapPart, RowPart, Ticket
 from mote.patches.observation import ActivationMap, EditEffect, Observation, Receipt
 from mote.patches.profile import Edit, Profile
+
+_WAITING = 2048
+"""Hits (48 bytes each) that an account keeps unsummed: a step has some, and summing them costs more than keeping."""
 
 
 class Account:
@@ -28,43 +32,69 @@ class Account:
         route: digest of the route that the worker held, "" for none.
         forced: tokens times layers that took the route's experts.
         changed: those of them whose router had chosen other experts.
-        numbers: int64 [touched], canonical edits that met tokens, ascending; ``sums`` [touched, 5] belong to them.
         maps: by role, the parts of activation maps, summed.
         rows: by role, the experts chosen for each token, in parts.
     """
 
-    __slots__ = ("_sums", "_touched", "changed", "digest", "edited", "forced", "maps", "route", "rows")
+    __slots__ = (
+        "_hits",
+        "_sums",
+        "_touched",
+        "_waiting",
+        "changed",
+        "digest",
+        "edited",
+        "forced",
+        "maps",
+        "route",
+        "rows",
+    )
 
     def __init__(self, digest: str, route: str = "") -> None:
         self.digest, self.route = digest, route
         self.edited = self.forced = self.changed = 0
-        self._sums = np.zeros((0, 5))
-        self._touched = np.zeros(0, bool)
+        self._hits: list[tuple[NDArray[np.integer[Any]], NDArray[np.float64]]] = []
+        self._waiting = 0
+        self._sums: NDArray[np.float64] = np.zeros((0, 5))
+        self._touched: NDArray[np.bool_] = np.zeros(0, np.bool_)
         self.maps: dict[str, MapPart] = {}
         self.rows: dict[str, list[RowPart]] = {}
 
     @property
-    def numbers(self) -> NDArray[np.int64]:
-        """Which of the request's canonical edits have met tokens."""
-        return np.flatnonzero(self._touched)
+    def hits(self) -> tuple[NDArray[np.integer[Any]], NDArray[np.float64]]:
+        """What edits did: integers [touched], canonical edits that met tokens, ascending; and their sums, [touched, 5].
 
-    @property
-    def sums(self) -> NDArray[np.float64]:
-        """For each of :attr:`numbers`: selected, entered, weight before, weight after, left."""
-        found: NDArray[np.float64] = self._sums[self._touched]
-        return found
+        The sums are: selected, entered, weight before, weight after, left.
+        """
+        if len(self._hits) == 1 and not len(self._sums):
+            return self._hits[0]
+        self._sum_up()
+        numbers = np.flatnonzero(self._touched)
+        return numbers, self._sums[numbers]
 
-    def add_hits(self, numbers: NDArray[np.int64], sums: NDArray[np.float64]) -> None:
-        """Add what edits did; each number stands once, ascending."""
+    def add_hits(self, numbers: NDArray[np.integer[Any]], sums: NDArray[np.float64]) -> None:
+        """Add what edits did; each number stands once, ascending. The arrays are kept for a while."""
         if not len(numbers):
             return
-        missing = int(numbers[-1]) + 1 - len(self._sums)
+        self._hits.append((numbers, sums))
+        self._waiting += len(numbers)
+        if self._waiting > _WAITING:
+            self._sum_up()
+
+    def _sum_up(self) -> None:
+        if not self._hits:
+            return
+        numbers = np.concatenate([each for each, _ in self._hits])
+        missing = int(numbers.max()) + 1 - len(self._sums)
         if missing > 0:
             room = max(missing, len(self._sums), 16)  # doubling, so that many steps cost few copies
             self._sums = np.concatenate((self._sums, np.zeros((room, 5))))
             self._touched = np.concatenate((self._touched, np.zeros(room, bool)))
-        self._sums[numbers] += sums
+        # One after the other, in the order in which they came: how often this is done changes no bit.
+        added = np.concatenate([each for _, each in self._hits])
+        np.add.at(self._sums.ravel(), (numbers[:, None] * 5 + np.arange(5)).ravel(), added.ravel())
         self._touched[numbers] = True
+        self._hits, self._waiting = [], 0
 
     def add_map(self, part: MapPart) -> None:
         """Add a part of a map to the map of its role."""
@@ -96,7 +126,7 @@ class Account:
         self.edited += news.edited
         self.forced += news.forced
         self.changed += news.changed
-        self.add_hits(news.numbers, news.sums)
+        self.add_hits(*news.hits)
         for part in news.maps.values():
             self.add_map(part)
         for parts in news.rows.values():
@@ -178,7 +208,8 @@ def _edits(spec: str) -> tuple[Edit, ...]:
 
 def _effects(account: Account, edits: tuple[Edit, ...]) -> tuple[EditEffect, ...]:
     sums = np.zeros((len(edits), 5))
-    sums[account.numbers] = account.sums
+    numbers, found = account.hits
+    sums[numbers] = found
     return tuple(
         EditEffect(
             edit.layer,

@@ -45,7 +45,7 @@ class Edited(NamedTuple):
 
 
 def edit_rows(
-    weights: NDArray[np.float32],
+    weights: NDArray[np.floating[Any]],
     ids: NDArray[Any],
     gain: NDArray[np.float32],
     wanted: NDArray[np.int32] | None = None,
@@ -53,15 +53,15 @@ def edit_rows(
     """Apply the rule above to rows of one layer.
 
     Args:
-        weights: float32 [rows, k], the router's weights, not negative.
+        weights: float32 [rows, k], the router's weights, not negative; or the same numbers in float64.
         ids: integers [rows, k], the experts they belong to, distinct within a row.
         gain: float32 [rows, k]: 0 suppresses the slot's expert, 1 leaves it, ``STIMULATE`` stimulates it, any other
             number scales it.
         wanted: int32 [rows, n], the experts that are stimulated in each row, ascending, padded with -1 at the end.
             None where no row stimulates.
     """
-    before = weights.astype(np.float64)
-    total = before.sum(axis=1)
+    before = np.asarray(weights, np.float64)
+    total = np.add.reduce(before, axis=1)
     if wanted is None:
         after, displaced, entered = before * gain, None, None
     else:
@@ -74,9 +74,11 @@ def edit_rows(
         displaced[row, slot] = True
         ids[row, slot] = wanted[row, column]
         after[row, slot] = largest[row]
-    remaining = after.sum(axis=1)
-    scale = np.divide(total, remaining, out=np.ones_like(total), where=remaining > 0)
-    return Edited((after * scale[:, None]).astype(np.float32), ids, displaced, entered)
+    remaining = np.add.reduce(after, axis=1)
+    some = remaining > 0
+    scale = total / remaining if some.all() else np.divide(total, remaining, out=np.ones_like(total), where=some)
+    after *= scale[:, None]
+    return Edited(after.astype(np.float32), ids, displaced, entered)
 
 
 def _entrances(

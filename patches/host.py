@@ -30,23 +30,44 @@ class _Hit(NamedTuple):
 
     token: NDArray[Any]
     number: NDArray[Any]
-    before: NDArray[np.float32] | None
+    before: NDArray[np.floating[Any]] | None
     after: NDArray[np.float32]
     left: NDArray[np.bool_] | None = None
 
 
 class _Rows(NamedTuple):
-    """The edited rows of one layer as they are, [rows, k]; ``number`` is 0 where no edit met the expert."""
+    """Edited rows of one layer as they are, [rows, k]; ``place`` is where the table of numbers has their experts."""
 
     token: NDArray[np.intp]
-    number: NDArray[np.int32]
-    before: NDArray[np.float32]
+    place: NDArray[np.intp]
+    before: NDArray[np.float64]
     after: NDArray[np.float32]
 
-    def hit(self) -> _Hit:
+    def hit(self, numbers: NDArray[np.int32]) -> _Hit:
         """Return where edits met tokens in them."""
-        row, column = self.number.nonzero()
-        return _Hit(self.token[row], self.number[row, column], self.before[row, column], self.after[row, column])
+        number = numbers.take(self.place)
+        row, column = number.nonzero()
+        return _Hit(self.token[row], number[row, column], self.before[row, column], self.after[row, column])
+
+
+class _Lines(NamedTuple):
+    """The rows of a batch that one layer edits: the same for every layer that the same profiles of the batch edit.
+
+    Attributes:
+        token: int [rows], which they are.
+        slot: int [rows], the slots of their profiles.
+        experts: int [rows, 1], where each slot's line of experts begins in a layer's table.
+        whole: whether they are the batch's first rows, none left out.
+    """
+
+    token: NDArray[np.intp]
+    slot: NDArray[np.intp]
+    experts: NDArray[np.intp]
+    whole: bool
+
+
+_MANY = 64
+"""Rows from which on it costs less to leave those out that no edit met than to edit all alike."""
 
 
 class HostState(WorkerState):
@@ -64,6 +85,10 @@ class HostState(WorkerState):
         self._biased: list[bool] | None = None
         self.choosers: list[Chooser | str] = []
         self._edits: TokenMap | None = None
+        # The gain of every expert, as the edit asks for it; a layer's pattern of slots says which lines it shares.
+        self._gain = np.ones(self.slots.number.shape, np.float32)
+        self._pattern = [b""] * len(layout.layers)
+        self._lines: dict[bytes, _Lines] = {}
         self._forced: Forced | None = None
         self._forced_rows = np.zeros((0, 2), np.int64)
         self._capture = CaptureBuffer(layout, max_tokens)
@@ -91,6 +116,10 @@ class HostState(WorkerState):
         self._report, self._edits, self._forced = report, edits, forced
         if forced is not None:
             self._forced_rows = np.zeros((len(forced.token), 2), np.int64)
+        for slot in written:
+            self._gain[:, slot] = self.slots.gain[slot].take(self.slots.number[:, slot])
+        if written:
+            self._pattern = [touches.tobytes() for touches in self.slots.touches]
         if edits is not None:
             self._busy, self._biased = edits.busy, edits.biased
         if capture is not None:
@@ -142,28 +171,41 @@ class HostState(WorkerState):
             given[torch.from_numpy(kept)] = torch.from_numpy(forced.weights[layer][rows[kept]])
         weights[token], ids[token] = given.to(weights.dtype), want.to(ids.dtype)
 
+    def _lines_of(self, layer: int, slots: NDArray[np.int32]) -> _Lines:
+        """Return the rows that a layer edits; a step asks for few different ones, most often for one."""
+        found = self._lines.get(self._pattern[layer])
+        if found is None:
+            # ``take`` by flat numbers costs a third of indexing by two arrays.
+            token = self.slots.touches[layer].take(slots).nonzero()[0]
+            slot = slots.take(token).astype(np.intp)
+            found = _Lines(token, slot, slot[:, None] * self.layout.experts, len(token) == len(slots))
+            self._lines[self._pattern[layer]] = found
+        return found
+
     def _edit(self, layer: int, slots: NDArray[np.int32], weights: torch.Tensor, ids: torch.Tensor) -> None:
-        # ``take`` by flat numbers costs a third of indexing by two arrays, and this runs for every layer of every step.
-        token = self.slots.touches[layer].take(slots).nonzero()[0]
-        slot = slots.take(token).astype(np.intp)
-        all_ids = ids.numpy()
-        chosen = all_ids.take(token, axis=0)
-        number = self.slots.number[layer].take(slot[:, None] * self.layout.experts + chosen)
-        concerned = number.any(axis=1)
+        # Every layer of every step comes here with a few rows: what costs is how many operations there are.
+        lines = self._lines_of(layer, slots)
+        token, slot, experts, whole = lines
+        all_ids, count = ids.numpy(), len(token)
+        chosen = all_ids[:count] if whole else all_ids.take(token, axis=0)
+        place = experts + chosen
+        gain = self._gain[layer].take(place)
         wanted = self.slots.wanted[layer]
-        if wanted.shape[1]:
-            concerned |= wanted[slot, 0] >= 0
-        if not concerned.any():
-            return
-        if not concerned.all():
-            token, slot, chosen, number = token[concerned], slot[concerned], chosen[concerned], number[concerned]
+        if count > _MANY:
+            concerned = (gain != 1).any(axis=1)
+            if wanted.shape[1]:
+                concerned |= wanted[slot, 0] >= 0
+            if not concerned.all():
+                token, slot, chosen, place, gain = (each[concerned] for each in (token, slot, chosen, place, gain))
+                whole = False
+                if not len(token):
+                    return
         native = weights.dtype == torch.float32
         all_weights = weights.numpy() if native else weights.float().numpy()
-        before = all_weights.take(token, axis=0)
-        gain = self.slots.gain.take(slot[:, None] * self.slots.gain.shape[1] + number)
+        before = (all_weights[:count] if whole else all_weights.take(token, axis=0)).astype(np.float64)
         want = wanted[slot] if wanted.shape[1] else None
         edited = edit_rows(before, chosen, gain, want)
-        all_weights[token] = edited.weights
+        all_weights[slice(count) if whole else token] = edited.weights
         if not native:
             weights.copy_(torch.from_numpy(all_weights))
         after = edited.weights
@@ -174,7 +216,7 @@ class HostState(WorkerState):
             if len(entering):
                 entry = self.slots.number[layer][slot[entering], want[entering, which]]
                 self._hits.append(_Hit(token[entering], entry, None, edited.weights[entering, taken]))
-        self._rows.append(_Rows(token, number, before, after))
+        self._rows.append(_Rows(token, place + layer * self._gain[0].size, before, after))
 
     def _choose(
         self,
@@ -214,7 +256,9 @@ class HostState(WorkerState):
         if report is not None:
             if self._rows:
                 # Of all layers at once: each layer of each step would pay for it singly.
-                self._hits.append(_Rows(*(np.concatenate(each) for each in zip(*self._rows, strict=True))).hit())
+                self._hits.append(
+                    _Rows(*(np.concatenate(each) for each in zip(*self._rows, strict=True))).hit(self.slots.number)
+                )
             if self._hits and self._edits is not None:
                 report.hits = self._sum_hits(self._edits)
             if self._forced is not None:
@@ -231,6 +275,7 @@ class HostState(WorkerState):
         self._busy = self._idle
         self._biased = None
         self._edits = None
+        self._lines = {}
         self._forced = None
         self._capture.reset()
         self._hits, self._rows = [], []

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from mote.patches.accounts import Account, observe
 from mote.patches.layout import ModelLayout
 from mote.patches.messages import Hits, StepReport, Ticket
-from mote.patches.news import opening, pack_news
+from mote.patches.news import opening, pack_news, pack_short
 from mote.patches.observation import COUNTS_LOST, pack
 
 
@@ -34,7 +34,7 @@ class Ledger:
         self._layout = layout
         self._version = version
         self._accounts: dict[str, Account] = {}
-        self._opened: set[str] = set()
+        self._told: dict[str, tuple[str, str]] = {}
 
     def __len__(self) -> int:
         return len(self._accounts)
@@ -95,15 +95,19 @@ class Ledger:
         return pack(observe(account, self._layout, self._version, ticket, prompt, tokens))
 
     def _news(self, account: Account, ticket: Ticket, request: Any) -> NDArray[np.uint8]:
-        first = request.request_id not in self._opened
-        self._opened.add(request.request_id)
-        return pack_news(account.drain(), opening(self._layout, self._version, ticket) if first else None)
+        """Return what is new of a request, in brief where the digests are those that its last news told."""
+        told, digests = self._told.get(request.request_id), (account.digest, account.route)
+        news = account.drain()
+        if told == digests and (short := pack_short(news)) is not None:
+            return short
+        self._told[request.request_id] = digests
+        return pack_news(news, None if told else opening(self._layout, self._version, ticket))
 
     def request_finished(self, request: Any) -> None:
         """Close the account of a request that ended in any way. vLLM calls this at a preemption too; that one stays."""
         if request.is_finished():
             self._accounts.pop(request.request_id, None)
-            self._opened.discard(request.request_id)
+            self._told.pop(request.request_id, None)
 
     def max_cache_hit(self, _request: Any) -> None:
         """Cap no hit of the prefix cache (vLLM 0.33): a capturing request reads none, the others count none."""
@@ -123,10 +127,13 @@ class Ledger:
 
 
 def _add_hits(owners: list[Account | None], hits: Hits) -> None:
-    """Add sums to accounts. Pairs come sorted by owner, so each account is touched once."""
+    """Add sums to accounts. Pairs come sorted by owner, so each account is touched once.
+
+    An account keeps its own part of the step's arrays, lest one with few hits keep many steps' whole.
+    """
     cuts = np.flatnonzero(np.diff(hits.owner)) + 1
     starts = [0, *cuts.tolist()]
     for start, stop in zip(starts, [*starts[1:], len(hits.owner)], strict=True):
         account = owners[int(hits.owner[start])]
         if account is not None:
-            account.add_hits(hits.number[start:stop], hits.sums[start:stop])
+            account.add_hits(hits.number[start:stop].copy(), hits.sums[start:stop].copy())

@@ -20,6 +20,7 @@ models with routed experts refuse to start; nothing is hooked but that.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 from collections.abc import Callable
@@ -184,8 +185,10 @@ def _hook_front_end() -> None:
         if ticket is not None:
             if kwargs.get("resumable"):
                 raise refusal("a session that is resumed with further input cannot carry 'mote'")
-            params = params.clone()
+            # Before vLLM copies it deeply: a profile of a thousand edits as an object takes 15 ms.
+            params = copy.copy(params)
             params.extra_args = {**(params.extra_args or {}), KEY: ticket.to_extra()}
+            params = params.clone()
             if ticket.capture is not None:
                 # A prompt token that comes from the cache is not routed, so it could not be counted.
                 params.skip_reading_prefix_cache = True

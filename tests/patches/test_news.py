@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from mote.patches import Edit, ModelLayout, Profile, read_observation, request_args
 from mote.patches.capture import Capture
+from mote.patches.frames import FrameError
 from mote.patches.ledger import Ledger
 from mote.patches.messages import KEY, Hits, MapPart, RowPart, StepReport, Ticket
-from mote.patches.news import MAGIC, Collected, new_completion_output, process_outputs
+from mote.patches.news import MAGIC, SHORT, Collected, new_completion_output, process_outputs
 from mote.patches.observation import COUNTS_LOST, Observation, unpack
 from tests.patches.asking import random_prompt
 from tests.patches.test_observation import same
@@ -33,7 +34,7 @@ def request(name: str, stop: bool, capture: Any) -> Any:
 
 
 def step(seed: int, names: list[str], capture: Capture) -> StepReport:
-    """The same made-up report for every one of the names: hits, a part of a map, and rows."""
+    """The same made-up report for every one of the names: hits, and of an odd seed a part of a map, and rows."""
     draw = np.random.default_rng(seed)
     touched = np.sort(draw.choice(24, draw.integers(0, 24), replace=False))
     sums, tokens = draw.random((len(touched), 5)), int(draw.integers(0, 3))
@@ -41,6 +42,7 @@ def step(seed: int, names: list[str], capture: Capture) -> StepReport:
     ids, weighed = draw.integers(0, 12, (tokens, 2, 3)).astype(np.uint16), draw.random((tokens, 2, 3), np.float32)
     logits = draw.random((tokens, 2, 12), np.float32)
     owners = range(len(names))
+    capturing = owners if seed % 2 else range(0)
     return StepReport(
         names,
         [WIDE.digest] * len(names),
@@ -50,10 +52,10 @@ def step(seed: int, names: list[str], capture: Capture) -> StepReport:
         Hits(np.repeat(list(owners), len(touched)), np.tile(touched, len(names)), np.tile(sums, (len(names), 1)))
         if len(touched)
         else None,
-        [MapPart(owner, "prompt", 2, counts, summed if capture.weights else None) for owner in owners],
+        [MapPart(owner, "prompt", 2, counts, summed if capture.weights else None) for owner in capturing],
         [
             RowPart(owner, role, ids, weighed if capture.weights else None, logits if capture.logits else None)
-            for owner in owners
+            for owner in capturing
             for role in ("prompt", "generated")
         ],
     )
@@ -138,9 +140,15 @@ def test_the_front_end_takes_the_news_and_leaves_the_rest() -> None:
     assert unpack(state.routed_experts_chunks[0].tobytes()).receipt.digest == WIDE.digest
     later = ledger.take_output(asked, None)
     assert later is not None
-    assert later[: len(MAGIC)].tobytes() == MAGIC
-    with pytest.raises(KeyError):
+    assert later[: len(SHORT)].tobytes() == SHORT
+    with pytest.raises(FrameError):
         Collected(later)
+    ledger.absorb(step(3, ["asked"], Capture("rows")), {"asked"})
+    whole = ledger.take_output(asked, None)
+    assert whole is not None
+    assert whole[: len(MAGIC)].tobytes() == MAGIC
+    with pytest.raises(KeyError):
+        Collected(whole)
 
 
 @pytest.mark.parametrize("capture", [None, "rows", {"what": "roles", "weights": True}], ids=["none", "rows", "roles"])
