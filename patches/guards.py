@@ -104,6 +104,7 @@ _RULES: tuple[Rule, ...] = (
     ),
     (
         lambda c: c.parallel_config.pipeline_parallel_size > 1,
+        # Nor could it be tried: stock vLLM 0.32 ends in eager mode on CPUs at the first request (results/reach).
         "pipeline parallelism, whose last stage reports only its own layers",
         "set --pipeline-parallel-size 1 and use tensor parallelism",
     ),

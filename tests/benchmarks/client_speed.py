@@ -46,9 +46,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--endpoints", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--scores", action="store_true", help="measure scores alone, into a file of their own")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    rows: dict[str, dict[str, float]] = {kind: {} for kind in KINDS}
+    kinds = {kind: count for kind, count in KINDS.items() if kind.startswith("scores") or not args.scores}
+    rows: dict[str, dict[str, float]] = {kind: {} for kind in kinds}
     here, there = multiprocessing.Pipe()
     serving = multiprocessing.get_context("spawn").Process(target=_serve, args=(max(args.endpoints), there))
     serving.start()
@@ -56,14 +58,14 @@ def main() -> None:
         ports: list[int] = here.recv()
         for endpoints in args.endpoints:
             urls = [f"http://127.0.0.1:{port}/v1" for port in ports[:endpoints]]
-            for kind, count in KINDS.items():
+            for kind, count in kinds.items():
                 rows[kind][str(endpoints)] = round(median(_rate(urls, kind, count) for _ in range(args.rounds)), 1)
                 print(f"{kind}, {endpoints} endpoints: {rows[kind][str(endpoints)]} requests a CPU second", flush=True)
     finally:
         serving.kill()
     if args.out is not None:
         report = {"machine": machine(), "rounds": args.rounds, "requests a CPU second, by endpoints": rows}
-        (args.out / "client.json").write_text(json.dumps(report, indent=1) + "\n")
+        (args.out / f"client{'-scores' if args.scores else ''}.json").write_text(json.dumps(report, indent=1) + "\n")
 
 
 def _rate(urls: list[str], kind: str, count: int) -> float:
