@@ -68,7 +68,7 @@ def pack_short(account: Account) -> NDArray[np.uint8] | None:
 
 
 def _add_short(account: Account, news: NDArray[np.uint8]) -> None:
-    _, edited, forced, changed, count = _HEAD.unpack_from(news)
+    _, edited, forced, changed, count = _HEAD.unpack_from(news.data)
     account.edited += edited
     account.forced += forced
     account.changed += changed

@@ -1,4 +1,4 @@
-"""Replies to scores: log-probabilities of thousands of tokens, read in a third of the time that checks of answers take.
+"""Replies to scores: log-probabilities of thousands of tokens, read in a third of the time that pydantic takes.
 
 A study asks for as many of them as for answers, and a reply holds an object for every token. msgspec decodes JSON into
 slots of known types, skips what is not asked for, and refuses what is of another type, as pydantic does for the rest.
