@@ -21,9 +21,9 @@ class Laid:
     Attributes:
         digest: what the receipt says.
         first: the position of its first token in the request.
-        last: the position after its last token.
-        active: bool [layers], the layout's layers for which it holds.
-        ids: int64 [layers, tokens, k], of all the layout's layers, 0 where it does not hold.
+        last: the position after its last token. Between the two, a route by role may leave tokens out.
+        active: bool [layers, tokens], for which of the layout's layers and of the tokens between it holds.
+        ids: int64 [layers, tokens, k], 0 where it does not hold.
         weights: float32 likewise; None where they are recomputed.
 
     Raises:
@@ -34,19 +34,24 @@ class Laid:
 
     def __init__(self, text: str, layout: ModelLayout, prompt: int, route: Route) -> None:
         self.digest = route_digest(text)
-        self.first = prompt - route.prompt
+        # Where each of its tokens lies in the request.
+        begin = np.arange(prompt - route.prompt, prompt) if route.align != "role" else np.array(route.at)
+        at = np.concatenate([begin, prompt + np.arange(route.tokens - route.prompt)]).astype(np.int64)
+        self.first, self.last = int(at[0]), int(at[-1]) + 1
+        if route.align == "role" and route.length != prompt:
+            raise RuntimeError("a route was laid onto a prompt of another length, which no request may ask for")
         if self.first < 0:
             raise RuntimeError("a route is longer than the prompt of its request, which no request may ask for")
-        self.last = self.first + route.tokens
         rows = [layout.layers.index(layer) for layer in route.layers]
-        self.active = np.zeros(len(layout.layers), np.bool_)
-        self.active[rows] = True
-        self.ids = np.zeros((len(layout.layers), route.tokens, layout.top_k), np.int64)
-        self.ids[rows] = route.ids.transpose(1, 0, 2)
+        place = np.ix_(rows, at - self.first)
+        self.active = np.zeros((len(layout.layers), self.last - self.first), np.bool_)
+        self.active[place] = True
+        self.ids = np.zeros((*self.active.shape, layout.top_k), np.int64)
+        self.ids[place] = route.ids.transpose(1, 0, 2)
         self.weights: NDArray[np.float32] | None = None
         if route.weights is not None:
             self.weights = np.zeros(self.ids.shape, np.float32)
-            self.weights[rows] = route.weights.transpose(1, 0, 2)
+            self.weights[place] = route.weights.transpose(1, 0, 2)
 
 
 class Forced(NamedTuple):
@@ -112,7 +117,7 @@ def _forced(laid: Laid, owner: int, offset: int, low: int, high: int, fresh: int
         offset + position,
         np.full(rows, owner),
         position >= fresh,
-        np.repeat(laid.active[:, None], rows, axis=1),
+        laid.active[:, place],
         ids,
         np.zeros(ids.shape, np.float32) if laid.weights is None else laid.weights[:, place],
         np.full(rows, laid.weights is not None),

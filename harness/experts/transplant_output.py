@@ -15,6 +15,7 @@ from mote.harness.files import canonical_json, subfolder, write_atomic
 from mote.harness.recipe.manifest import new_session
 from mote.harness.science.transplants import OWN
 
+_ALIGNED = {"end": "from the prompt's end", "role": "turn by turn"}
 _WHERE = {"same": "of its own unit", "another": "of another unit", "any": ""}
 
 
@@ -51,7 +52,7 @@ def page(found: Transplant) -> str:
         "# Is it the route or the content?",
         "",
         f"Each prompt was answered again while its tokens took the experts of another prompt's: {said['tokens']} "
-        f"tokens, {layers}, weights {weights}, aligned from the prompt's end. Route: whose experts; content: the "
+        f"tokens, {layers}, weights {weights}, aligned {_ALIGNED[said['align']]}. Route: whose experts; content: the "
         f"prompt itself. {_identity(found)}",
         "",
         f"| content | route | prompts | answered {target} |",

@@ -96,6 +96,19 @@ REFUSED: list[tuple[Any, str]] = [
     (laid(prompt=0), "24 experts are no whole number for each of 0 tokens"),
     (laid(align="start"), "unknown align 'start'"),
     (laid(align=1), "unknown align '1'"),
+    (laid(align="roles"), "Did you mean 'role'?"),
+    (laid(at=[1, 2, 3], length=3), "'at' and 'length' belong to align 'role'"),
+    (laid(length=3), "'at' and 'length' belong to align 'role'"),
+    (laid(align="role"), "0 positions for 3 prompt tokens"),
+    (laid(align="role", at=[0, 1], length=3), "2 positions for 3 prompt tokens"),
+    (laid(align="role", at=[0, 2, 2], length=3), "'at', are not ascending"),
+    (laid(align="role", at=[2, 1, 0], length=3), "'at', are not ascending"),
+    (laid(align="role", at=[0, 1, 3], length=3), "positions 0 to 3 of a prompt whose 'length' is 3 tokens"),
+    (laid(align="role", at=[0, 1, 10**30], length=3), "of a prompt whose 'length' is 3 tokens"),
+    (laid(align="role", at=[-1, 0, 1], length=3), "must be a list of positions"),
+    (laid(align="role", at=[0, True, 2], length=3), "must be a list of positions"),
+    (laid(align="role", at="012", length=3), "must be a list of positions"),
+    (laid(align="role", at=[0, 1, 2], length=3.0), "must be a list of positions"),
     (laid(ids="%%"), "'ids' must be the base64 of little-endian uint16"),
     (laid(ids=[1]), "'ids' must be the base64 of little-endian uint16"),
     (laid(ids=packed([0] * 24, "<u2")), "takes an expert twice"),
@@ -451,6 +464,11 @@ def test_routes_align_by_rule() -> None:
     ROUTE.check_prompt(9)
     with pytest.raises(ProfileError, match="3 tokens are to be routed from the prompt's end, and the prompt has 2"):
         ROUTE.check_prompt(2)
+    role = Route(ROUTE.layers, ROUTE.ids, 3, "role", at=(0, 2, 3), length=4)
+    role.check_prompt(4)
+    for other in (3, 5):
+        with pytest.raises(ProfileError, match=f"onto a prompt of 4 tokens, and this one has {other}: lay the donor's"):
+            role.check_prompt(other)
     same = Route(ROUTE.layers, ROUTE.ids, 3)
     same.check_prompt(3)
     with pytest.raises(ProfileError, match="of 3 tokens, and this one has 4: take a donor of the same length"):
@@ -494,6 +512,10 @@ def test_a_worker_whose_router_cannot_choose_again_stops() -> None:
         state.admit("b", routed, 4)
         with pytest.raises(RuntimeError, match="a route is longer than the prompt"):
             state.admit("c", routed, 2)
+    role = Route(ROUTE.layers, ROUTE.ids, 3, "role", at=(0, 2, 3), length=4)
+    by_role = SimpleNamespace(extra_args={"mote": {"spec": EMPTY_PROFILE.spec, "capture": None, "route": role.spec}})
+    with pytest.raises(RuntimeError, match="onto a prompt of another length"):
+        host.admit("d", by_role, 5)
     with pytest.raises(RuntimeError, match="which no request may ask for"):
         device.begin(["b"], np.array([0]), np.array([4], np.int32))
     host.begin(["b"], np.array([0]), np.array([4], np.int32))
