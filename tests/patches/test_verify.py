@@ -11,6 +11,7 @@ from vllm.v1.engine.input_processor import InputProcessor
 
 from mote.patches import ModelLayout
 from mote.patches import slots as slots_module
+from mote.patches.capture import CaptureBuffer
 from mote.patches.choice import ScoreEdits
 from mote.patches.forcing import Laid
 from mote.patches.verify import Report, Stock, ask_stock, verify
@@ -49,6 +50,7 @@ def test_it_passes(examine: Examine, plain: Stock) -> None:
     assert "| 16 of 16 answers are those of vLLM without the patch, which repeats 16 itself |" in text
     assert "of that without the patch" in text
     assert "| suppression | passed |" in text
+    assert "the weight is smaller 0 times |" in text
     assert "| before the choice | passed | activated: entered" in text
     assert "tokens chosen again by edited scores" in text
     assert "| route transplant | passed | own route: 0 of" in text
@@ -71,6 +73,24 @@ def test_it_notices_an_edit_that_is_too_weak(examine: Examine, monkeypatch: pyte
 
     monkeypatch.setattr(slots_module.SlotTable, "_write", weak)
     assert not results(examine())["suppression"]
+
+
+@pytest.mark.parametrize("what", ["weights", "logits"])
+def test_it_notices_rows_of_other_tokens(
+    what: str, examine: Callable[[], Report], monkeypatch: pytest.MonkeyPatch, engine: Any
+) -> None:
+    original = CaptureBuffer.put
+
+    def shifted(self: Any, layer: int, weights: Any, ids: Any, logits: Any) -> None:
+        if what == "weights":
+            original(self, layer, weights.roll(1, 0), ids, logits)
+        else:
+            original(self, layer, weights, ids, None if logits is None else logits.roll(1, 0))
+
+    monkeypatch.setattr(CaptureBuffer, "put", shifted)
+    found = results(examine())
+    assert not found["rows of weights and logits"]
+    assert found["route transplant"]
 
 
 def test_it_notices_a_choice_by_untouched_scores(
