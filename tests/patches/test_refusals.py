@@ -99,7 +99,7 @@ REFUSED: list[tuple[Any, str]] = [
     (laid(align="role", at=[0, 2, 2], length=3), "'at', are not ascending"),
     (laid(align="role", at=[2, 1, 0], length=3), "'at', are not ascending"),
     (laid(align="role", at=[0, 1, 3], length=3), "positions 0 to 3 of a prompt whose 'length' is 3 tokens"),
-    (laid(align="role", at=[0, 1, 10**30], length=3), "of a prompt whose 'length' is 3 tokens"),
+    (laid(align="role", at=[0, 1, 10**18], length=3), "of a prompt whose 'length' is 3 tokens"),
     (laid(align="role", at=[-1, 0, 1], length=3), "must be a list of positions"),
     (laid(align="role", at=[0, True, 2], length=3), "must be a list of positions"),
     (laid(align="role", at="012", length=3), "must be a list of positions"),
