@@ -223,12 +223,13 @@ def _pairs(
     if options.align != "role" or options.tokens == "generated":
         return [None] * len(missing)
     turns: dict[str, Turns] = {}
+    engine = session.engine
     found: list[Pairs | None] = []
     for graft in missing:
         try:
             for key in (graft.donor, graft.receiver):
                 if key not in turns:
-                    turns[key] = session.engine.turns(halves.prompts[key].messages)
+                    turns[key] = engine.turns(halves.prompts[key].messages)
             found.append(pairs_by_role(turns[graft.donor], turns[graft.receiver]))
         except MoteError as error:
             raise MoteError(f"--align role: prompt '{graft.receiver}' by '{graft.donor}': {error}") from None

@@ -98,7 +98,7 @@ def _winner(found: _Outcome) -> str:
         return f"{begin} is the untouched model, whose net effect is 0."
     return (
         f"{begin} multiplies the weights of {len(best.experts):,} experts by {best.factor:g}. On the half that chose"
-        f" nothing {pct(best.left)} of {targets:,} prompts leave {short(found.target[:200])} (95%: {pct(best.left_low)} to"
-        f" {pct(best.left_high)}), {pct(best.entered)} of {others:,} others enter: net {best.net:+.1%};"
-        f" {pct(best.broken)} of the answers are broken, KL {best.kl:.4f} nats a token."
+        f" nothing {pct(best.left)} of {targets:,} prompts leave {short(found.target[:200])}"
+        f" (95%: {pct(best.left_low)} to {pct(best.left_high)}), {pct(best.entered)} of {others:,} others enter:"
+        f" net {best.net:+.1%}; {pct(best.broken)} of the answers are broken, KL {best.kl:.4f} nats a token."
     )
