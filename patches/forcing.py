@@ -20,38 +20,40 @@ class Laid:
 
     Attributes:
         digest: what the receipt says.
-        first: the position of its first token in the request.
-        last: the position after its last token. Between the two, a route by role may leave tokens out.
-        active: bool [layers, tokens], for which of the layout's layers and of the tokens between it holds.
-        ids: int64 [layers, tokens, k], 0 where it does not hold.
+        at: int64 [tokens], where each of its tokens lies in the request, ascending.
+        active: bool [layers], the layout's layers for which it holds.
+        ids: int64 [layers, tokens, k], of all the layout's layers, 0 where it does not hold.
         weights: float32 likewise; None where they are recomputed.
 
     Raises:
-        RuntimeError: the route reaches back beyond the prompt's begin, which the front end lets no request do.
+        RuntimeError: the route does not align with the prompt, which the front end lets no request do.
     """
 
-    __slots__ = ("active", "digest", "first", "ids", "last", "weights")
+    __slots__ = ("active", "at", "digest", "ids", "weights")
 
     def __init__(self, text: str, layout: ModelLayout, prompt: int, route: Route) -> None:
         self.digest = route_digest(text)
-        # Where each of its tokens lies in the request.
-        begin = np.arange(prompt - route.prompt, prompt) if route.align != "role" else np.array(route.at)
-        at = np.concatenate([begin, prompt + np.arange(route.tokens - route.prompt)]).astype(np.int64)
-        self.first, self.last = int(at[0]), int(at[-1]) + 1
         if route.align == "role" and route.length != prompt:
             raise RuntimeError("a route was laid onto a prompt of another length, which no request may ask for")
-        if self.first < 0:
+        if route.prompt > prompt:
             raise RuntimeError("a route is longer than the prompt of its request, which no request may ask for")
+        self.at = np.arange(prompt - route.prompt, prompt - route.prompt + route.tokens)
+        if route.align == "role":
+            self.at[: route.prompt] = route.at
         rows = [layout.layers.index(layer) for layer in route.layers]
-        place = np.ix_(rows, at - self.first)
-        self.active = np.zeros((len(layout.layers), self.last - self.first), np.bool_)
-        self.active[place] = True
-        self.ids = np.zeros((*self.active.shape, layout.top_k), np.int64)
-        self.ids[place] = route.ids.transpose(1, 0, 2)
+        self.active = np.zeros(len(layout.layers), np.bool_)
+        self.active[rows] = True
+        self.ids = np.zeros((len(layout.layers), route.tokens, layout.top_k), np.int64)
+        self.ids[rows] = route.ids.transpose(1, 0, 2)
         self.weights: NDArray[np.float32] | None = None
         if route.weights is not None:
             self.weights = np.zeros(self.ids.shape, np.float32)
-            self.weights[place] = route.weights.transpose(1, 0, 2)
+            self.weights[rows] = route.weights.transpose(1, 0, 2)
+
+    def within(self, start: int, stop: int) -> slice:
+        """Return which of its tokens lie from ``start`` to before ``stop``."""
+        low, high = np.searchsorted(self.at, (start, stop)).tolist()
+        return slice(low, high)
 
 
 class Forced(NamedTuple):
@@ -82,7 +84,7 @@ class Forcing:
     __slots__ = ("_parts",)
 
     def __init__(self) -> None:
-        self._parts: list[tuple[Laid, int, int, int, int, int]] = []
+        self._parts: list[tuple[Laid, slice, int, int, int]] = []
 
     def __bool__(self) -> bool:
         return bool(self._parts)
@@ -92,9 +94,9 @@ class Forcing:
 
         Positions from ``fresh`` on are counted.
         """
-        low, high = max(start, laid.first), min(stop, laid.last)
-        if low < high:
-            self._parts.append((laid, owner, offset, low, high, fresh))
+        place = laid.within(start, stop)
+        if place.start < place.stop:
+            self._parts.append((laid, place, owner, offset, fresh))
 
     def join(self) -> Forced:
         """Return all rows together."""
@@ -110,14 +112,14 @@ class Forcing:
         )
 
 
-def _forced(laid: Laid, owner: int, offset: int, low: int, high: int, fresh: int) -> Forced:
-    position, place, rows = np.arange(low, high), slice(low - laid.first, high - laid.first), high - low
-    ids = laid.ids[:, place]
+def _forced(laid: Laid, place: slice, owner: int, offset: int, fresh: int) -> Forced:
+    position, ids = laid.at[place], laid.ids[:, place]
+    rows = len(position)
     return Forced(
         offset + position,
         np.full(rows, owner),
         position >= fresh,
-        laid.active[:, place],
+        np.repeat(laid.active[:, None], rows, axis=1),
         ids,
         np.zeros(ids.shape, np.float32) if laid.weights is None else laid.weights[:, place],
         np.full(rows, laid.weights is not None),

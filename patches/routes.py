@@ -108,7 +108,8 @@ class Route:
             raise ProfileError("route: the positions of its prompt tokens, 'at', are not ascending")
         if self.at[0] < 0 or self.at[-1] >= self.length:
             raise ProfileError(
-                f"route: positions {self.at[0]} to {self.at[-1]} of a prompt whose 'length' is {self.length} tokens"
+                f"route: positions {short(self.at[0])} to {short(self.at[-1])} of a prompt whose 'length' is "
+                f"{short(self.length)} tokens"
             )
 
     @classmethod
@@ -277,8 +278,8 @@ class Route:
             )
         if self.align == "role" and self.length != tokens:
             raise ProfileError(
-                f"route: it was laid by role onto a prompt of {self.length} tokens, and this one has {tokens}: lay the "
-                "donor's onto this prompt"
+                f"route: it was laid by role onto a prompt of {short(self.length)} tokens, and this one has {tokens}: "
+                "lay the donor's onto this prompt"
             )
         if self.prompt > tokens:
             raise ProfileError(
