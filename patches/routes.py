@@ -169,7 +169,8 @@ class Route:
 
         def rows(by_role: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
             parts = [by_role[role][taken] if role == "prompt" else by_role[role] for role in roles]
-            return np.concatenate(parts)[:, places]
+            found: NDArray[Any] = np.concatenate(parts)[:, places]
+            return found
 
         weights = rows(observation.row_weights) if kept else None
         length = pairs.length if pairs is not None and taken else 0

@@ -69,9 +69,9 @@ def pairs_by_role(donor: Turns, receiver: Turns) -> Pairs:
 
     Raises MoteError for prompts that do not align, with the first difference.
     """
-    for number, (one, other) in enumerate(zip(donor.roles, receiver.roles, strict=False), start=1):
-        if one != other:
-            raise MoteError(f"turn {number} is {one} in the donor's prompt and {other} in the receiver's: {_REMEDY}.")
+    for number, (its, mine) in enumerate(zip(donor.roles, receiver.roles, strict=False), start=1):
+        if its != mine:
+            raise MoteError(f"turn {number} is {its} in the donor's prompt and {mine} in the receiver's: {_REMEDY}.")
     if len(donor.roles) != len(receiver.roles):
         raise MoteError(
             f"the donor's prompt has {len(donor.roles)} turns and the receiver's {len(receiver.roles)}: {_REMEDY}."
