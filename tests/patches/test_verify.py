@@ -45,7 +45,7 @@ def results(report: Report) -> dict[str, bool]:
 def test_it_passes(examine: Examine, plain: Stock) -> None:
     report = examine(plain)
     assert report.passed, report.to_markdown()
-    assert len(report.checks) == 11
+    assert len(report.checks) == 12
     text = report.to_markdown()
     assert "| 16 of 16 answers are those of vLLM without the patch, which repeats 16 itself |" in text
     assert "of that without the patch" in text
