@@ -16,7 +16,7 @@ from mote.patches.observation import (
     request_args,
 )
 from mote.patches.profile import EMPTY_PROFILE, Action, Edit, Profile, Tokens
-from mote.patches.routes import Route
+from mote.patches.routes import Pairs, Route
 
 __all__ = [
     "EMPTY_PROFILE",
@@ -27,6 +27,7 @@ __all__ = [
     "ModelLayout",
     "Observation",
     "ObservationError",
+    "Pairs",
     "Profile",
     "ProfileError",
     "Receipt",

@@ -20,24 +20,26 @@ class Laid:
 
     Attributes:
         digest: what the receipt says.
-        first: the position of its first token in the request.
-        last: the position after its last token.
+        at: int64 [tokens], where each of its tokens lies in the request, ascending.
         active: bool [layers], the layout's layers for which it holds.
         ids: int64 [layers, tokens, k], of all the layout's layers, 0 where it does not hold.
         weights: float32 likewise; None where they are recomputed.
 
     Raises:
-        RuntimeError: the route reaches back beyond the prompt's begin, which the front end lets no request do.
+        RuntimeError: the route does not align with the prompt, which the front end lets no request do.
     """
 
-    __slots__ = ("active", "digest", "first", "ids", "last", "weights")
+    __slots__ = ("active", "at", "digest", "ids", "weights")
 
     def __init__(self, text: str, layout: ModelLayout, prompt: int, route: Route) -> None:
         self.digest = route_digest(text)
-        self.first = prompt - route.prompt
-        if self.first < 0:
+        if route.align == "role" and route.length != prompt:
+            raise RuntimeError("a route was laid onto a prompt of another length, which no request may ask for")
+        if route.prompt > prompt:
             raise RuntimeError("a route is longer than the prompt of its request, which no request may ask for")
-        self.last = self.first + route.tokens
+        self.at = np.arange(prompt - route.prompt, prompt - route.prompt + route.tokens)
+        if route.align == "role":
+            self.at[: route.prompt] = route.at
         rows = [layout.layers.index(layer) for layer in route.layers]
         self.active = np.zeros(len(layout.layers), np.bool_)
         self.active[rows] = True
@@ -47,6 +49,11 @@ class Laid:
         if route.weights is not None:
             self.weights = np.zeros(self.ids.shape, np.float32)
             self.weights[rows] = route.weights.transpose(1, 0, 2)
+
+    def within(self, start: int, stop: int) -> slice:
+        """Return which of its tokens lie from ``start`` to before ``stop``."""
+        low, high = np.searchsorted(self.at, (start, stop)).tolist()
+        return slice(low, high)
 
 
 class Forced(NamedTuple):
@@ -77,7 +84,7 @@ class Forcing:
     __slots__ = ("_parts",)
 
     def __init__(self) -> None:
-        self._parts: list[tuple[Laid, int, int, int, int, int]] = []
+        self._parts: list[tuple[Laid, slice, int, int, int]] = []
 
     def __bool__(self) -> bool:
         return bool(self._parts)
@@ -87,9 +94,9 @@ class Forcing:
 
         Positions from ``fresh`` on are counted.
         """
-        low, high = max(start, laid.first), min(stop, laid.last)
-        if low < high:
-            self._parts.append((laid, owner, offset, low, high, fresh))
+        place = laid.within(start, stop)
+        if place.start < place.stop:
+            self._parts.append((laid, place, owner, offset, fresh))
 
     def join(self) -> Forced:
         """Return all rows together."""
@@ -105,9 +112,9 @@ class Forcing:
         )
 
 
-def _forced(laid: Laid, owner: int, offset: int, low: int, high: int, fresh: int) -> Forced:
-    position, place, rows = np.arange(low, high), slice(low - laid.first, high - laid.first), high - low
-    ids = laid.ids[:, place]
+def _forced(laid: Laid, place: slice, owner: int, offset: int, fresh: int) -> Forced:
+    position, ids = laid.at[place], laid.ids[:, place]
+    rows = len(position)
     return Forced(
         offset + position,
         np.full(rows, owner),

@@ -1,10 +1,11 @@
 """Routes: which experts the tokens of one request are to take, as another request's tokens took them.
 
 A route is made of the rows that a donor's answer brought back (``capture`` of ``rows``), for some layers, and for its
-prompt tokens, its generated ones, or both. Where it lies in the receiver follows from one rule: prompt rows end where
-the receiver's prompt ends, generated rows begin there. Aligned ``same``, the two prompts must have the same number of
-tokens; aligned ``end``, so many of the receiver's last tokens are routed as there are rows, and the prompt must have as
-many. Tokens beyond the route are routed by the model itself. Nothing here imports vLLM or torch.
+prompt tokens, its generated ones, or both. Generated rows begin where the receiver's prompt ends. Aligned ``same``, the
+two prompts must have the same number of tokens; aligned ``end``, so many of the receiver's last prompt tokens are
+routed as there are rows, and the prompt must have as many. Aligned ``role``, the route names the receiver's prompt
+tokens one by one, as found turn by turn by whoever knows the chat template (``Pairs``), and the length of that prompt.
+Tokens beyond the route are routed by the model itself. Nothing here imports vLLM or torch.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, cast, get_args
+from itertools import pairwise
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +28,22 @@ from mote.patches.layout import ModelLayout, ProfileError
 from mote.patches.observation import Observation
 from mote.patches.profile import TOKENS, Tokens
 
-Align = Literal["same", "end"]
+Align = Literal["same", "end", "role"]
 ALIGNS: tuple[str, ...] = get_args(Align)
+
+
+class Pairs(NamedTuple):
+    """Which prompt token of a donor each of a receiver's follows, where the two are aligned by role.
+
+    Attributes:
+        donor: positions in the donor's prompt, ascending.
+        receiver: positions in the receiver's prompt, ascending; as many.
+        length: the receiver's prompt tokens.
+    """
+
+    donor: tuple[int, ...]
+    receiver: tuple[int, ...]
+    length: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,9 +54,11 @@ class Route:
         layers: the decoder layers it holds for, ascending, as the model numbers them.
         ids: uint16 [tokens, layers, k], prompt tokens first; a token's experts differ from each other.
         prompt: how many of the tokens are prompt tokens; the others are generated ones.
-        align: ``same`` or ``end``, see the module; without prompt tokens it says nothing and is ``end``.
+        align: ``same``, ``end`` or ``role``, see the module; without prompt tokens it says nothing and is ``end``.
         weights: float32 [tokens, layers, k], the weights that the experts get (*kept*); None if they get what the
             receiver's own router scores give them, normalised as the model does (*recomputed*).
+        at: aligned ``role``, the receiver's position of each prompt token, ascending; else empty.
+        length: aligned ``role``, the receiver's prompt tokens; else 0.
 
     Raises:
         ProfileError: shapes do not fit, experts of a token repeat, or a weight is negative or no number.
@@ -51,6 +69,8 @@ class Route:
     prompt: int
     align: Align = "same"
     weights: NDArray[np.float32] | None = None
+    at: tuple[int, ...] = ()
+    length: int = 0
 
     def __post_init__(self) -> None:
         _check_layers(self.layers)
@@ -75,6 +95,22 @@ class Route:
                 raise ProfileError("route: a weight is negative or no number; leave 'weights' out to recompute them")
         if not self.prompt:
             object.__setattr__(self, "align", "end")
+        self._check_places()
+
+    def _check_places(self) -> None:
+        if self.align != "role":
+            if self.at or self.length:
+                raise ProfileError(f"route: 'at' and 'length' belong to align 'role', and this one is '{self.align}'")
+            return
+        if len(self.at) != self.prompt:
+            raise ProfileError(f"route: {len(self.at)} positions for {self.prompt} prompt tokens")
+        if any(one >= other for one, other in pairwise(self.at)):
+            raise ProfileError("route: the positions of its prompt tokens, 'at', are not ascending")
+        if self.at[0] < 0 or self.at[-1] >= self.length:
+            raise ProfileError(
+                f"route: positions {short(self.at[0])} to {short(self.at[-1])} of a prompt whose 'length' is "
+                f"{short(self.length)} tokens"
+            )
 
     @classmethod
     def of(
@@ -86,6 +122,7 @@ class Route:
         kept: bool = False,
         align: Align = "same",
         last: int | None = None,
+        pairs: Pairs | None = None,
     ) -> Route:
         """Return the route that an answer's tokens took.
 
@@ -97,6 +134,7 @@ class Route:
             kept: take the donor's weights along, which its capture must have.
             align: ``same`` or ``end``.
             last: only so many of the last prompt tokens, aligned ``end``; None for all.
+            pairs: which prompt tokens follow which, aligned ``role``; None for the other alignments.
 
         Raises:
             ProfileError: the observation lacks rows or weights, or a layer has no experts.
@@ -117,13 +155,26 @@ class Route:
                 f"route: layer {missing[0]} has no routed experts.{nearest(missing[0], map(str, known))}"
             )
         places = [known.index(layer) for layer in chosen]
-        spared = 0
-        if last is not None and "prompt" in roles:
-            spared, align = max(0, len(observation.rows["prompt"]) - last), "end"
-        ids = np.concatenate([observation.rows[role] for role in roles])[spared:, places]
-        weights = np.concatenate([observation.row_weights[role] for role in roles])[spared:, places] if kept else None
-        prompt = len(observation.rows["prompt"]) - spared if "prompt" in roles else 0
-        return cls(chosen, ids, prompt, align, weights)
+        taken: list[int] = []
+        at: tuple[int, ...] = ()
+        if "prompt" in roles:
+            held = len(observation.rows["prompt"])
+            taken = list(range(held))
+            if pairs is not None:
+                if pairs.donor and pairs.donor[-1] >= held:
+                    raise ProfileError(f"route: pairs name the donor's token {pairs.donor[-1]}, and it has {held}")
+                taken, at, align = list(pairs.donor), pairs.receiver, "role"
+            elif last is not None:
+                taken, align = taken[max(0, held - last) :], "end"
+
+        def rows(by_role: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+            parts = [by_role[role][taken] if role == "prompt" else by_role[role] for role in roles]
+            found: NDArray[Any] = np.concatenate(parts)[:, places]
+            return found
+
+        weights = rows(observation.row_weights) if kept else None
+        length = pairs.length if pairs is not None and taken else 0
+        return cls(chosen, rows(observation.rows), len(taken), align, weights, at, length)
 
     @property
     def tokens(self) -> int:
@@ -143,6 +194,7 @@ class Route:
             "prompt": self.prompt,
             "generated": self.tokens - self.prompt,
             "align": self.align,
+            **({"at": list(self.at), "length": self.length} if self.align == "role" else {}),
             "ids": base64.b64encode(np.ascontiguousarray(self.ids, "<u2").tobytes()).decode(),
         }
         if self.weights is not None:
@@ -169,12 +221,13 @@ class Route:
         """
         if not isinstance(data, Mapping):
             raise ProfileError("'route' must be an object with the keys layers, prompt, generated and ids")
-        check_keys("'route'", data, required=("layers", "prompt", "generated", "ids"), optional=("align", "weights"))
+        optional = ("align", "at", "length", "weights")
+        check_keys("'route'", data, required=("layers", "prompt", "generated", "ids"), optional=optional)
         layers, counts = data["layers"], [data["prompt"], data["generated"]]
         if not isinstance(layers, list | tuple):
             raise ProfileError("'route': 'layers' must be a list of layer indices, e.g. [1, 2, 3]")
         _check_layers(layers)
-        if not all(isinstance(count, int) and not isinstance(count, bool) and count >= 0 for count in counts):
+        if not all(map(_is_count, counts)):
             raise ProfileError("'route': 'prompt' and 'generated' must be numbers of tokens, 0 for none")
         tokens = sum(counts)
         ids = _array(data["ids"], "ids", "<u2")
@@ -191,7 +244,12 @@ class Route:
                 raise ProfileError(f"'route': {weights.size} weights for {ids.size} experts")
             weights = weights.reshape(shape).astype(np.float32)
         align = cast(Align, data.get("align", "same"))
-        return cls(tuple(layers), ids.reshape(shape).astype(np.uint16), data["prompt"], align, weights)
+        at, length = data.get("at", []), data.get("length", 0)
+        if not isinstance(at, list | tuple) or not all(_is_count(each) for each in (*at, length)):
+            raise ProfileError("'route': 'at' must be a list of positions, 'length' the prompt's number of tokens")
+        return cls(
+            tuple(layers), ids.reshape(shape).astype(np.uint16), data["prompt"], align, weights, tuple(at), length
+        )
 
     def check(self, layout: ModelLayout) -> None:
         """Raise :class:`ProfileError` unless its layers, experts and k are those of ``layout``."""
@@ -219,6 +277,11 @@ class Route:
                 f"route: it was taken from a prompt of {self.prompt} tokens, and this one has {tokens}: take a donor "
                 "of the same length, or align 'end'"
             )
+        if self.align == "role" and self.length != tokens:
+            raise ProfileError(
+                f"route: it was laid by role onto a prompt of {short(self.length)} tokens, and this one has {tokens}: "
+                "lay the donor's onto this prompt"
+            )
         if self.prompt > tokens:
             raise ProfileError(
                 f"route: {self.prompt} tokens are to be routed from the prompt's end, and the prompt has {tokens}: "
@@ -231,9 +294,12 @@ def route_digest(spec: str) -> str:
     return hashlib.sha256(spec.encode("ascii")).hexdigest()
 
 
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
 def _check_layers(layers: Sequence[Any]) -> None:
-    whole = all(isinstance(layer, int) and not isinstance(layer, bool) and layer >= 0 for layer in layers)
-    if not layers or not whole or list(layers) != sorted(set(layers)):
+    if not layers or not all(map(_is_count, layers)) or list(layers) != sorted(set(layers)):
         raise ProfileError(f"route: layers {short(list(layers))} are no ascending list of layer indices")
 
 

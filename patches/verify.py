@@ -78,6 +78,7 @@ def verify(llm: Any, layout: ModelLayout, *, seed: int = 0, rounds: int = 5, sto
         examiner.receipts,
         examiner.suppression,
         examiner.stimulation,
+        examiner.rows,
         examiner.before_the_choice,
         examiner.transplant,
         examiner.batchmates,
@@ -205,6 +206,38 @@ class _Examiner:
         absent = sum(effect.absent for effect in observation.mechanism)
         entered = sum(effect.entered for effect in observation.mechanism)
         return Check("stimulation", absent == 0 and entered > 0, f"entered {entered} times, absent {absent} times")
+
+    def rows(self) -> Check:
+        """Weights and logits of every token: the mechanism check's sums, and each other's order, in the same answer."""
+        from vllm.exceptions import VLLMValidationError
+
+        name, what = "rows of weights and logits", {"what": "rows", "weights": True}
+        scaled = Profile("scaled", tuple(Edit(*pair, "scale", 2.0) for pair in self.busiest))
+        note = ""
+        try:
+            found = self.observe(self.prompts[3], scaled, {**what, "logits": True})
+        except VLLMValidationError as error:
+            note = f"; logits refused: {error}".replace("|", "/")[:120]
+            found = self.observe(self.prompts[3], scaled, what)
+        ids, weights = (
+            np.concatenate([each[role] for role in ("prompt", "generated")]) for each in (found.rows, found.row_weights)
+        )
+        place = {layer: row for row, layer in enumerate(self.layout.layers)}
+        off = max(
+            abs(float(weights[:, place[e.layer]][ids[:, place[e.layer]] == e.expert].sum()) - e.weight_before)
+            / max(e.weight_before, 1e-6)
+            for e in found.mechanism
+        )
+        figures = f"weights of {len(ids)} tokens, sums off by {off:.1e} at most"
+        good = off < 1e-3 and sum(effect.weight_before for effect in found.mechanism) > 0
+        if found.row_logits:
+            logits = np.concatenate([found.row_logits[role] for role in ("prompt", "generated")])
+            # Whatever a router makes of its logits, more logit is no less weight.
+            order = np.argsort(np.take_along_axis(logits, ids.astype(np.int64), -1))
+            falls = int((np.diff(np.take_along_axis(weights, order, -1)) < -1e-6).sum())
+            good = good and falls == 0 and logits.shape[-1] == self.layout.experts
+            figures += f"; where the logit is larger the weight is smaller {falls} times"
+        return Check(name, good, figures + note)
 
     def before_the_choice(self) -> Check:
         """Of each layer one expert activated, in every token, and its busiest deactivated, in none."""

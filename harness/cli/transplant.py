@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Final, get_args
+from typing import Annotated, Final, Literal, get_args
 
 import typer
 from rich.console import Console
@@ -15,6 +15,7 @@ from mote.harness.errors import MoteError, nearest
 from mote.patches import Tokens
 
 WEIGHTS: Final = ("recomputed", "kept")
+ALIGNED: Final[tuple[Literal["end"], Literal["role"]]] = ("end", "role")
 
 
 def mount(app: typer.Typer) -> None:
@@ -29,6 +30,10 @@ def transplant_command(
     weights: Annotated[
         str, typer.Option(help="recomputed: by the receiver's router; kept: the donor's own weights.")
     ] = "recomputed",
+    align: Annotated[
+        str,
+        typer.Option(help="end: from the end of both prompts; role: turn by turn, by the chat template."),
+    ] = "end",
     layers: Annotated[
         str | None, typer.Option(help="Layers with experts, numbers with commas.  [default: all]")
     ] = None,
@@ -55,8 +60,11 @@ def transplant_command(
         raise MoteError(f"There are no --tokens '{tokens}'.{nearest(tokens, get_args(Tokens))}")
     if weights not in WEIGHTS:
         raise MoteError(f"There are no --weights '{weights}'.{nearest(weights, WEIGHTS)}")
+    rule = next((one for one in ALIGNED if one == align), None)
+    if rule is None:
+        raise MoteError(f"There is no --align '{align}'.{nearest(align, ALIGNED)}")
     only = None if layers is None else tuple(sorted(whole_numbers("--layers", layers, "1,2,3", digits=5)))
-    options = TransplantOptions(prompts, which, weights == "kept", only, seed)
+    options = TransplantOptions(prompts, which, weights == "kept", only, seed, rule)
     console = Console(highlight=False)
     said = own.own_of(run, model, engine, server, key_env, function)
     with stoppable(console):

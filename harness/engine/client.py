@@ -18,7 +18,7 @@ from mote.harness.engine.failures import first_error, in_one_line, words_of
 from mote.harness.engine.server import Lenient, Models, Usage
 from mote.harness.engine.stepping import Call, checked_observation
 from mote.harness.errors import MoteError
-from mote.patches import EMPTY_PROFILE, Observation, Profile, ProfileError, request_args
+from mote.patches import EMPTY_PROFILE, Observation, Profile, ProfileError, Route, request_args
 from mote.reading import UnreadableError, check_http_url
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _OURS: Final = {
     "stream": "a receipt comes with a whole answer",
     "n": "a receipt is one answer's; ask again with another seed",
-    "vllm_xargs": "the profile travels there; give profile= and capture=",
+    "vllm_xargs": "the profile travels there; give profile=, capture= and route=",
     "extra_body": "give what stands in it by name",
 }
 
@@ -113,6 +113,7 @@ class Client:
         profile: Profile | str | os.PathLike[str] | None = None,
         *,
         capture: str | Mapping[str, Any] | None = None,
+        route: Route | None = None,
         model: str | None = None,
         **params: Any,
     ) -> Completion:
@@ -120,23 +121,26 @@ class Client:
 
         ``messages`` are those of a chat, or the text of its only one. ``profile`` is one, the file of one, or None for
         the untouched model; ``capture`` is as in ``mote.patches.request_args`` ("prompt" for the prompt's activation
-        map). ``params`` go into the request as they are: temperature, max_tokens, seed, top_k, chat_template_kwargs.
+        map). ``route`` says whose experts the tokens take, as ``Route.of`` makes it of an answer whose rows were
+        captured; a profile with edits does not go beside it. ``params`` go into the request as they are: temperature,
+        max_tokens, seed, top_k, chat_template_kwargs.
 
         Raises MoteError where the server does not answer or refuses, and where the answer carries no receipt or that of
-        another profile.
+        another profile or route.
         """
         if wrong := next((name for name in params if name in _OURS), None):
             raise MoteError(f"complete() takes no {wrong}: {_OURS[wrong]}.")
         asked, tuned = _messages(messages), _profile(profile)
         name = model or self.model
-        body = {**params, "vllm_xargs": {"mote": json.dumps(request_args(tuned, capture)["mote"])}}
+        body = {**params, "vllm_xargs": {"mote": json.dumps(request_args(tuned, capture, route)["mote"])}}
         create: Any = self.openai.chat.completions.with_raw_response.create
         found, content = self._asked(lambda: create(model=name, messages=asked, extra_body=body), _Chat)
         if len(found.choices) != 1:
             raise MoteError(f"server {self.url} sent {len(found.choices)} answers to one request.")
         (choice,) = found.choices
         try:
-            observation = checked_observation(Call("the answer", [], tuned, params, capture), choice.model_dump())
+            call = Call("the answer", [], tuned, params, capture, route)
+            observation = checked_observation(call, choice.model_dump())
         except (MemoryError, OverflowError) as error:
             raise MoteError(f"server {self.url} sent a receipt that can't be read: {error}") from None
         if capture == "prompt" and "prompt" not in observation.maps:

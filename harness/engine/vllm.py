@@ -18,6 +18,7 @@ from mote.harness.engine.options import engine_arguments, start_llm
 from mote.harness.engine.reload import Tensors, close, parameter_digests, reload_in_place, tensors_of
 from mote.harness.engine.stepping import Call, Reply, drive
 from mote.harness.engine.template import check_template
+from mote.harness.engine.turns import Turns, turns_of
 from mote.harness.errors import MoteError
 from mote.harness.recipe.schema import Recipe, SamplingPart
 from mote.patches import Observation, Profile, Route
@@ -111,6 +112,10 @@ class Engine(Protocol):
         """Return the text of each token of a rendered prompt, those of the chat template among them."""
         ...
 
+    def turns(self, messages: Sequence[Mapping[str, str]]) -> Turns:
+        """Return a rendered prompt's tokens by turn. Raises MoteError as ``turns_of``."""
+        ...
+
     def pieces(self, text: str) -> list[str]:
         """Return the tokens of an answer as texts, tokenised apart from its prompt, as ``score`` does."""
         ...
@@ -184,6 +189,10 @@ class TokenEngine(ABC):
     def token_texts(self, messages: Sequence[Mapping[str, str]]) -> list[str]:
         """Return the text of each token of a rendered prompt, those of the chat template among them."""
         return self._texts(self._encode(self._render(messages)))
+
+    def turns(self, messages: Sequence[Mapping[str, str]]) -> Turns:
+        """Return a rendered prompt's tokens by turn. Raises MoteError as ``turns_of``."""
+        return turns_of(self._tokenizer, self._render, messages)
 
     def pieces(self, text: str) -> list[str]:
         """Return the tokens of an answer as texts, tokenised apart from its prompt, as ``score`` does."""

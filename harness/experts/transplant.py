@@ -1,8 +1,8 @@
 """``mote transplant RUN``: a finished run's prompts answered again, each under the routes of other prompts.
 
-Routes are captured from the run's own model, untouched, and laid onto the receivers' last tokens, as many as the
-donor's prompt has (``mote.patches.routes``, aligned ``end``). Answers are stored as they come, a line each, beside the
-run: the same command goes on. Labels are the run's own.
+Routes are captured from the run's own model, untouched. Aligned ``end``, they are laid onto the receivers' last tokens,
+as many as the donor's prompt has; aligned ``role``, turn by turn (``mote.harness.engine.turns``). Answers are stored as
+they come, a line each, beside the run: the same command goes on. Labels are the run's own.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -20,6 +20,7 @@ from rich.console import Console
 
 from mote.harness.engine.servers import engine_starter
 from mote.harness.engine.trust import NOTHING_OWN, Own
+from mote.harness.engine.turns import Turns, pairs_by_role
 from mote.harness.engine.vllm import Answer, Request
 from mote.harness.errors import MoteError
 from mote.harness.experts.asking import Asking
@@ -29,7 +30,7 @@ from mote.harness.files import digest_of, open_own, subfolder
 from mote.harness.progress import step
 from mote.harness.science.transplants import OWN, Graft, graft_cells, graft_effects, plan_grafts
 from mote.harness.study.session import Session, StartsEngine, open_session
-from mote.patches import EMPTY_PROFILE, ModelLayout, Observation, ProfileError, Route, Tokens
+from mote.patches import EMPTY_PROFILE, ModelLayout, Observation, Pairs, ProfileError, Route, Tokens
 from mote.reading import UnreadableError, read_text
 
 FOLDER: Final = "transplant"
@@ -40,7 +41,8 @@ CAPTURE: Final = {"what": "rows", "weights": True}
 class TransplantOptions:
     """What is transplanted: ``prompts`` of each class, ``tokens`` and ``layers`` (None: all) of their routes.
 
-    ``kept`` takes the donors' weights along; else the receiver's router weighs the donor's experts.
+    ``kept`` takes the donors' weights along; else the receiver's router weighs the donor's experts. ``align`` is where
+    a donor's prompt tokens are laid: from the ``end``, or by ``role``.
     """
 
     prompts: int = 60
@@ -48,6 +50,7 @@ class TransplantOptions:
     kept: bool = False
     layers: tuple[int, ...] | None = None
     seed: int = 0
+    align: Literal["end", "role"] = "end"
 
 
 class Transplant(NamedTuple):
@@ -183,6 +186,7 @@ def _announce(plan: _Plan, missing: Sequence[Graft], console: Console) -> None:
 def _ask(session: Session, halves: Halves, options: TransplantOptions, missing: Sequence[Graft], path: Path) -> None:
     """Capture the routes that are needed, then ask; a line is written as soon as its answer is there."""
     keys = list(dict.fromkeys(key for graft in missing for key in (graft.donor, graft.receiver)))
+    pairs = _pairs(session, halves, options, missing)
     most = 1 if options.tokens == "prompt" else None
 
     def request(key: str, route: Route | None) -> Request:
@@ -194,7 +198,7 @@ def _ask(session: Session, halves: Halves, options: TransplantOptions, missing: 
     seen: dict[str, Observation] = {}
     for some in _answers(session, "Routes", [request(key, None) for key in keys]):
         seen |= {keys[at]: answer.observation for at, answer in some}
-    routes = [_route(seen, graft, options) for graft in missing]
+    routes = [_route(seen, graft, options, pair) for graft, pair in zip(missing, pairs, strict=True)]
     asked = [request(graft.receiver, route) for graft, route in zip(missing, routes, strict=True)]
     with open_own(path) as file:
         # A line that a kill cut off must not swallow the next.
@@ -212,11 +216,31 @@ def _answers(session: Session, what: str, requests: Sequence[Request]) -> Iterat
             advance(len(some))
 
 
-def _route(seen: Mapping[str, Observation], graft: Graft, options: TransplantOptions) -> Route:
+def _pairs(
+    session: Session, halves: Halves, options: TransplantOptions, missing: Sequence[Graft]
+) -> list[Pairs | None]:
+    """Align all prompts before anything is asked; None for each where they are aligned from the end."""
+    if options.align != "role" or options.tokens == "generated":
+        return [None] * len(missing)
+    turns: dict[str, Turns] = {}
+    engine = session.engine
+    found: list[Pairs | None] = []
+    for graft in missing:
+        try:
+            for key in (graft.donor, graft.receiver):
+                if key not in turns:
+                    turns[key] = engine.turns(halves.prompts[key].messages)
+            found.append(pairs_by_role(turns[graft.donor], turns[graft.receiver]))
+        except MoteError as error:
+            raise MoteError(f"--align role: prompt '{graft.receiver}' by '{graft.donor}': {error}") from None
+    return found
+
+
+def _route(seen: Mapping[str, Observation], graft: Graft, options: TransplantOptions, pairs: Pairs | None) -> Route:
     donor = seen[graft.donor]
     room = len(seen[graft.receiver].rows["prompt"])
     try:
-        return Route.of(donor, tokens=options.tokens, layers=options.layers, kept=options.kept, last=room)
+        return Route.of(donor, tokens=options.tokens, layers=options.layers, kept=options.kept, last=room, pairs=pairs)
     except ProfileError as error:
         raise MoteError(f"prompt '{graft.donor}': {error}") from None
 

@@ -25,6 +25,7 @@ from mote.harness.drawing import colour_of
 from mote.harness.errors import MoteError, nearest
 from mote.harness.experts.output import DEACTIVATED_TABLE, RANKINGS_TABLE, THIRDS_TABLE
 from mote.harness.experts.output import TABLES as RANKING_TABLES
+from mote.harness.experts.transplant_output import cell_rows, effect_rows, read_transplant, what_was_done
 from mote.harness.files import digest_of, subfolder, write_atomic
 from mote.harness.recipe.label_sets import label_set
 from mote.harness.recipe.manifest import read_manifest
@@ -46,6 +47,7 @@ from mote.harness.report.mt_bench_figure import find_bench
 from mote.harness.report.panels import matrix_tables, stimulation_panels, transition_panels
 from mote.harness.report.paper_index import paper_index
 from mote.harness.report.ranking_figure import ranking_rows, read_rankings
+from mote.harness.report.search_sentences import search_sentences
 from mote.harness.report.summary import print_summary
 from mote.harness.report.tables import all_tables, beside_the_paper
 from mote.harness.report.tuned_experts import controls_gap
@@ -298,6 +300,8 @@ def _render(
             filter(None, [curve_sentences.thirds(result), thirds_beside_chance(folder / "tables" / THIRDS_TABLE)])
         ),
         pruned=curve_sentences.pruned(read.data.pruned),
+        transplant=_transplant(folder) if own else {},
+        search=search_sentences(folder / "tables") if own else [],
         deactivated=deactivated_beside_chance(folder / "tables" / DEACTIVATED_TABLE),
         reasons=read.data.task == "reasoning_language",
         key_of=lambda name: key_of(name, read.data.task),
@@ -309,6 +313,20 @@ def _render(
         missing=missing,
         title=lambda key: _title(key, read.data.task),
     )
+
+
+def _transplant(folder: Path) -> dict[str, Any]:
+    """Return what the page shows of a run's transplant; empty without one."""
+    found = read_transplant(folder)
+    if found is None:
+        return {}
+    return {
+        "said": what_was_done(found),
+        "target": found.settings["classes"][0],
+        "unit": found.settings["unit"] or "prompt",
+        "cells": cell_rows(found),
+        "effects": effect_rows(found),
+    }
 
 
 def _resonance_caption(result: StudyResult, part: str) -> str:

@@ -14,22 +14,12 @@ from mote.harness.drawing import short
 from mote.harness.experts.output import write_table
 from mote.harness.files import subfolder, write_atomic
 from mote.harness.report.figures import render
+from mote.harness.report.search_sentences import NAME, NULLS, RULED
 from mote.harness.science.searching import Candidate, Found, pareto
 from mote.harness.search.figure import draw_search
 from mote.harness.search.run import Search
 
 KEY: Final = "search"
-WORDS: Final = {
-    "run": "this search",
-    "shuffled": "classes shuffled",
-    "pool": "random pools",
-}
-SAID: Final = {
-    "above": "Above its null: the winner does more than the same search with shuffled classes, and in random pools.",
-    "not-above": "Not above its null: the same search, where there is nothing to find, finds as much.",
-    "few": "Too few null searches, or no null of one kind: the winner can't be told from them.",
-    "none": "Nothing found: no set within the bounds has a net effect in the answers, and the untouched model stands.",
-}
 
 
 def trials_frame(search: Search) -> pd.DataFrame:
@@ -120,11 +110,11 @@ def show_search(search: Search, console: Console) -> None:
     console.print(_winner(search, ours), soft_wrap=True)
     for leg in search.ruling.legs:
         console.print(
-            f"  {WORDS[leg.kind]}: {leg.searches} searches, net {leg.mean:+.1%} on average and {leg.most:+.1%} at most;"
+            f"  {NULLS[leg.kind]}: {leg.searches} searches, net {leg.mean:+.1%} on average and {leg.most:+.1%} at most;"
             f" p = {leg.p:.3f}",
             soft_wrap=True,
         )
-    console.print(SAID[search.ruling.said], soft_wrap=True)
+    console.print(RULED[search.ruling.said], soft_wrap=True)
 
 
 def _winner(search: Search, ours: Found) -> str:
@@ -147,7 +137,7 @@ def write_search(search: Search, folder: Path) -> list[Path]:
     paths = [
         write_table(searches, tables / f"{KEY}.csv"),
         write_table(trials, tables / f"{KEY}_trials.csv"),
-        _json(as_json(search), tables / f"{KEY}.json"),
+        _json(as_json(search), tables / NAME),
     ]
     if search.found[0].winner.experts:
         paths.append(_json(search.profile.to_dict(), tables / f"{KEY}_profile.json"))

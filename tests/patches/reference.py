@@ -169,7 +169,9 @@ def forced_pairs(
             given = None
             if route.weights is not None:
                 given = {e: w * scale for e, w in zip(experts, route.weights[token, place].tolist(), strict=True)}
-            position = prompt - route.prompt + token if token < route.prompt else prompt + token - route.prompt
+            position = prompt - route.prompt + token
+            if route.align == "role" and token < route.prompt:
+                position = route.at[token]
             pairs[position, layer] = experts, given
     return pairs
 

@@ -11,16 +11,19 @@ from pathlib import Path
 import pytest
 
 from mote.patches import EMPTY_PROFILE, Observation, ObservationError, read_observation
+from mote.patches.families import choice_groups
 from tests.conftest import Engines
-from tests.patches.asking import APPLIED, Answer, Ask, ask, judge, random_bias, random_profile, random_prompt
+from tests.patches.asking import APPLIED, ROWS, Answer, Ask, ask, judge, random_bias, random_profile, random_prompt
 from tests.patches.reference import Reference
 from tests.patches.served import Server, serve
+from tests.patches.test_parity import FAMILIES
 from tests.patches.test_server import body
 from tests.patches.test_transplant import donors, routes
 
 
+@pytest.mark.parametrize("family", ["glm4", pytest.param("qwen3", marks=pytest.mark.slow)])
 def test_compiled(
-    checkpoints: Callable[..., Path], engines: Engines, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    family: str, checkpoints: Callable[..., Path], engines: Engines, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """One whole graph, the same for all profiles; its cache is not the one of the engine without the patch."""
     import vllm
@@ -28,23 +31,30 @@ def test_compiled(
 
     monkeypatch.setenv("VLLM_CACHE_ROOT", str(tmp_path))
     counters.clear()
-    folder = checkpoints("glm4")
+    folder = checkpoints(family, **FAMILIES[family])
     llm, reference = engines(folder, enforce_eager=False), Reference(folder)
+    groups = choice_groups(reference.config)
     asks = [Ask(random_prompt(0, 20)), Ask(random_prompt(1, 20), EMPTY_PROFILE, "prompt")]
     asks += [
         Ask(random_prompt(seed, 5 + 7 * (seed % 5)), random_profile(reference.layout, seed), "prompt")
         for seed in range(8)
     ]
     asks += [
-        Ask(random_prompt(seed, 5 + 7 * (seed % 5)), random_bias(reference.layout, seed, groups=(4, 2)), "prompt")
+        Ask(random_prompt(seed, 5 + 7 * (seed % 5)), random_bias(reference.layout, seed, groups=groups), "prompt")
         for seed in range(4)
     ]
+    asks += [Ask(random_prompt(20, 20), EMPTY_PROFILE, ROWS), Ask(random_prompt(21, 20), None)]
     asks += [
         Ask(random_prompt(seed, size), EMPTY_PROFILE, APPLIED, route=route)
         for seed, (size, route) in enumerate(routes(donors(llm), reference.layout))
     ]
-    for sent, got in zip(asks, ask(llm, asks), strict=True):
+    mixed = ask(llm, asks)
+    for sent, got in zip(asks, mixed, strict=True):
         judge(reference, sent, got)
+    for sent, got in list(zip(asks, mixed, strict=True))[::5]:
+        (alone,) = ask(llm, [sent])
+        judge(reference, sent, alone)
+        assert alone.tokens == got.tokens
     assert not counters["graph_break"]
     # vLLM 0.31 also compiles a graph of its own that has nothing to do with the model's.
     assert counters["stats"]["unique_graphs"] == (2 if vllm.__version__.startswith("0.31.") else 1)

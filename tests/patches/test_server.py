@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+import mote
 from mote.harness.cli.serve import FRONT
+from mote.harness.errors import MoteError
 from mote.patches import (
     EMPTY_PROFILE,
     Edit,
@@ -27,6 +29,7 @@ from mote.patches import (
 from tests.patches.asking import Ask, ask, random_profile, random_prompt
 from tests.patches.served import Server, serve
 
+LONG = Route((1,), np.tile(np.arange(4, dtype=np.uint16), (200, 1, 1)), 200)
 NAMED = Profile("top-10", (Edit(1, 2, "suppress"), Edit(2, 3, "stimulate")))
 
 
@@ -111,6 +114,27 @@ def test_answers_equal_their_offline_twins(server: Server, engine: Any, layout: 
             assert same(ended(chat_streamed.chunks), twin.observation)
         else:
             assert read_observation(completion.body["choices"][0]).receipt.digest == EMPTY_PROFILE.digest
+
+
+def test_the_client_lays_an_answers_route_onto_another_chat(server: Server) -> None:
+    pytest.importorskip("openai")
+    client = mote.client(f"http://127.0.0.1:{server.port}/v1")
+    told: dict[str, Any] = {"temperature": 0, "max_tokens": 6, "seed": 1}
+    rows = {"what": "rows", "weights": True}
+    donor = client.complete("w1 w2 w3 w4", capture=rows, **told).observation
+    own = client.complete("w5 w6 w7", capture=rows, **told)
+    route = Route.of(donor, tokens="prompt", kept=True, last=3)
+    found = client.complete("w5 w6 w7", route=route, capture={**rows, "applied": True}, **told)
+    receipt = found.observation.receipt
+    assert (receipt.route, receipt.forced) == (route.digest, 3 * len(route.layers))
+    assert receipt.changed > 0
+    np.testing.assert_array_equal(np.sort(found.observation.rows["prompt"]), np.sort(route.ids))
+    again = client.complete("w5 w6 w7", route=Route.of(own.observation), **told)
+    assert (again.text, again.observation.receipt.changed) == (own.text, 0)
+    with pytest.raises(MoteError, match="4 tokens are to be routed from the prompt's end, and the prompt has 3"):
+        client.complete("w5 w6 w7", route=Route.of(donor, tokens="prompt", align="end"), **told)
+    with pytest.raises(MoteError, match="send one of both"):
+        client.complete("w5 w6 w7", NAMED, route=route, **told)
 
 
 def test_several_choices_and_prompts_in_one_stream(server: Server, layout: ModelLayout) -> None:
@@ -199,6 +223,10 @@ def test_what_is_wrong_is_a_clear_400(server: Server, path: str, stream: bool) -
     for value, says in (
         ("{", "no JSON object"),
         ('{"profile": {"edits": [[0, 1, "suppress"]]}}', "nearest that has is 1"),
+        ('{"profile": {"edits": [[1, 1, "activated"]]}}', "Did you mean 'activate'?"),
+        ('{"profile": {"edits": []}, "route": {"layers": [1]}}', "key 'prompt' is missing"),
+        (entry(EMPTY_PROFILE, route=LONG)["mote"], "200 tokens, and this one has 1: take a donor"),
+        (entry(NAMED, route=LONG)["mote"], "'top-10' edits them: send one of both"),
     ):
         asked: dict[str, Any] = (
             {"messages": [{"role": "user", "content": "w1"}]} if "chat" in path else {"prompt": "w1"}

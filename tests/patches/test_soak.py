@@ -21,7 +21,7 @@ import pytest
 
 from mote.patches import EMPTY_PROFILE, ModelLayout, Profile, Route, read_observation, request_args
 from tests.conftest import Engines
-from tests.patches.asking import Answer, Ask, ask, random_bias, random_profile, random_prompt
+from tests.patches.asking import APPLIED, ROWS, Answer, Ask, ask, random_bias, random_profile, random_prompt
 from tests.patches.served import Server, serve
 from tests.patches.test_server import body
 
@@ -35,10 +35,15 @@ NONSENSE = (
     "[]",
     MIXED,
     LONG,
+    LONG.replace('"same"', '"start"'),
     '{"profile": {"edits": [[0, 0, "suppress"]]}}',
+    '{"profile": {"edits": [[1, 0, "activate"], [1, 4, "activate"], [1, 8, "activate"]]}}',
+    '{"profile": {"edits": [[1, 0, "bias", 51]]}}',
+    '{"profile": {"edits": []}, "capture": {"what": "prompt", "logits": true}}',
     '{"profile": "none"}',
     '{"profil": {}}',
 )
+CAPTURES: tuple[Any, ...] = ("prompt", "rows", ROWS, APPLIED, {"what": "prompt", "weights": True})
 
 
 def resident(server: Server) -> int:
@@ -66,9 +71,17 @@ def routed(layout: ModelLayout, draw: np.random.Generator) -> Ask:
     shape = (tokens, len(layout.layers), layout.top_k)
     rows = [seed.permutation(layout.experts)[: layout.top_k] for _ in range(tokens * len(layout.layers))]
     weights = seed.random(shape).astype(np.float32) if draw.random() < 0.5 else None
-    route = Route(layout.layers, np.array(rows, np.uint16).reshape(shape), 8, "end", weights)
-    capture = "prompt" if draw.random() < 0.3 else None
-    return Ask(prompt, EMPTY_PROFILE, capture, int(draw.integers(1, 24)), route=route)
+    ids = np.array(rows, np.uint16).reshape(shape)
+    route = Route(layout.layers, ids, 8, "end", weights)
+    if draw.random() < 0.3:
+        at = sorted(draw.choice(len(prompt), 8, replace=False).tolist())
+        route = Route(layout.layers, ids, 8, "role", weights, tuple(at), len(prompt))
+    return Ask(prompt, EMPTY_PROFILE, captured(draw), int(draw.integers(1, 24)), route=route)
+
+
+def captured(draw: np.random.Generator) -> Any:
+    """What a request brings back: mostly nothing, else each kind as often."""
+    return CAPTURES[int(draw.integers(len(CAPTURES)))] if draw.random() < 0.4 else None
 
 
 def hang_up(server: Server, sent: Ask) -> None:
@@ -101,7 +114,7 @@ def test_soak(checkpoints: Callable[..., Path], engines: Engines, tmp_path: Path
             asks.append(routed(layout, draw))
             continue
         profile = pool[int(draw.integers(len(pool)))]
-        capture = "prompt" if profile is not None and draw.random() < 0.3 else None
+        capture = None if profile is None else captured(draw)
         # Prompts repeat, so that the prefix cache is hit under many profiles.
         prompt = random_prompt(int(draw.integers(40)), int(draw.integers(1, 120)))
         asks.append(Ask(prompt, profile, capture, int(draw.integers(1, 24))))
@@ -111,12 +124,12 @@ def test_soak(checkpoints: Callable[..., Path], engines: Engines, tmp_path: Path
 
     def client(number: int) -> None:
         sent = asks[number]
-        if number % 20 == 3:
+        if number % 17 == 3:  # prime to the routes' 5, so that every kind is aborted
             hang_up(server, sent)
             with lock:
                 counts["aborted"] += 1
             return
-        if number % 20 == 7:
+        if number % 19 == 7:
             wrong = {"prompt": sent.prompt, "vllm_xargs": {"mote": NONSENSE[number % len(NONSENSE)]}}
             assert server.post("/v1/completions", wrong, timeout=300).status == 400
             with lock:
@@ -155,7 +168,24 @@ def compare(llm: Any, asks: list[Ask], answers: dict[int, Answer]) -> None:
         assert got.observation.receipt.digest == sent.profile.digest
         assert got.observation.receipt.route == ("" if sent.route is None else sent.route.digest)
         assert twin.observation.receipt.route == got.observation.receipt.route
-        if sent.capture is not None:
-            mine, other = got.observation.maps["prompt"], twin.observation.maps["prompt"]
-            assert mine.counted == mine.total == len(sent.prompt)
-            np.testing.assert_array_equal(mine.counts, other.counts)
+        mine, other = got.observation, twin.observation
+        for role, counted in mine.maps.items():
+            assert counted.counted == counted.total == len(sent.prompt)
+            np.testing.assert_array_equal(counted.counts, other.maps[role].counts)
+            close(counted.weights, other.maps[role].weights)
+        assert mine.maps.keys() == other.maps.keys()
+        for role, rows in mine.rows.items():
+            np.testing.assert_array_equal(np.sort(rows), np.sort(other.rows[role]))
+        for name in ("rows", "row_weights", "row_logits"):
+            assert getattr(mine, name).keys() == getattr(other, name).keys()
+        for role, weights in mine.row_weights.items():
+            close(np.sort(weights), np.sort(other.row_weights[role]))
+        for role, logits in mine.row_logits.items():
+            close(logits, other.row_logits[role])
+
+
+def close(mine: Any, other: Any) -> None:
+    """Sums of other batches: the same up to their order. None is close to None."""
+    assert (mine is None) == (other is None)
+    if mine is not None:
+        np.testing.assert_allclose(mine, other, rtol=1e-3, atol=1e-3)

@@ -11,7 +11,7 @@ import pytest
 from vllm import SamplingParams
 from vllm.exceptions import VLLMValidationError
 
-from mote.patches import EMPTY_PROFILE, Edit, ModelLayout, Profile, Route, read_observation, request_args
+from mote.patches import EMPTY_PROFILE, Edit, ModelLayout, Pairs, Profile, Route, read_observation, request_args
 from mote.patches.families import choice_groups
 from tests.conftest import Engines
 from tests.patches.asking import APPLIED, ROWS, Answer, Ask, ask, judge, random_bias, random_profile, random_prompt
@@ -47,6 +47,9 @@ def routes(found: list[Answer], layout: ModelLayout, lengths: tuple[int, ...] = 
             made.append((size, route))
         made.append((40 + number, Route.of(seen(answer), kept=bool(number % 2), last=7, align="end")))
         made.append((size + 3, Route.of(seen(answer), tokens="prompt", align="end")))
+        every_other = tuple(range(0, size, 2))
+        apart = Pairs(every_other, tuple(at + 1 + 3 * (at > 6) for at in every_other), size + 5)
+        made.append((size + 5, Route.of(seen(answer), kept=not number % 2, layers=layout.layers[-2:], pairs=apart)))
     return made
 
 
@@ -229,9 +232,15 @@ def test_a_stop_string_keeps_the_receipt(folder: Path, engines: Engines) -> None
     assert (receipt.route, receipt.forced) == (route.digest, 30 * len(route.layers))
 
 
-def test_edits_and_routes_do_not_go_together(folder: Path, engines: Engines) -> None:
+def test_what_a_route_does_not_go_with(folder: Path, engines: Engines) -> None:
     llm = engines(folder)
-    route = Route.of(seen(donors(llm, (30,))[0]))
+    donor = seen(donors(llm, (30,))[0])
+    route = Route.of(donor)
+    with pytest.raises(VLLMValidationError, match="by role onto a prompt of 31 tokens, and this one has 30: lay the"):
+        ask(
+            llm,
+            [Ask(random_prompt(0, 30), EMPTY_PROFILE, route=Route.of(donor, pairs=Pairs((0, 4), (1, 4), 31)))],
+        )
     with pytest.raises(VLLMValidationError, match="profile 'p' edits them: send one of both"):
         ask(llm, [Ask(random_prompt(0, 30), Profile("p", (Edit(1, 0, "suppress"),)), route=route)])
     with pytest.raises(VLLMValidationError, match="from a prompt of 30 tokens, and this one has 31: take a donor"):

@@ -11,6 +11,7 @@ from vllm.v1.engine.input_processor import InputProcessor
 
 from mote.patches import ModelLayout
 from mote.patches import slots as slots_module
+from mote.patches.capture import CaptureBuffer
 from mote.patches.choice import ScoreEdits
 from mote.patches.forcing import Laid
 from mote.patches.verify import Report, Stock, ask_stock, verify
@@ -44,11 +45,12 @@ def results(report: Report) -> dict[str, bool]:
 def test_it_passes(examine: Examine, plain: Stock) -> None:
     report = examine(plain)
     assert report.passed, report.to_markdown()
-    assert len(report.checks) == 11
+    assert len(report.checks) == 12
     text = report.to_markdown()
     assert "| 16 of 16 answers are those of vLLM without the patch, which repeats 16 itself |" in text
     assert "of that without the patch" in text
     assert "| suppression | passed |" in text
+    assert "the weight is smaller 0 times |" in text
     assert "| before the choice | passed | activated: entered" in text
     assert "tokens chosen again by edited scores" in text
     assert "| route transplant | passed | own route: 0 of" in text
@@ -73,6 +75,24 @@ def test_it_notices_an_edit_that_is_too_weak(examine: Examine, monkeypatch: pyte
     assert not results(examine())["suppression"]
 
 
+@pytest.mark.parametrize("what", ["weights", "logits"])
+def test_it_notices_rows_of_other_tokens(
+    what: str, examine: Callable[[], Report], monkeypatch: pytest.MonkeyPatch, engine: Any
+) -> None:
+    original = CaptureBuffer.put
+
+    def shifted(self: Any, layer: int, weights: Any, ids: Any, logits: Any) -> None:
+        if what == "weights":
+            original(self, layer, weights.roll(1, 0), ids, logits)
+        else:
+            original(self, layer, weights, ids, None if logits is None else logits.roll(1, 0))
+
+    monkeypatch.setattr(CaptureBuffer, "put", shifted)
+    found = results(examine())
+    assert not found["rows of weights and logits"]
+    assert found["route transplant"]
+
+
 def test_it_notices_a_choice_by_untouched_scores(
     examine: Examine, monkeypatch: pytest.MonkeyPatch, engine: Any
 ) -> None:
@@ -88,7 +108,7 @@ def test_it_notices_a_route_that_is_not_taken(examine: Examine, monkeypatch: pyt
 
     def late(self: Any, *args: Any) -> None:
         original(self, *args)
-        self.first, self.last = self.first + 1, self.last + 1
+        self.at = self.at + 1
 
     monkeypatch.setattr(Laid, "__init__", late)
     found = results(examine())

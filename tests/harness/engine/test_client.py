@@ -19,17 +19,20 @@ pytest.importorskip("openai")
 
 import mote
 from mote.harness.errors import MoteError
-from mote.patches import EMPTY_PROFILE, ActivationMap, Edit, Observation, Profile, Receipt
+from mote.patches import EMPTY_PROFILE, ActivationMap, Edit, Observation, Profile, Receipt, Route
 from mote.patches.observation import pack
 
 TUNED = Profile("tuned", (Edit(1, 3, "suppress"), Edit(2, 7, "stimulate")))
 Change = Callable[[dict[str, Any]], Any]
 
 
-def packet(profile: Profile, *, maps: bool = False) -> str:
+ROUTE = Route((1, 2), np.arange(8, dtype=np.uint16).reshape(2, 2, 2), 2, "end")
+
+
+def packet(profile: Profile, *, maps: bool = False, route: str = "") -> str:
     """The receipt as vLLM sends it: the base64 of an array's file."""
     found = {"prompt": ActivationMap(np.full((2, 8), 3, np.int32), 5, 5)} if maps else {}
-    observation = Observation(Receipt(profile.digest, 5 if profile.edits else 0, "1"), (1, 2), found)
+    observation = Observation(Receipt(profile.digest, 5 if profile.edits else 0, "1", route), (1, 2), found)
     file = io.BytesIO()
     np.save(file, pack(observation))
     return base64.b64encode(file.getvalue()).decode()
@@ -52,7 +55,8 @@ def served(change: Change = lambda reply: reply, status: int = 200) -> Iterator[
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             asked.append({**body, "key": self.headers["Authorization"]})
             mine = json.loads(body["vllm_xargs"]["mote"])
-            sent = packet(Profile.from_request(mine["profile"]), maps=mine.get("capture") == "prompt")
+            route = Route.from_request(mine["route"]).digest if "route" in mine else ""
+            sent = packet(Profile.from_request(mine["profile"]), maps=mine.get("capture") == "prompt", route=route)
             choice = {"index": 0, "message": {"role": "assistant", "content": "Yes."}, "finish_reason": "stop"}
             usage = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
             self._send(status, change({"id": "1", "choices": [{**choice, "routed_experts": sent}], "usage": usage}))
@@ -98,6 +102,22 @@ def test_a_map_is_asked_for_by_name() -> None:
     with served() as (url, _):
         found = mote.client(url).complete([{"role": "user", "content": "Is it?"}], TUNED, capture="prompt")
     assert found.observation.maps["prompt"].counts.shape == (2, 8)
+
+
+def test_a_route_goes_along_and_its_receipt_is_checked() -> None:
+    with served() as (url, asked):
+        found = mote.client(url).complete("Is it?", route=ROUTE)
+        assert found.observation.receipt.route == ROUTE.digest
+        assert Route.from_request(json.loads(asked[0]["vllm_xargs"]["mote"])["route"]).digest == ROUTE.digest
+    other = Route(ROUTE.layers, ROUTE.ids, 1)
+    for sent, taken in ((ROUTE, None), (None, ROUTE), (other, ROUTE)):
+        receipt = packet(EMPTY_PROFILE, route="" if taken is None else taken.digest)
+
+        def change(reply: dict[str, Any], receipt: str = receipt) -> dict[str, Any]:
+            return {**reply, "choices": [{**reply["choices"][0], "routed_experts": receipt}]}
+
+        with served(change) as (url, _), pytest.raises(MoteError, match=r"took the route .*, not .*; nothing of it"):
+            mote.client(url).complete("Is it?", route=sent)
 
 
 def _without(reply: dict[str, Any]) -> dict[str, Any]:

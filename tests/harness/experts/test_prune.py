@@ -12,6 +12,7 @@ import yaml
 from rich.console import Console
 
 from mote.harness.engine.model import resolve_model
+from mote.harness.engine.turns import Turns
 from mote.harness.engine.vllm import Answer, Engine, Request, Scored, Scoring
 from mote.harness.errors import MoteError
 from mote.harness.experts.prune import prune_run
@@ -55,6 +56,9 @@ class PlantedEngine:
 
     def token_texts(self, messages: Sequence[Mapping[str, str]]) -> list[str]:
         raise AssertionError("pruning shows no tokens")
+
+    def turns(self, messages: Sequence[Mapping[str, str]]) -> Turns:
+        raise AssertionError("nothing is aligned here")
 
     def pieces(self, text: str) -> list[str]:
         raise AssertionError("no opening is learned here")

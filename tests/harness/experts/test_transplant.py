@@ -13,6 +13,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from mote.harness.cli.main import app
+from mote.harness.engine.vllm import TokenEngine
 from mote.harness.errors import MoteError
 from mote.harness.experts.transplant import (
     StoredAnswer,
@@ -80,12 +81,40 @@ def test_kept_weights_of_generated_tokens_of_one_layer(run: Path, session: Start
     assert all(row.forced > 0 for row in rows.values())
 
 
+def test_by_role_every_turn_of_the_template_follows_its_own(run: Path, session: StartsEngine) -> None:  # noqa: F811
+    options = TransplantOptions(prompts=2, align="role")
+    found = whole(run, session, options)
+    rows = answers(run)
+    for graft, row in rows.items():
+        assert (row.changed == 0) == (graft.route == OWN)
+    page = write_transplant(found, run)[-1].read_text()
+    assert "aligned turn by turn" in page
+
+
+def test_by_role_prompts_of_other_turns_are_refused_before_anything_is_asked(
+    run: Path,  # noqa: F811
+    session: StartsEngine,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    turns = TokenEngine.turns
+
+    def longer(self: Any, messages: Any) -> Any:
+        more = [{"role": "system", "content": "Be brief."}] if len(messages[0]["content"]) % 2 else []
+        return turns(self, [*more, *messages])
+
+    monkeypatch.setattr(TokenEngine, "turns", longer)
+    monkeypatch.setattr(TokenEngine, "generate", lambda *_: pytest.fail("a prompt was asked"))
+    with pytest.raises(MoteError, match=r"--align role: prompt '.*' by '.*': turn 1 is (user|system) in the donor's"):
+        transplant_run(run, TransplantOptions(prompts=8, align="role"), QUIET, engine=session)
+
+
 def test_what_it_refuses(run: Path, tmp_path: Path) -> None:  # noqa: F811
     with pytest.raises(MoteError, match="--layers 99: the layers with experts are"):
         transplant_run(run, TransplantOptions(layers=(99,)), QUIET, engine=no_engine)
     for options, says in (
         (["--tokens", "promt"], "Did you mean 'prompt'?"),
         (["--weights", "keep"], "Did you mean 'kept'?"),
+        (["--align", "rolle"], "Did you mean 'role'?"),
         (["--layers", "1;2"], "write numbers with commas"),
     ):
         result = CliRunner().invoke(app, ["transplant", str(run), *options])

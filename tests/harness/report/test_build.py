@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import gzip
-import json
 import re
 import shutil
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
-from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote
 
 import pandas as pd
@@ -25,69 +19,10 @@ from mote.harness.report.figures import PNG_DPI
 from mote.harness.report.paper_index import paper_index
 from mote.harness.store.prunings import add_pruning
 from mote.harness.store.run import LabelRow, RunStore
+from tests.harness.report.small_report import SMALL, Page, no_figures, nothing_drawn  # noqa: F401 - a fixture
 from tests.harness.report.written_run import WrittenRun, write_run
 
-SMALL = WrittenRun(
-    prompts=84,
-    layers=(1, 2, 3),
-    experts=16,
-    top_k=4,
-    controls=3,
-    doses=(2,),
-    stimulate=True,
-    factors=(0.5, 2.0),
-    thirds=True,
-    tokens=2,
-)
 HOSTILE = "<script>alert(1)</script><img src=http://x.invalid onerror=alert(1)>\u202e\x00</script>&amp;{{ 7*7 }}"
-
-
-class Page(HTMLParser):
-    """Elements with their attributes, and the text of the page outside scripts and styles."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(convert_charrefs=True)
-        self.elements: list[tuple[str, dict[str, str]]] = []
-        self.content: list[str] = []
-        self.scripts: dict[str, str] = {}
-        self._inside: list[str] = []
-        self.html = path.read_text(encoding="utf-8")
-        self.feed(self.html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, {name: value or "" for name, value in attrs}))
-        self._inside.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        self._inside.append("")
-
-    def handle_data(self, data: str) -> None:
-        if self._inside and self._inside[-1] in ("script", "style"):
-            self.scripts[self.elements[-1][1].get("id", "")] = data
-        else:
-            self.content.append(data)
-
-    @property
-    def text(self) -> str:
-        return re.sub(r"\s+", " ", "".join(self.content))
-
-    def all(self, tag: str) -> Iterator[dict[str, str]]:
-        return (attributes for name, attributes in self.elements if name == tag)
-
-    @property
-    def packet(self) -> dict[str, Any]:
-        data: dict[str, Any] = json.loads(gzip.decompress(base64.b64decode(self.scripts["packet"])))
-        return data
-
-
-@pytest.fixture
-def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave the figures out where a test is about words: they are what takes long."""
-    monkeypatch.setattr(build, "draw_all", _nothing_drawn)
-
-
-def _nothing_drawn(material: object) -> tuple[dict[str, Any], dict[str, str], dict[str, Any]]:
-    return {}, dict.fromkeys(CATALOGUE, "left out"), {}
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +69,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Page:
         write=lambda k, p, label: f"{p} {HOSTILE}{'x' * 50_000}",
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "draw_all", _nothing_drawn)
+        patch.setattr(build, "draw_all", nothing_drawn)
         return Page(make_report(write_run(tmp_path_factory.mktemp("hostile"), run)))
 
 
@@ -255,7 +190,7 @@ def test_another_judges_labels_are_shown_only_when_asked_for(tmp_path: Path) -> 
         frame = store.generations_frame("rules+classifier")
         store.add_labels(LabelRow(int(number), "other", "0-REFUSED", []) for number in frame["generation_id"])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "draw_all", _nothing_drawn)
+        patch.setattr(build, "draw_all", nothing_drawn)
         page = Page(make_report(folder))
         assert "by the labels of the judge “rules+classifier”" in page.text
         assert re.search(
@@ -320,86 +255,6 @@ def test_model_text_is_isolated(hostile: Page) -> None:
             assert inside
 
 
-@pytest.mark.parametrize(
-    ("changes", "beginning"),
-    [
-        (
-            {"effect": 0.95, "effect_of_random": 0.02, "controls": 19, "prompts": 189},
-            "More than chance",
-        ),
-        (
-            {"effect": 0.95, "effect_of_random": 0.02, "prompts": 189},
-            "Too few controls to call it more than chance",
-        ),
-        ({"effect": 0.3, "effect_of_random": 0.6, "controls": 19}, "Not more than chance"),
-        ({"effect": 0.0, "broken": 0.0}, "No effect: with the"),
-        ({"controls": 0}, "Not more than chance"),
-        ({"controls": 0, "retests": 0}, "With the 4 most distinctive experts of refusal switched off"),
-    ],
-)
-@pytest.mark.usefixtures("no_figures")
-def test_first_sentence_says_whether_it_is_chance(tmp_path: Path, changes: dict[str, Any], beginning: str) -> None:
-    asked = {"doses": (), "stimulate": False, "heavy_tail": 0.0, "retests": 3, "kinds": ("mass", "layers"), **changes}
-    page = Page(make_report(write_run(tmp_path, SMALL.changed(**asked))))
-    lead = re.search(r'<p class="lead">(.*?)</p>', page.html)
-    assert lead is not None
-    assert lead[1].startswith(beginning)
-    assert len(re.findall(r"\d+(?:\.\d+)?", lead[1])) <= 4
-
-
-@pytest.mark.usefixtures("no_figures")
-def test_in_sample_figure_is_marked_where_nothing_else_is_there(tmp_path: Path) -> None:
-    page = Page(make_report(write_run(tmp_path, SMALL.changed(split=False, controls=1, prompts=56))))
-    assert "likely to be too high" in page.text
-
-
-@pytest.mark.parametrize(("split", "shared"), [("half", True), ("units", False)])
-@pytest.mark.usefixtures("no_figures")
-def test_halves_that_share_their_places_are_pointed_out(tmp_path: Path, split: str, shared: bool) -> None:
-    folder = write_run(tmp_path, SMALL.changed(controls=1, prompts=56))
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["recipe"]["study"]["split"] = split
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    page = Page(make_report(folder))
-    assert ("they share their places with those that did" in page.text) is shared
-    assert ("on some places (subjects, topics) and measured on others" in page.text) is not shared
-
-
-@pytest.mark.parametrize(("model", "there"), [("demo", True), ("models/other", False)])
-@pytest.mark.usefixtures("no_figures")
-def test_caveat_of_the_demo_model(tmp_path: Path, model: str, there: bool) -> None:
-    page = Page(make_report(write_run(tmp_path, SMALL.changed(model=model, stop_after=0))))
-    assert ("alignment phase trained the routers and the routed experts only" in page.text) is there
-
-
-@pytest.mark.parametrize(
-    ("stop", "words"),
-    [
-        (0, "Experts have not been chosen yet"),
-        (1, "Only the untouched model has been asked so far"),
-        (2, "Missing in suppress-4, suppress-2, stimulate-4 and 14 more"),
-        (6, "the controls are not all measured yet"),
-    ],
-)
-@pytest.mark.usefixtures("no_figures")
-def test_unfinished_run_says_what_is_missing_and_how_to_go_on(tmp_path: Path, stop: int, words: str) -> None:
-    folder = write_run(tmp_path / "run", SMALL.changed(stop_after=stop))
-    page = Page(make_report(folder))
-    assert "This run is not finished" in page.text
-    assert words in page.text
-    assert f"mote run written --out {folder}" in page.text
-
-
-@pytest.mark.parametrize("stop", [0, 3])
-def test_unfinished_run_has_the_figures_it_allows(tmp_path: Path, stop: int) -> None:
-    page = Page(make_report(write_run(tmp_path, SMALL.changed(stop_after=stop))))
-    drawn = {one["id"] for one in page.all("figure")}
-    said = {one["id"] for one in page.all("p") if "id" in one}
-    assert drawn | said == set(CATALOGUE)
-    assert ("fig08-transitions" in drawn) is (stop == 3)
-    assert "null-distribution" in said
-
-
 def test_nothing_of_another_state_stays_behind(folder: Path, tmp_path: Path) -> None:
     whole, early = tmp_path / "whole", write_run(tmp_path / "early", SMALL.changed(stop_after=1))
     shutil.copytree(folder, whole)
@@ -438,15 +293,3 @@ def test_report_that_fails_leaves_the_old_one(folder: Path, monkeypatch: pytest.
     with pytest.raises(RuntimeError):
         make_report(folder)
     assert {path: path.read_bytes() for path in before} == before
-
-
-@pytest.mark.usefixtures("no_figures")
-def test_running_study_can_be_reported_on(tmp_path: Path) -> None:
-    folder = write_run(tmp_path, SMALL.changed(stop_after=1))
-    with RunStore(folder):
-        assert make_report(folder).is_file()
-
-
-def test_folder_without_a_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(MoteError, match=r"manifest\.json"):
-        make_report(tmp_path)

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from mote.harness.engine.turns import Turns
 from mote.harness.engine.vllm import Answer, Request, Scored, Scoring, request_seed
 from mote.harness.errors import MoteError
 from mote.harness.experts.maps import read_maps
@@ -257,6 +258,9 @@ class WrittenEngine:
 
     def token_texts(self, messages: Sequence[Mapping[str, str]]) -> list[str]:
         raise AssertionError("the tokens are stored")
+
+    def turns(self, messages: Sequence[Mapping[str, str]]) -> Turns:
+        raise AssertionError("nothing is aligned here")
 
     def pieces(self, text: str) -> list[str]:
         raise AssertionError("no opening is learned here")

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
+from mote.harness.engine.turns import Turns
 from mote.harness.engine.vllm import Answer, Request, Scored, Scoring
 from mote.harness.recipe.schema import Recipe
 from mote.harness.store.run import RunStore
@@ -117,6 +118,9 @@ class ScriptedEngine:
 
     def token_texts(self, messages: Sequence[Mapping[str, str]]) -> list[str]:
         raise AssertionError("no tokens are kept here")
+
+    def turns(self, messages: Sequence[Mapping[str, str]]) -> Turns:
+        raise AssertionError("nothing is aligned here")
 
     def pieces(self, text: str) -> list[str]:
         return re.findall(r"\S+\s*", text)

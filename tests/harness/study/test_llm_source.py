@@ -24,6 +24,7 @@ from rich.console import Console
 
 from mote.harness.engine.model import resolve_model
 from mote.harness.engine.servers import engine_starter
+from mote.harness.engine.turns import Turns
 from mote.harness.engine.vllm import Answer, Engine, Request, Scored, Scoring
 from mote.harness.errors import MoteError
 from mote.harness.recipe.label_sets import label_set
@@ -88,6 +89,9 @@ class WrittenEngine:
 
     def token_texts(self, messages: Sequence[Mapping[str, str]]) -> list[str]:
         raise AssertionError("no tokens are asked for")
+
+    def turns(self, messages: Sequence[Mapping[str, str]]) -> Turns:
+        raise AssertionError("nothing is aligned here")
 
 
 def judged(text: str) -> str:

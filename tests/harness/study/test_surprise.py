@@ -17,6 +17,7 @@ import pytest
 from rich.console import Console
 
 from mote.harness.engine.model import resolve_model
+from mote.harness.engine.turns import Turns
 from mote.harness.engine.vllm import Answer, Request, Scored, Scoring
 from mote.harness.recipe.manifest import read_manifest
 from mote.harness.recipe.schema import Recipe
@@ -45,6 +46,9 @@ class WrittenEngine:
 
     def token_texts(self, messages: Sequence[Mapping[str, str]]) -> list[str]:
         raise AssertionError("no prompt's tokens are asked for here")
+
+    def turns(self, messages: Sequence[Mapping[str, str]]) -> Turns:
+        raise AssertionError("nothing is aligned here")
 
     def pieces(self, text: str) -> list[str]:
         raise AssertionError("no opening is learned here")

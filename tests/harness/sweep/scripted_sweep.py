@@ -19,6 +19,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 
+from mote.harness.engine.turns import Turns
 from mote.harness.engine.vllm import Answer, Request, Scored, Scoring
 from mote.harness.errors import MoteError
 from mote.harness.files import MODEL_DIR
@@ -108,6 +109,9 @@ class ScriptedEngine:
 
     def token_texts(self, messages: Sequence[Mapping[str, str]]) -> list[str]:
         raise AssertionError("a sweep keeps no tokens")
+
+    def turns(self, messages: Sequence[Mapping[str, str]]) -> Turns:
+        raise AssertionError("nothing is aligned here")
 
     def pieces(self, text: str) -> list[str]:
         return text.split()
