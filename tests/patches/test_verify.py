@@ -6,13 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from vllm.v1.engine.input_processor import InputProcessor
 
-from mote.patches import ModelLayout
-from mote.patches import slots as slots_module
+from mote.patches import ModelLayout, host
 from mote.patches.capture import CaptureBuffer
 from mote.patches.choice import ScoreEdits
+from mote.patches.edit import edit_rows
 from mote.patches.forcing import Laid
 from mote.patches.verify import Report, Stock, ask_stock, verify
 from tests.conftest import Engines
@@ -65,13 +66,10 @@ def test_it_notices_untuned_answers_that_are_not_those_without_the_patch(examine
 
 
 def test_it_notices_an_edit_that_is_too_weak(examine: Examine, monkeypatch: pytest.MonkeyPatch, engine: Any) -> None:
-    original = slots_module.SlotTable._write
+    def weak(weights: Any, ids: Any, gain: Any, wanted: Any) -> Any:
+        return edit_rows(weights, ids, np.where(gain == 0, np.float32(0.5), gain), wanted)
 
-    def weak(self: Any, *args: Any) -> None:
-        original(self, *args)
-        self.gain[self.gain == 0] = 0.5
-
-    monkeypatch.setattr(slots_module.SlotTable, "_write", weak)
+    monkeypatch.setattr(host, "edit_rows", weak)
     assert not results(examine())["suppression"]
 
 
