@@ -12,7 +12,7 @@ from mote.harness.experts.rankings import causal_scan
 from mote.harness.science.causal import scan_effects, scan_margins
 from mote.harness.science.clustered import NetEffect, net_effect
 from mote.harness.science.inference import Significance, cluster_sign_test, mcnemar_exact, stuart_maxwell
-from mote.harness.science.map_difference import Mapped, map_table, top_table
+from mote.harness.science.map_difference import Mapped, compare_maps
 from mote.harness.science.transitions import ClusteredFlips, FlipRates, clustered_flips, flip_rates, transition_matrix
 from mote.harness.store.run import RunStore
 from mote.harness.store.scans import Scans, StoredScan
@@ -87,13 +87,12 @@ def map_tables(first: Side, second: Side, seed: int) -> tuple[pd.DataFrame, pd.D
         Mapped(first.maps[at[taken]], [left[key] for key in keys], first.halves.sides.target),
         Mapped(second.maps[other[taken]], [right[key] for key in keys], second.halves.sides.target),
     )
-    maps = map_table(*mapped, layers, seed=seed)
+    size = len(layers) * first.halves.experts
+    ks = [k for k in sorted({len(first.tuned.edits), *TOPS}) if k <= size // 2]
+    maps, tops = compare_maps(*mapped, layers, ks, seed=seed)
     _, at, other = common(first.routed, second.routed)
     routed = agreement(first.routes[at], second.routes[other])
     maps["routing"] = [*routed.tolist(), float(routed.mean())]
-    ks = sorted({len(first.tuned.edits), *TOPS})
-    size = len(layers) * first.halves.experts
-    tops = top_table(*mapped, [k for k in ks if k <= size // 2], seed=seed)
     return maps.assign(prompts=len(keys), routed=len(at)), tops
 
 

@@ -14,8 +14,8 @@ from mote.harness.experts.scan import spread
 from mote.harness.preconditions import DataError
 from mote.harness.science.controls import MOST_SETS, Expert, random_experts
 from mote.harness.science.model_difference import MOST_SEEDS
-from mote.harness.take_home.source import check_layout
-from mote.patches import EMPTY_PROFILE, Edit, ModelLayout, Profile
+from mote.harness.take_home.source import check_layout, run_layout
+from mote.patches import EMPTY_PROFILE, Edit, Profile
 
 BOTH: Final = "both models' own"
 
@@ -112,14 +112,14 @@ def _profiles(first: Side, second: Side, options: DiffOptions) -> list[tuple[str
     own = [(BOTH if same else f"{first.name}'s own", first, first.tuned)]
     own += [] if same else [(f"{second.name}'s own", second, second.tuned)]
     named = [(profile.name, first, profile) for profile in options.profiles]
-    layout = {key: first.manifest["model"]["layout"][key] for key in ("architecture", "layers", "experts", "top_k")}
+    layout = run_layout(first.manifest)
     found: dict[str, tuple[str, Side, Profile]] = {}
     for name, side, profile in [*own, *named]:
         if not profile.canonical:
             raise MoteError(
                 f"--profile {profile.name} edits nothing: the untouched models are set side by side anyway."
             )
-        check_layout(profile, ModelLayout.from_dict(layout))
+        check_layout(profile, layout)
         found.setdefault(profile.digest, (name, side, profile))
     return list(found.values())
 

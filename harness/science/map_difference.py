@@ -38,19 +38,27 @@ class Mapped(NamedTuple):
         return resonance(self.maps[rows], [self.sides[at] for at in rows], self.target)
 
 
-def map_table(
-    first: Mapped, second: Mapped, layers: Sequence[int], *, draws: int = DRAWS, seed: int = 0
-) -> pd.DataFrame:
-    """Return Pearson's correlation of both models' maps, a row for each layer and one for ``all``.
+def compare_maps(
+    first: Mapped, second: Mapped, layers: Sequence[int], ks: Sequence[int], *, draws: int = DRAWS, seed: int = 0
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return how both models' maps correlate (``MAP_COLUMNS``), and the leading experts they share (``TOP_COLUMNS``).
 
-    ``activations`` is that of the mean maps, ``resonance`` that of the resonance maps on all prompts, ``within`` and
-    ``between`` (see the module) the mean over ``draws`` random halves. nan where a map does not vary, and where a half
-    has no prompt of a side. Raises `DataError` for maps of other shapes.
+    Correlations are Pearson's, a row for each layer and one for ``all``: ``activations`` that of the mean maps,
+    ``resonance`` that of the resonance maps on all prompts. nan where a map does not vary, and where a half has no
+    prompt of a side. Of the top k by resonance, a row for each of ``ks``: ``shared``, ``chance`` as two unrelated
+    rankings share on average, p the hypergeometric chance of sharing at least as many. ``within`` and ``between`` (see
+    the module) are means over ``draws`` random halves of the prompts. Raises `DataError` for maps of other shapes.
     """
     _check(first, second, layers)
-    means = [one.maps.mean(axis=0, dtype=np.float64) for one in (first, second)]
-    whole = [one.resonance() for one in (first, second)]
+    whole = first.resonance(), second.resonance()
     halves = list(_halves(first, second, draws, seed))
+    means = [one.maps.mean(axis=0, dtype=np.float64) for one in (first, second)]
+    return _map_table(means, whole, halves, layers), _top_table(whole, halves, ks)
+
+
+def _map_table(
+    means: Sequence[NDArray[Any]], whole: Sequence[NDArray[Any]], halves: Sequence[_Four], layers: Sequence[int]
+) -> pd.DataFrame:
     rows = []
     for name, at in [*((layer, slice(i, i + 1)) for i, layer in enumerate(layers)), (ALL, slice(None))]:
         within = [_pearson(a[at], b[at]) for four in halves for a, b in four.within]
@@ -60,21 +68,15 @@ def map_table(
     return pd.DataFrame(rows, columns=MAP_COLUMNS)
 
 
-def top_table(first: Mapped, second: Mapped, ks: Sequence[int], *, draws: int = DRAWS, seed: int = 0) -> pd.DataFrame:
-    """Return how many of the top k experts by resonance both models share, a row for each k.
-
-    ``chance`` is what two unrelated rankings share on average, p the hypergeometric chance of sharing at least as many;
-    ``within`` and ``between`` are the mean over ``draws`` random halves of the prompts (see the module).
-    """
-    ours, theirs = first.resonance(), second.resonance()
-    whole = _Four((ours, ours), (theirs, theirs))
-    orders = [four.orders() for four in (whole, *_halves(first, second, draws, seed))]
-    size = first.maps[0].size
+def _top_table(whole: tuple[NDArray[Any], NDArray[Any]], halves: Sequence[_Four], ks: Sequence[int]) -> pd.DataFrame:
+    ours, theirs = (_order(ranking) for ranking in whole)
+    orders = [four.orders() for four in halves]
+    size = whole[0].size
     rows = []
     for k in ks:
-        shared = _shared(orders[0].first[0], orders[0].second[0], k)
-        within = [_shared(a, b, k) for four in orders[1:] for a, b in four.within]
-        between = [_shared(a, b, k) for four in orders[1:] for a, b in four.between]
+        shared = _shared(ours, theirs, k)
+        within = [_shared(a, b, k) for four in orders for a, b in four.within]
+        between = [_shared(a, b, k) for four in orders for a, b in four.between]
         p = float(stats.hypergeom.sf(shared - 1, size, k, k))
         rows.append((k, shared, k * k / size, p, _mean(within), _mean(between)))
     return pd.DataFrame(rows, columns=TOP_COLUMNS)

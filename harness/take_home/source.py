@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mote.harness.compare.run_answers import profile_of_run, split_run
 from mote.harness.engine.model import ModelSource, check_files, resolve_model
@@ -63,13 +64,18 @@ def check_layout(profile: Profile, layout: ModelLayout) -> None:
         raise MoteError(str(error)) from None
 
 
+def run_layout(manifest: Mapping[str, Any]) -> ModelLayout:
+    """Return the layout of a run's model, by its manifest."""
+    found = manifest["model"]["layout"]
+    return ModelLayout.from_dict({name: found[name] for name in ("architecture", "layers", "experts", "top_k")})
+
+
 def layout_of(source: Source, model: str | None) -> ModelLayout:
     """Return the layout of the model that a profile is of: as ``--model`` has it, its run's, or as its file says."""
     if model is not None:
         layout = resolve_model(model).layout
     elif source.run is not None:
-        found = read_manifest(source.run)["model"]["layout"]
-        layout = ModelLayout.from_dict({name: found[name] for name in ("architecture", "layers", "experts", "top_k")})
+        layout = run_layout(read_manifest(source.run))
     elif source.profile.model is not None:
         layout = source.profile.model
     else:

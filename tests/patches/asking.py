@@ -60,6 +60,20 @@ def ask(llm: Any, asks: Sequence[Ask]) -> list[Answer]:
     ]
 
 
+def watch_preemptions(llm: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list that grows by a request's id whenever an engine preempts it, until the test ends."""
+    preempted: list[str] = []
+    scheduler = llm.llm_engine.engine_core.engine_core.scheduler
+    original = scheduler._preempt_request
+
+    def spy(request: Any, *args: Any, **kwargs: Any) -> Any:
+        preempted.append(request.request_id)
+        return original(request, *args, **kwargs)
+
+    monkeypatch.setattr(scheduler, "_preempt_request", spy)
+    return preempted
+
+
 def random_profile(layout: ModelLayout, seed: int, edits: int = 10, actions: str = "all") -> Profile:
     """A profile of random edits; ``actions`` is "all" or the one action to use."""
     draw = np.random.default_rng(seed)

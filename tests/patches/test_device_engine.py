@@ -17,7 +17,7 @@ import torch
 
 from mote.patches import EMPTY_PROFILE, ModelLayout
 from tests.conftest import Engines
-from tests.patches.asking import Ask, ask, judge, random_profile, random_prompt
+from tests.patches.asking import Ask, ask, judge, random_profile, random_prompt, watch_preemptions
 from tests.patches.reference import Reference
 
 WAYS: dict[str, dict[str, Any]] = {
@@ -94,16 +94,8 @@ def test_answers_are_the_references(
     way: str, llms: Callable[..., Any], reference: Reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Five requests at a time, which grow past a block: more would take minutes where every kernel is interpreted."""
-    preempted: list[str] = []
     llm = llms(way)
-    scheduler = llm.llm_engine.engine_core.engine_core.scheduler
-    original = scheduler._preempt_request
-
-    def spy(request: Any, *args: Any, **kwargs: Any) -> Any:
-        preempted.append(request.request_id)
-        return original(request, *args, **kwargs)
-
-    monkeypatch.setattr(scheduler, "_preempt_request", spy)
+    preempted = watch_preemptions(llm, monkeypatch)
     asks = [Ask(random_prompt(0, 30), max_tokens=6), Ask(random_prompt(1, 30), EMPTY_PROFILE, "prompt", 6)]
     asks += [Ask(random_prompt(seed, 30), random_profile(reference.layout, seed), "prompt", 6) for seed in range(2, 4)]
     asks.append(Ask(random_prompt(9, 30), random_profile(reference.layout, 9), "rows", 6))

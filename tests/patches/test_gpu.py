@@ -19,8 +19,9 @@ import torch
 from mote.patches import EMPTY_PROFILE
 from mote.patches.verify import verify
 from tests.conftest import Engines
-from tests.patches.asking import WEIGHED, Ask, ask, judge, random_profile, random_prompt
+from tests.patches.asking import WEIGHED, Ask, ask, judge, random_profile, random_prompt, watch_preemptions
 from tests.patches.reference import Reference
+from tests.patches.test_parity import FAMILIES
 
 if not torch.cuda.is_available():
     pytest.skip("needs an NVIDIA GPU: run `make gpu` where there is one", allow_module_level=True)
@@ -40,14 +41,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "graphs, chunked": GRAPHS | CHUNKED,
     "graphs, preempted": GRAPHS | PREEMPTED,
 }
-FAMILIES: dict[str, dict[str, Any]] = {
-    "glm4": {},
-    "qwen3": {"norm_topk_prob": True},
-    "qwen3 raw": {"norm_topk_prob": False},
-    "olmoe": {},
-    "mixtral": {},
-}
-CASES = [("glm4", way) for way in WAYS] + [(family, "graphs") for family in list(FAMILIES)[1:]]
+CASES = [("glm4", way) for way in WAYS]
+CASES += [(family, "graphs") for family in ("qwen3", "qwen3 raw", "olmoe", "mixtral")]
 Start = Callable[[str, str], tuple[Any, Reference]]
 
 
@@ -69,15 +64,7 @@ def start(engines: Engines, checkpoints: Callable[..., Path]) -> Start:
 def test_answers_are_the_references(family: str, way: str, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tuned and untuned requests in one batch, then the same in two other orders."""
     llm, reference = start(family, way)
-    preempted: list[str] = []
-    scheduler = llm.llm_engine.engine_core.engine_core.scheduler
-    original = scheduler._preempt_request
-
-    def spy(request: Any, *args: Any, **kwargs: Any) -> Any:
-        preempted.append(request.request_id)
-        return original(request, *args, **kwargs)
-
-    monkeypatch.setattr(scheduler, "_preempt_request", spy)
+    preempted = watch_preemptions(llm, monkeypatch)
     asks = []
     for seed in range(12):
         profile = [None, EMPTY_PROFILE][seed] if seed < 2 else random_profile(reference.layout, seed)

@@ -11,7 +11,7 @@ from vllm import SamplingParams
 
 from mote.patches import EMPTY_PROFILE, Edit, ModelLayout, Profile, read_observation, request_args
 from tests.conftest import Engines
-from tests.patches.asking import Ask, ask, judge, random_bias, random_profile, random_prompt
+from tests.patches.asking import Ask, ask, judge, random_bias, random_profile, random_prompt, watch_preemptions
 from tests.patches.reference import Reference
 
 PROMPT = random_prompt(0, 100)
@@ -134,15 +134,7 @@ def test_preemption(
     folder: Path, engines: Engines, layout: ModelLayout, reference: Reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     llm = engines(folder, block_size=32, num_gpu_blocks_override=9, max_num_seqs=6, enable_prefix_caching=False)
-    scheduler = core(llm).scheduler
-    preempted: list[str] = []
-    original = scheduler._preempt_request
-
-    def spy(request: Any, *args: Any, **kwargs: Any) -> Any:
-        preempted.append(request.request_id)
-        return original(request, *args, **kwargs)
-
-    monkeypatch.setattr(scheduler, "_preempt_request", spy)
+    preempted = watch_preemptions(llm, monkeypatch)
     asks = [Ask(random_prompt(seed, 40), profile_of(layout, seed), "prompt", max_tokens=50) for seed in range(6)]
     answers = ask(llm, asks)
     assert preempted

@@ -14,9 +14,20 @@ from vllm.exceptions import VLLMValidationError
 from mote.patches import EMPTY_PROFILE, Edit, ModelLayout, Pairs, Profile, Route, read_observation, request_args
 from mote.patches.families import choice_groups
 from tests.conftest import Engines
-from tests.patches.asking import APPLIED, ROWS, Answer, Ask, ask, judge, random_bias, random_profile, random_prompt
+from tests.patches.asking import (
+    APPLIED,
+    ROWS,
+    Answer,
+    Ask,
+    ask,
+    judge,
+    random_bias,
+    random_profile,
+    random_prompt,
+    watch_preemptions,
+)
 from tests.patches.reference import Reference
-from tests.patches.test_isolation import assert_nothing_left, core
+from tests.patches.test_isolation import assert_nothing_left
 from tests.patches.test_parity import FAMILIES
 from tests.tiny_models import OTHERS
 
@@ -197,16 +208,8 @@ def test_chunked_prefill(folder: Path, engines: Engines, layout: ModelLayout, re
 
 def test_preemption(folder: Path, engines: Engines, reference: Reference, monkeypatch: pytest.MonkeyPatch) -> None:
     llm = engines(folder, block_size=32, num_gpu_blocks_override=9, max_num_seqs=6, enable_prefix_caching=False)
-    scheduler = core(llm).scheduler
-    preempted: list[str] = []
-    original = scheduler._preempt_request
-
-    def spy(request: Any, *args: Any, **kwargs: Any) -> Any:
-        preempted.append(request.request_id)
-        return original(request, *args, **kwargs)
-
     found = donors(llm, (40,) * 6, 50)
-    monkeypatch.setattr(scheduler, "_preempt_request", spy)
+    preempted = watch_preemptions(llm, monkeypatch)
     asks = [
         Ask(random_prompt(seed, 40), EMPTY_PROFILE, APPLIED, 50, route=Route.of(seen(answer), kept=bool(seed % 2)))
         for seed, answer in enumerate(found)

@@ -7,7 +7,7 @@ import pytest
 
 from mote.harness.preconditions import DataError
 from mote.harness.science.detectors import compare_rankings
-from mote.harness.science.map_difference import ALL, Mapped, map_table, top_table
+from mote.harness.science.map_difference import ALL, Mapped, compare_maps
 
 LAYERS = (1, 2, 5)
 SIDES = ["R", "A"] * 40
@@ -24,12 +24,12 @@ def mapped(seed: int, planted: int = 20, noise: int = 6) -> Mapped:
 
 def test_a_model_is_like_itself_and_its_halves_say_how_like_it_could_be() -> None:
     one = mapped(1)
-    maps = map_table(one, one, LAYERS)
+    maps = compare_maps(one, one, LAYERS, ())[0]
     assert list(maps["layer"]) == [*LAYERS, ALL]
     assert maps[["activations", "resonance"]].to_numpy() == pytest.approx(1.0)
     assert maps["within"].to_numpy() == pytest.approx(maps["between"].to_numpy())
     assert (maps["within"] > 0.8).all()
-    tops = top_table(one, one, (5, 20))
+    tops = compare_maps(one, one, LAYERS, (5, 20))[1]
     assert list(tops["shared"]) == [5, 20]
     assert list(tops["chance"]) == [25 / 96, 400 / 96]
     assert tops["within"].to_numpy() == pytest.approx(tops["between"].to_numpy())
@@ -38,26 +38,29 @@ def test_a_model_is_like_itself_and_its_halves_say_how_like_it_could_be() -> Non
 
 def test_models_of_other_experts_are_told_from_those_of_the_same() -> None:
     one, other = mapped(1), mapped(2)
-    maps = map_table(one, other, LAYERS).set_index("layer").loc[ALL]
+    maps = compare_maps(one, other, LAYERS, ())[0].set_index("layer").loc[ALL]
     assert abs(maps["resonance"]) < 0.5
     assert maps["between"] < 0.4 < maps["within"]
-    tops = top_table(one, other, (20,)).iloc[0]
+    tops = compare_maps(one, other, LAYERS, (20,))[1].iloc[0]
     slow = compare_rankings({"one": one.resonance(), "other": other.resonance()}, 20).iloc[0]
     assert (tops["shared"], tops["chance"]) == (slow["shared"], slow["chance"])
     assert tops["shared"] < tops["within"] - 5
     # Other prompts of the same model: as like as halves can be.
     rng = np.random.default_rng(0)
     again = Mapped(one.maps + rng.integers(0, 3, one.maps.shape), SIDES, "R")
-    like = map_table(one, again, LAYERS).set_index("layer").loc[ALL]
+    like = compare_maps(one, again, LAYERS, ())[0].set_index("layer").loc[ALL]
     assert like["between"] > 0.75 * like["within"]
 
 
 def test_sharing_by_chance_has_even_p() -> None:
-    found = [top_table(mapped(seed, 0), mapped(seed + 500, 0), (20,), draws=1).iloc[0]["p"] for seed in range(120)]
+    found = [
+        compare_maps(mapped(seed, 0), mapped(seed + 500, 0), LAYERS, (20,), draws=1)[1].iloc[0]["p"]
+        for seed in range(120)
+    ]
     assert np.mean(np.array(found) <= 0.05) <= 0.1
 
 
 def test_maps_of_other_models_are_refused() -> None:
     one = mapped(1)
     with pytest.raises(DataError, match="same prompts"):
-        map_table(one, Mapped(one.maps[:, :, :30], SIDES, "R"), LAYERS)
+        compare_maps(one, Mapped(one.maps[:, :, :30], SIDES, "R"), LAYERS, ())
